@@ -1,0 +1,66 @@
+"""The data set contract: what main.py asks of a data set."""
+
+import sys
+from pathlib import Path
+
+from torch.utils.data import Dataset, default_collate
+
+from utils import UserError
+
+BROKEN_SHARE = 0.05  # more broken samples than this are an error: the data set is not what it should be
+
+
+class BaseData(Dataset):
+    """Samples of one kind. A subclass gives __init__(root, mode, ...), __len__, __getitem__, meter and write_results.
+
+    `mode` is train, val or test. __getitem__ returns (input, target), in test mode (input, id); items are small and
+    cheap, and the same whenever they are asked for. All options of a run arrive as keyword arguments of __init__, which
+    takes those it needs and passes over the rest (**_).
+
+    Attributes:
+        classes: list of class names, index = label.
+        broken: paths that could not be read; they are left out of the data set.
+    """
+
+    classes = ()
+    broken = ()
+    collate = staticmethod(default_collate)
+
+    def prepare(self, input, target, generator):
+        """A collated batch, already on the device -> what model and criterion eat: (input, target).
+
+        In train mode this is where augmentation is drawn from `generator`, on the device, one draw per sample. Input
+        and target go through together, because some augmentations move both (boxes, masks, mixed labels).
+        """
+        return input, target
+
+    def meter(self):
+        """What measures predictions of this data: a torchnet meter (reset, add(prediction, target), value) with also
+        summary() -> {measure: number}, the most telling first, report(folder), state_dict and load_state_dict."""
+        raise NotImplementedError
+
+    def write_results(self, path, ids, predictions):
+        """Write the predictions of a whole test set (model.predict's outputs, in order) in this data's usual format."""
+        raise NotImplementedError
+
+
+def name_broken(*data_sets, folder=None, consequence="left out"):
+    """One warning with the paths of all samples that could not be read, which are also listed in folder/broken.txt."""
+    broken = [str(path) for data in data_sets for path in data.broken]
+    if broken:
+        print(f"warning: {len(broken)} cannot be read and are {consequence}: {', '.join(broken)}", file=sys.stderr)
+        if folder:
+            Path(folder, "broken.txt").write_text("\n".join(broken) + "\n", encoding="utf-8")
+
+
+def refuse_broken(*data_sets):
+    """Raise UserError when more than 5 % of the samples could not be read."""
+    broken, total = (
+        [p for data in data_sets for p in data.broken],
+        sum(len(data) + len(data.broken) for data in data_sets),
+    )
+    if len(broken) > BROKEN_SHARE * total:
+        raise UserError(
+            f"{len(broken)} of {total} pictures cannot be read, which is more than 5 %; the first is {broken[0]}: "
+            "mend or remove them"
+        )

@@ -1,0 +1,143 @@
+"""The model contract: what the loop in main.py asks of a model, and how models are saved and loaded."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import losses
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: the message is one line that names the file and says what to do."""
+
+
+class BasicModule(nn.Module):
+    """A model: write `__init__(num_classes)` and `forward(x)` as in any nn.Module; the rest is here to override.
+
+    Attributes:
+        head: name of the child that turns features into scores; fine-tuning trains it alone.
+        info: plain values that travel with the weights (class names, preparation, options), set by who trains it.
+        criterion: (score, target) -> scalar loss, used by `objective`.
+    """
+
+    head = ""
+
+    def __init__(self):
+        super().__init__()
+        self.model_name = type(self).__name__
+        self.info = {}
+        self.criterion = losses.cross_entropy
+
+    def objective(self, input, target):
+        """One training step's work: input and target of a prepared batch -> (score [N, C], {name: scalar loss})."""
+        score = self(input)
+        return score, {"loss": self.criterion(score, target)}
+
+    def predict(self, input):
+        """A prepared batch -> probabilities [N, C], float32, rows sum to 1."""
+        return self(input).float().softmax(dim=1)
+
+    def get_optimizer(self, name, lr, weight_decay, momentum):
+        """The torch.optim class `name` over the trainable parameters; weights decay, biases and norms do not."""
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        extra = {"momentum": momentum} if name == "SGD" else {"betas": (momentum, 0.999)}
+        return getattr(torch.optim, name)(groups, lr=lr, **extra)
+
+    def freeze_body(self):
+        """Leave only the head trainable (fine-tuning)."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = name.startswith(f"{self.head}.")
+
+    def train(self, mode=True):
+        """Switch to training mode. A frozen part stays in eval mode, so that its BatchNorm statistics stay too."""
+        super().train(mode)
+        for child in self.children():
+            parameters = list(child.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                child.eval()
+        return self
+
+    def save(self, name=None, **state):
+        """Write the weights, `info` and whatever plain state is given (optimizer, ...) to one file.
+
+        The file appears whole or not at all: it is written beside its place, flushed and renamed.
+        Without a name it is checkpoints/<Model>_<mmdd_HH_MM_SS>.pth, never one that exists. Returns the path as text.
+        """
+        path = (
+            Path(name) if name else unused(Path("checkpoints") / time.strftime(f"{self.model_name}_%m%d_%H_%M_%S.pth"))
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        content = {"model": self.model_name, "info": self.info, "weights": self.state_dict(), **state}
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return str(path)
+
+    def load(self, path):
+        """Load the weights of a file written by `save`, or of a plain state dict. Returns all that the file holds.
+
+        Raises CheckpointError when the file is missing, damaged, not ours or of another model.
+        """
+        content = read_checkpoint(path)
+        weights = {name.removeprefix("module."): value for name, value in content["weights"].items()}
+        own = self.state_dict()
+        wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape] + [
+            n for n in weights if n not in own
+        ]
+        if content.get("model", self.model_name) != self.model_name:
+            raise CheckpointError(
+                f"{path} holds a {content['model']}, not a {self.model_name}: give --model={content['model']}"
+            )
+        if wrong:
+            classes = content.get("info", {}).get("classes")
+            hint = f" (it knows the classes {', '.join(classes)})" if classes else ""
+            raise CheckpointError(
+                f"{path} does not fit {self.model_name}{hint}: {len(wrong)} of its weights are missing, unknown or "
+                f"of another shape, the first is {wrong[0]}"
+            )
+        self.load_state_dict(weights)
+        return content
+
+
+def read_checkpoint(path):
+    """The dict that a checkpoint file holds, on the CPU; `weights` is always one of its keys.
+
+    Only tensors and plain values are read: a file that would run code is refused. Raises CheckpointError.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+    except Exception:  # torch raises whatever its readers raise: RuntimeError, EOFError, UnpicklingError, KeyError ...
+        raise CheckpointError(
+            f"{path} is not a whole checkpoint (cut off, damaged or something else): name another with --load-model-path"
+        ) from None
+    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
+        content = {"weights": content}
+    if not isinstance(content, dict) or not isinstance(content.get("weights"), dict):
+        raise CheckpointError(
+            f"{path} holds no weights that hearth knows: a file of model.save() or a state dict is needed"
+        )
+    return content
+
+
+def unused(path):
+    """`path`, or path with _2, _3, ... before its suffix where that exists already."""
+    candidate, count = path, 1
+    while candidate.exists():
+        count += 1
+        candidate = path.with_stem(f"{path.stem}_{count}")
+    return candidate

@@ -1,0 +1,81 @@
+"""Batches in an order that is a function of (seed, epoch), and randomness that is one of (seed, step)."""
+
+import os
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+
+class BatchOrder(Sampler):
+    """Lists of sample indices, one list a batch; shuffled anew every epoch, or in order when seed is None.
+
+    Nothing depends on the number of workers or on what was drawn before: `start(epoch, batch)` and the next iteration
+    yields that epoch's batches from there on.
+    """
+
+    def __init__(self, length, batch_size, seed=None):
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.start(0, 0)
+
+    def start(self, epoch, batch):
+        """Let the next iteration begin at this epoch's batch."""
+        self.epoch, self.batch = epoch, batch
+
+    def __len__(self):
+        full, rest = divmod(self.length, self.batch_size)
+        # A last batch of a single sample is left out in training: BatchNorm has no variance to compute from it.
+        alone = rest == 1 and full > 0 and self.seed is not None
+        return full + (rest > 0) - alone
+
+    def __iter__(self):
+        order = torch.arange(self.length)
+        if self.seed is not None:
+            order = torch.randperm(self.length, generator=generator(self.seed, self.epoch, "cpu"))
+        for batch in range(self.batch, len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+
+def make_loader(dataset, batch_size, num_workers=None, seed=None):
+    """A DataLoader over `dataset`; shuffled when a seed is given. num_workers None: one per core, at most 8."""
+    if num_workers is None:
+        num_workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    order = BatchOrder(len(dataset), batch_size, seed)
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=min(num_workers, len(order)),
+        collate_fn=dataset.collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=seed is not None and min(num_workers, len(order)) > 0,
+    )
+
+
+def generator(seed, step, device):
+    """A random generator on `device` whose draws are a function of (seed, step)."""
+    return torch.Generator(device).manual_seed(_mix(seed, step))
+
+
+def seed_step(seed, step, device):
+    """Make everything random in one training step a function of (seed, step): dropout follows the global generator,
+    augmentation the one returned."""
+    torch.manual_seed(_mix(seed, step))
+    return generator(seed, step, device)
+
+
+def _mix(seed, step):
+    # splitmix64's finaliser: neighbouring (seed, step) pairs must not give related streams.
+    z = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
+
+
+def to_device(batch, device):
+    """Move the tensors of a batch (tensor, list, tuple or dict of them) to `device`; anything else stays as it is."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
