@@ -27,8 +27,6 @@ if __name__ == "__main__":
     if command == "help":
         sys.exit(help())
 
-import time
-
 import fire
 import torch
 from tqdm import tqdm
@@ -65,7 +63,7 @@ def train(**kwargs):
     model = getattr(models, opt.model)(num_classes=len(train_data.classes))
     model.info = {"classes": list(train_data.classes), "config": opt.values()}
     model.criterion = getattr(models.losses, opt.criterion)
-    if opt.load_model_path:
+    if opt.load_model_path and not opt.resume:
         model.load(opt.load_model_path)
     if opt.finetune:
         model.freeze_body()
@@ -79,7 +77,6 @@ def train(**kwargs):
 
     # step 4: the run's folder, meters, and what watches the run
     run = Run(opt.resume or Run.new_folder(opt.work_dir, opt.model))
-    run.write_config(opt.values())
     name_broken(train_data, val_data, folder=run.folder)
     vis = Visualizer(opt.env, port=opt.vis_port, record=run.folder / "events.jsonl")
     loss_meter, train_meter = LossMeter(), train_data.meter()
@@ -93,10 +90,10 @@ def train(**kwargs):
     )
 
     # step 5: the loop
-    with callbacks:
+    with callbacks:  # from here on the run can be gone on with, wherever it ends
+        run.write_config(opt.values())
         for epoch in range(run.epoch, opt.max_epoch):
             callbacks.on_epoch_begin()
-            began = time.monotonic()
             model.train()
             train_loader.batch_sampler.start(epoch, run.batch)
             if run.batch == 0:  # else a resumed epoch goes on counting
@@ -127,7 +124,6 @@ def train(**kwargs):
             metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, "loss": loss_meter.value()[0]}
             metrics |= {f"train_{name}": value for name, value in train_meter.summary().items()}
             metrics |= {f"val_{name}": value for name, value in val_meter.summary().items()}
-            metrics["seconds"] = time.monotonic() - began
             callbacks.on_epoch_end(metrics=metrics, train_meter=train_meter, val_meter=val_meter)
 
 
@@ -178,7 +174,7 @@ def test(**kwargs):
     device = next(model.parameters()).device
     ids, predictions = [], []
     with Callbacks(Debugger(opt.debug_file)) as callbacks:
-        for input, id in tqdm(loader, disable=None if opt.progress else True):
+        for input, id in tqdm(loader, miniters=1, disable=None if opt.progress else True):
             ids += id.tolist()
             input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
             predictions.append(model.predict(input).cpu())

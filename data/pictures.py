@@ -55,7 +55,7 @@ class PictureData(BaseData):
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous(), self.targets[index]
 
     def prepare(self, input, target, generator):
-        """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size]; in train mode randomly cropped etc."""
+        """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size]; in train mode augmented."""
         input = input.float() / 255
         if self.mode == "train":
             input = random_crop_and_flip(input, self.image_size, self.min_crop, generator)
@@ -90,8 +90,8 @@ def random_crop_and_flip(images, size, min_crop, generator):
 
 
 def read_picture(path, size=None):
-    """The picture in a file as an upright RGB PIL image, whatever it is: grey, palette, CMYK, 16 bit, with alpha (laid
-    on white) or turned by its EXIF tag. With `size` a JPEG may come smaller, its sides at least `size`, which is faster.
+    """A file as an upright RGB PIL image, whatever it is: grey, palette, CMYK, 16 bit, with alpha (laid on
+    white) or turned by its EXIF tag. With `size` a JPEG may come smaller, its sides at least `size`, which is faster.
 
     Raises OSError or another of Pillow's errors when it cannot be decoded whole.
     """
@@ -127,7 +127,7 @@ def readable(paths, size):
 
 
 def folder_files(roots, why):
-    """All files right in the folders `roots`, sorted by name. Raises UserError, ending with `why`, if one is missing."""
+    """All files right in the folders `roots`, sorted by name. A missing folder is a UserError that ends with `why`."""
     files = []
     for root in [roots] if isinstance(roots, (str, Path)) else roots:
         if not Path(root).is_dir():

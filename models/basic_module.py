@@ -123,7 +123,7 @@ def read_checkpoint(path):
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
     except Exception:  # torch raises whatever its readers raise: RuntimeError, EOFError, UnpicklingError, KeyError ...
         raise CheckpointError(
-            f"{path} is not a whole checkpoint (cut off, damaged or something else): name another with --load-model-path"
+            f"{path} is not a whole checkpoint (cut off, damaged, or another thing): name one with --load-model-path"
         ) from None
     if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
         content = {"weights": content}

@@ -80,6 +80,8 @@ class Checkpoint(Callback):
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             print(f"going on with {self.run.folder} after {self.run.epoch} epochs and {self.run.batch} batches")
+        else:
+            self._save_last()  # tells now, not after the first epoch, when there is no room; and --resume has a start
 
     def on_epoch_end(self, metrics, **_):
         value, best = metrics[self.monitor], self.run.best
@@ -98,7 +100,7 @@ class Checkpoint(Callback):
         if finished:
             self.run.finish()
         else:
-            print(f"stopped; to go on: python main.py train --resume={self.run.folder}")
+            tqdm.write(f"stopped; to go on: python main.py train --resume={self.run.folder}")
 
     def _save_last(self):
         state = {name: part.state_dict() for name, part in self.parts.items()}
@@ -135,8 +137,12 @@ class History(Callback):
     def __init__(self, run, max_epoch):
         self.run, self.max_epoch, self.drawn, self.draw = run, max_epoch, 0.0, lambda: None
 
+    def on_epoch_begin(self):
+        self.began = time.monotonic()
+
     def on_epoch_end(self, metrics, val_meter, **_):
-        rows = self.run.add_result(metrics)
+        seconds = time.monotonic() - self.began
+        rows = self.run.add_result({**metrics, "seconds": round(seconds, 2)})
 
         def draw():
             plots.curves(rows, self.run.folder / "curves.png")
@@ -146,8 +152,8 @@ class History(Callback):
         if time.monotonic() - self.drawn > self.REDRAW:
             draw()
             self.drawn = time.monotonic()
-        facts = [f"{name} {value:.4g}" for name, value in metrics.items() if name not in ("epoch", "step", "seconds")]
-        line = f"epoch {metrics['epoch']}/{self.max_epoch}: {', '.join(facts)}, {metrics['seconds']:.1f} s"
+        facts = [f"{name} {value:.4g}" for name, value in metrics.items() if name not in ("epoch", "step")]
+        line = f"epoch {metrics['epoch']}/{self.max_epoch}: {', '.join(facts)}, {seconds:.1f} s"
         tqdm.write(line)  # above the bar, where there is one
 
     def on_train_end(self, **_):
@@ -168,7 +174,13 @@ class Progress(Callback):
         self.started, self.first, self.said = time.monotonic(), self._seen(), time.monotonic()
         if self.shown and sys.stderr.isatty():
             self.bar = tqdm(
-                total=self.total, initial=self.first, unit=" images", smoothing=0.1, dynamic_ncols=True, leave=False
+                total=self.total,
+                initial=self.first,
+                unit=" images",
+                smoothing=0.1,
+                miniters=1,  # else tqdm's own thread may draw the bar again, over the debugger's prompt
+                dynamic_ncols=True,
+                leave=False,
             )
 
     def on_epoch_begin(self):

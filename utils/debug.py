@@ -3,7 +3,10 @@
 import os
 import stat
 import sys
-import time
+from bdb import BdbQuit
+from pdb import Pdb
+
+from tqdm import tqdm
 
 from .callbacks import Callback
 
@@ -14,26 +17,35 @@ class Debugger(Callback):
     The file counts when it is a plain file (no link) of the user who runs the training, touched after the run began;
     it is removed before the prompt opens. Without a terminal to type at there is one warning and the run goes on.
 
-    It must be the last of the callbacks: whatever Python function is called after set_trace is where it would stop.
+    It must be the last of the callbacks: when the run is left, the others have to be done with the batch.
     """
 
     def __init__(self, path):
-        self.path, self.began, self.warned = path, time.time(), set()
+        self.path, self.warned, self.left = path, set(), False
+        self.before = self._stamp()  # not compared with the clock: the file system may have another one
 
     def on_batch_end(self, **_):
+        if self.left:
+            raise BdbQuit
         if self._asked():
-            open_prompt(caller())
+            open_prompt(caller(), self._leave)
 
     on_test_summary = on_batch_end
 
+    def _leave(self):
+        # Leaving in the middle of a step would save weights that have made it with a position before it: the step
+        # would be made twice by whoever goes on. So the step is finished first.
+        self.left = True
+        print("the run ends after this batch", flush=True)
+
     def _asked(self):
-        try:
-            found = os.lstat(self.path)
-        except OSError:  # the usual case: no such file
+        stamp = self._stamp()
+        if stamp is None:  # the usual case: no such file
             return False
-        if not stat.S_ISREG(found.st_mode) or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
+        mode, owner, *_ = stamp
+        if not stat.S_ISREG(mode) or (hasattr(os, "getuid") and owner != os.getuid()):
             return self._warn(f"{self.path} is not a plain file of yours: it does not open the debugger")
-        if found.st_mtime < self.began - 0.1:  # file systems stamp with the kernel's tick, some ms behind time.time()
+        if stamp == self.before:
             return self._warn(f"{self.path} is older than this run: `touch` it again to open the debugger")
         if not terminal():
             return self._warn(f"{self.path} asks for the debugger, but there is no terminal to type at: going on")
@@ -43,18 +55,28 @@ class Debugger(Callback):
             return self._warn(f"{self.path} cannot be removed ({error.strerror}): it does not open the debugger")
         return True
 
+    def _stamp(self):
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return None
+        return found.st_mode, found.st_uid, found.st_ino, found.st_mtime_ns
+
     def _warn(self, message):
         if message not in self.warned:
             self.warned.add(message)
-            print(f"warning: {message}", file=sys.stderr, flush=True)
+            tqdm.write(f"warning: {message}", file=sys.stderr)  # above the bar, where there is one
         return False
 
 
 def terminal():
     """True when somebody can type at this process: its input and output are a terminal and it is in the foreground."""
-    if not (sys.stdin and sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         return False
-    return not hasattr(os, "tcgetpgrp") or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    try:
+        return not hasattr(os, "tcgetpgrp") or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # a terminal, but another session's
+        return False
 
 
 def caller():
@@ -65,16 +87,28 @@ def caller():
     return frame
 
 
-def open_prompt(frame):
-    """Stop at the next line of `frame`: ipdb where it is installed, else pdb."""
+def open_prompt(frame, leave):
+    """Stop at the next line of `frame`: ipdb where it is installed, else pdb. To quit there means leave() and go on."""
     print("\nstopped by the touch file: h help, c go on, q end the run safely", flush=True)
+    main, excepthook = sys.modules["__main__"], sys.excepthook
     try:
         import ipdb
 
-        set_trace, excepthook = ipdb.set_trace, sys.excepthook
-    except ImportError:
-        from pdb import Pdb
+        ipdb.set_trace(frame)
+    except (Exception, SystemExit) as error:  # it does not start with a home it cannot write to, or a broken profile
+        if not isinstance(error, ImportError):
+            print(f"pdb instead of ipdb, which does not start: {error}", flush=True)
+        Pdb().set_trace(frame)
+    debugger = sys.gettrace().__self__
+    sys.settrace(None)  # else it would stop in the next function that is called, which is not in `frame`
+    sys.modules["__main__"], sys.excepthook = main, excepthook  # IPython puts its own in their places
 
-        set_trace, excepthook = Pdb().set_trace, sys.excepthook
-    set_trace(frame)
-    sys.excepthook = excepthook  # IPython puts its own crash report in its place
+    def quit():
+        leave()
+        debugger.clear_all_breaks()
+        debugger.set_continue()
+
+    debugger.set_quit = quit  # instead of raising BdbQuit on the spot
+    debugger.nosigint = True  # Ctrl-C goes on ending the run; after `c` it would open the prompt wherever the run is
+    debugger.set_next(frame)
+    sys.settrace(debugger.trace_dispatch)

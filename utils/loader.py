@@ -1,6 +1,7 @@
 """Batches in an order that is a function of (seed, epoch), and randomness that is one of (seed, step)."""
 
 import os
+import signal
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -47,7 +48,13 @@ def make_loader(dataset, batch_size, num_workers=None, seed=None):
         collate_fn=dataset.collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=seed is not None and min(num_workers, len(order)) > 0,
+        worker_init_fn=ignore_interrupts,
     )
+
+
+def ignore_interrupts(worker):
+    """A terminal sends Ctrl-C to the workers too: at the debugger's prompt it must not take them away from the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def generator(seed, step, device):

@@ -30,15 +30,15 @@ class Run:
         epoch, batch, step: epochs finished, batches done in the one under way, steps over all.
         best: the best value so far of the measure that best.pth follows, or None.
 
-    The file `unfinished` stands in the folder until the run has done all its epochs, and is locked while a process
-    works on it; the lock ends with the process, however that ends.
+    The file `lock` in the folder says whether the run is finished, and is locked while a process works on the run; the
+    lock ends with the process, however that ends.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder)
         self.epoch = self.batch = self.step = 0
         self.best = None
-        self._lock = open(self.folder / "unfinished", "a")  # noqa: SIM115 - held open as long as the run lives
+        self._lock = open(self.folder / "lock", "a")  # noqa: SIM115 - held open as long as the run lives
         if not lock(self._lock):
             raise UserError(f"{folder} is being trained by another process: wait for it, or stop it first")
         for leftover in self.folder.glob("*.tmp"):  # of a save that was killed
@@ -61,6 +61,7 @@ class Run:
         """Write config.yaml: every option, and what code, command and packages the run was started with."""
         record = {"command": sys.argv, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **source_version(self.folder)}
         record["versions"] = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        self._mark("unfinished")
         content = {**options, "config": None, "resume": None, "run": record}
         header = "# python main.py train --config=<this file> trains with the same options.\n"
         write_atomically(
@@ -88,7 +89,12 @@ class Run:
 
     def finish(self):
         """All epochs are done: --resume does not look here any more."""
-        (self.folder / "unfinished").unlink(missing_ok=True)
+        self._mark("finished")
+
+    def _mark(self, progress):
+        self._lock.truncate(0)  # not written anew: closing any handle of the file would end the lock
+        self._lock.write(progress)
+        self._lock.flush()
 
     def state_dict(self):
         """Where the run stands, plain values."""
@@ -107,10 +113,10 @@ def find_run(work_dir, name):
             if (folder / "config.yaml").is_file():
                 return folder
         raise UserError(f"--resume={name}: there is no such run (a folder with a config.yaml), also not in {work_dir}")
-    waiting = [path for path in Path(work_dir).glob("*/unfinished") if (path.parent / "config.yaml").is_file()]
-    for path in sorted(waiting, key=os.path.getmtime, reverse=True):
-        with open(path, "r+") as file:
-            if lock(file):
+    for path in sorted(Path(work_dir).glob("*/config.yaml"), key=os.path.getmtime, reverse=True):
+        with open(path.parent / "lock", "a+") as file:
+            file.seek(0)
+            if lock(file) and file.read() != "finished":
                 return path.parent
     raise UserError(
         f"--resume: {work_dir} holds no unfinished run; name a run to go on with: --resume={work_dir}/<run>"

@@ -1,0 +1,284 @@
+"""The loop through the real command line: what a run leaves behind, val and test from a checkpoint, and going on."""
+
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pexpect
+import pytest
+import torch
+import yaml
+from conftest import FAST, ROOT, draw_folder, main
+from PIL import Image
+from test_data import broken_kinds
+
+import config
+from data import DogCat
+from main import val
+from models import ResNet34
+from models.basic_module import read_checkpoint
+from utils.loader import make_loader
+
+
+def rows(run):
+    with open(run / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def events(run):
+    return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+def only_run(folder):
+    (run,) = (folder / "checkpoints").iterdir()
+    return run
+
+
+def differences(one, other):
+    """Names of the entries in which two nested states differ, bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else ["tensor"]
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        return [f"{key}.{name}" for key in one for name in differences(one[key], other[key])]
+    if isinstance(one, (list, tuple)):
+        return [f"{i}.{name}" for i, (a, b) in enumerate(zip(one, other, strict=True)) for name in differences(a, b)]
+    return [] if one == other or one != one else [f"{one} != {other}"]
+
+
+def state(run):
+    content = read_checkpoint(run / "last.pth")
+    return {name: content[name] for name in ("weights", "optimizer", "schedule", "run", "loss_meter", "train_meter")}
+
+
+def test_a_run_leaves_its_folder(trained):
+    cwd, run, printed = trained
+    assert run.name.startswith("SqueezeNet_") and ":" not in run.name
+    names = {path.name for path in run.iterdir()} - {"source.diff", "lock"}
+    pictures = {"curves.png", "confusion.png"}
+    assert names == {"config.yaml", "last.pth", "best.pth", "events.jsonl", "results.csv", "confusion.csv"} | pictures
+    for name in pictures:
+        assert Image.open(run / name).size[0] > 200
+    assert [row["epoch"] for row in rows(run)] == ["1", "2"]
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["batch_size"] == 4 and saved["run"]["command"][1:3] == ["train", saved["run"]["command"][2]]
+    assert saved["run"]["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"git_commit", "git_dirty"} <= saved["run"].keys()
+    plotted = {event["name"] for event in events(run) if event["kind"] == "plot"}
+    assert {"val_accuracy", "train_accuracy", "lr"} <= plotted
+    assert printed.count("epoch 2/2: ") == 1
+    with open(run / "confusion.csv", newline="") as file:
+        matrix = list(csv.reader(file))
+    assert matrix[0][1:] == ["cat", "dog"] and sum(int(n) for row in matrix[1:] for n in row[1:]) == 12
+
+
+def test_the_saved_config_can_be_passed_back_and_repeats_the_run_bit_by_bit(trained, tmp_path):
+    _, run, _ = trained
+    main("train", f"--config={run / 'config.yaml'}", cwd=tmp_path, check=0)
+    assert differences(state(run), state(only_run(tmp_path))) == []
+    timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in rows(run)]
+    assert timeless == [{name: row[name] for name in timeless[0]} for row in rows(only_run(tmp_path))]
+
+
+def test_val_and_test_need_no_more_than_a_checkpoint(trained, unlabelled, tmp_path):
+    cwd, run, _ = trained
+    done = main("val", cwd=cwd, check=0)
+    accuracy = max(float(row["val_accuracy"]) for row in rows(run))
+    assert f"using checkpoints/{run.name}/best.pth" in done.stdout and f"val_accuracy: {accuracy:.4g}" in done.stdout
+    shutil.copy(run / "best.pth", tmp_path / "alone.pth")
+    options = ["--load-model-path=alone.pth", f"--test-data-root={unlabelled}", "--result-file=out.csv"]
+    main("test", *options, cwd=tmp_path, check=0)
+    with open(tmp_path / "out.csv", newline="") as file:
+        results = list(csv.DictReader(file))
+    assert [int(row["id"]) for row in results] == list(range(1, 13))
+    assert all(0 < float(row["label"]) < 1 for row in results)
+    assert len({row["label"] for row in results}) > 1
+
+
+def test_a_checkpoint_of_another_model_or_a_damaged_one_is_one_line(trained, tmp_path):
+    cwd, run, _ = trained
+    (tmp_path / "cut.pth").write_bytes((run / "best.pth").read_bytes()[:1000])
+    for command, message in {
+        ("val", "--model=ResNet34"): "holds a SqueezeNet, not a ResNet34: give --model=SqueezeNet",
+        ("test", f"--load-model-path={tmp_path / 'cut.pth'}"): "is not a whole checkpoint",
+        ("test", "--result-file=/nowhere/result.csv"): "/nowhere/result.csv cannot be written",
+        ("test", "--test-data-root=nowhere"): "the folder nowhere does not exist",
+    }.items():
+        done = main(*command, cwd=cwd)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_val_returns_meter_and_accuracy_and_restores_the_mode(pictures):
+    """FEATURES.md 2 and 59, as a unit."""
+    loader = make_loader(DogCat(pictures, "val", image_size=32), batch_size=5, num_workers=0)
+    model = ResNet34()
+    seen = []
+    model.register_forward_hook(lambda module, input, output: seen.append(module.training))
+    for training in (True, False):
+        model.train(training)
+        meter, accuracy = val(model, loader)
+        assert model.training is training and not any(seen)
+        matrix = meter.value()
+        assert matrix.sum() == 12 and accuracy == 100 * np.trace(matrix) / 12
+
+
+def test_training_learns_and_best_follows_the_monitor(tmp_path, pictures):
+    arguments = [
+        f"--train-data-root={pictures}",
+        *FAST,
+        "--model=ResNet34",
+        "--max-epoch=6",
+        "--keep-last=2",
+        "--lr=3e-4",
+    ]
+    main("train", *[a for a in arguments if a != "--model=SqueezeNet"], "--monitor=loss", cwd=tmp_path, check=0)
+    run = only_run(tmp_path)
+    losses = [float(row["loss"]) for row in rows(run)]
+    assert float(rows(run)[-1]["val_accuracy"]) > 80  # reddish against bluish
+    assert read_checkpoint(run / "best.pth")["metrics"]["loss"] == min(losses)
+    assert sorted(path.name for path in run.glob("epoch_*.pth")) == ["epoch_005.pth", "epoch_006.pth"]
+    assert read_checkpoint(run / "epoch_005.pth")["metrics"]["epoch"] == 5
+
+
+def test_no_workers_or_two_give_the_same_bits(trained, tmp_path):
+    _, run, _ = trained
+    main("train", f"--config={run / 'config.yaml'}", "--num-workers=2", cwd=tmp_path, check=0)
+    assert differences(state(run), state(only_run(tmp_path))) == []
+
+
+def test_fine_tuning_starts_from_a_checkpoint_and_leaves_its_body_alone(trained, tmp_path, pictures):
+    _, run, _ = trained
+    options = [f"--load-model-path={run / 'best.pth'}", "--finetune", "--max-epoch=1", f"--train-data-root={pictures}"]
+    main("train", *FAST, *options, cwd=tmp_path, check=0)
+    before, after = (read_checkpoint(path)["weights"] for path in (run / "best.pth", only_run(tmp_path) / "last.pth"))
+    assert {n.split(".")[0] for n in before if not torch.equal(before[n], after[n])} == {"classifier"}
+
+
+def test_broken_pictures_through_train_val_and_test(tmp_path):
+    draw_folder(tmp_path / "train", per_class=50)
+    names = ["cat.500.jpg", "cat.501.jpg", "dog.500.jpg", "dog.501.jpg"]
+    broken_kinds(tmp_path / "train", names)
+    (tmp_path / "test1").mkdir()
+    broken_kinds(tmp_path / "test1", ["1.jpg", "2.jpg", "30.jpg", "31.jpg"])
+    shutil.copy(tmp_path / "train" / "cat.0.jpg", tmp_path / "test1" / "7.jpg")
+    done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path, check=0)
+    assert done.stderr.count("warning: 4 cannot be read") == 1 and all(name in done.stderr for name in names)
+    assert sorted((only_run(tmp_path) / "broken.txt").read_text().split()) == sorted(f"train/{name}" for name in names)
+    assert "warning: " in main("val", cwd=tmp_path, check=0).stderr
+    done = main("test", "--test-data-root=test1", cwd=tmp_path, check=0)
+    assert "predicted as 0.5: test1/1.jpg" in done.stderr
+    lines = (tmp_path / "result.csv").read_text().split()
+    assert lines[1:3] == ["1,0.500000", "2,0.500000"] and lines[4:] == ["30,0.500000", "31,0.500000"]
+    shutil.rmtree(tmp_path / "checkpoints")
+    for number in range(600, 604):
+        (tmp_path / "train" / f"cat.{number}.jpg").write_bytes(b"")
+    done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path)
+    assert done.returncode == 2 and "8 of 108 pictures cannot be read, which is more than 5 %" in done.stderr
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, pictures):
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    done = main("train", f"--train-data-root={pictures}", *FAST, cwd=tmp_path)
+    assert done.returncode == 2 and "checkpoints" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_two_runs_started_at_once_get_folders_of_their_own(tmp_path, pictures):
+    command = [sys.executable, str(ROOT / "main.py"), "train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1"]
+    started = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    runs = list((tmp_path / "checkpoints").iterdir())
+    assert len(runs) == 2 and all(len(rows(run)) == 1 for run in runs)
+
+
+def test_progress_can_be_turned_off(trained, tmp_path, pictures):
+    for option, bar in (("--progress=True", True), ("--progress=False", False)):
+        command = [str(ROOT / "main.py"), "train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1", option]
+        terminal = pexpect.spawn(sys.executable, command, cwd=str(tmp_path), dimensions=(40, 150), timeout=300)
+        terminal.expect(pexpect.EOF)
+        shown = terminal.before.decode()
+        assert ("images/s" in shown) == bar and "epoch 1/1: " in shown
+
+
+# --- going on after an end that nobody planned -------------------------------------------------------------------------
+
+
+def start(*arguments, cwd):
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+    )
+
+
+def test_resume_refuses_what_it_cannot_do(trained, tmp_path, pictures):
+    cwd, run, _ = trained
+    before, config_before = state(run), (run / "config.yaml").read_text()
+    for arguments, message in {
+        ("--resume",): "holds no unfinished run",
+        (f"--resume={run.name}", "--config=Demo"): "leave --config out",
+        (f"--resume={run.name}", "--model=ResNet34"): "holds a SqueezeNet, not a ResNet34",
+    }.items():
+        done = main("train", *arguments, cwd=cwd)
+        assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert differences(before, state(run)) == [] and (run / "config.yaml").read_text() == config_before
+
+
+def test_a_run_that_is_going_is_not_resumed_by_a_second_process(tmp_path, pictures):
+    first = start("train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1000", cwd=tmp_path)
+    try:
+        while not list(tmp_path.glob("checkpoints/*/last.pth")):
+            time.sleep(0.2)
+            assert first.poll() is None
+        assert "holds no unfinished run" in main("train", "--resume", cwd=tmp_path).stderr
+        named = main("train", f"--resume={only_run(tmp_path).name}", cwd=tmp_path)
+        assert named.returncode == 2 and "is being trained by another process" in named.stderr
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_a_finished_run_can_be_given_more_epochs(trained, tmp_path, pictures):
+    _, run, _ = trained
+    shutil.copytree(run, tmp_path / "checkpoints" / run.name)
+    main("train", f"--resume=checkpoints/{run.name}", "--max-epoch=3", cwd=tmp_path, check=0)
+    run = only_run(tmp_path)
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    assert config.load({"config": run / "config.yaml"}).max_epoch == 3
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_and_resumed_a_run_ends_as_if_undisturbed(tmp_path):
+    """kill -9, each time a random moment after an epoch; every resume goes on from there, in the same bits."""
+    draw_folder(tmp_path / "train", per_class=40)
+    fast = [option for option in FAST if "workers" not in option]
+    arguments = ["--train-data-root=../train", *fast, "--num-workers=1", "--max-epoch=40", "--print-freq=5"]
+    for name in ("calm", "killed"):
+        (tmp_path / name).mkdir()
+    main("train", *arguments, cwd=tmp_path / "calm", check=0)
+
+    moments = random.Random(7)
+    for kill in range(10):
+        process = start("train", *(["--resume"] if kill else arguments), cwd=tmp_path / "killed")
+        for line in process.stdout:
+            if line.startswith(b"epoch"):
+                break
+        time.sleep(moments.uniform(0, 0.6))
+        assert process.poll() is None, "it ended before it could be killed: too few epochs"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for path in (tmp_path / "killed").glob("checkpoints/*/*.pth"):
+            assert read_checkpoint(path)["weights"]
+    main("train", "--resume", cwd=tmp_path / "killed", check=0)
+
+    calm, killed = only_run(tmp_path / "calm"), only_run(tmp_path / "killed")
+    assert [row["epoch"] for row in rows(killed)] == [str(n) for n in range(1, 41)]
+    assert differences(state(calm), state(killed)) == []
+    assert (killed / "lock").read_text() == "finished" and not list(killed.glob("*.tmp"))
+    last = lambda run: {(e["name"], e["x"]): e["y"] for e in events(run) if e["kind"] == "plot"}  # noqa: E731
+    assert last(calm) == last(killed)
