@@ -21,8 +21,9 @@ import visdom
 from PIL import Image
 from visdom_helper import ROOT, Server, browse, browser, environment, free_port, silent_server, slow_server, wait_for
 
-from utils import visdom_server, visualize
-from utils.visualize import Visualizer, read_events, replay
+from utils import screen, visdom_server, visualize
+from utils.screen import read_events, replay
+from utils.visualize import Visualizer
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def env(request):
 
 def run(code, *args):
     """Run a program that uses the Visualizer; returns (lines on stderr, exit status)."""
-    code = "import sys, os\nfrom utils import visualize\nfrom utils.visualize import Visualizer\n" + code
+    code = "import sys, os\nfrom utils import screen, visualize\nfrom utils.visualize import Visualizer\n" + code
     command = [sys.executable, "-c", code, *map(str, args)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
     return done.stderr.splitlines(), done.returncode
@@ -139,14 +140,14 @@ def test_pictures(server, env, record, shape, drawn):
 
 def test_log_shows_the_last_lines(server, env, record):
     vis = Visualizer(env, server.port, record)
-    for i in range(visualize.LINES + 50):
+    for i in range(screen.LINES + 50):
         vis.log(f"line {i}.")
     wait_for(lambda: "line 249." in server.windows(env)["log_text"]["content"])
     vis.log("the end")
     vis.close(30)
     text = server.windows(env)["log_text"]["content"]
-    assert text.count("<br>") == visualize.LINES and "the end" in text and "line 50." not in text and "line 51." in text
-    assert sum(event["kind"] == "log" for event in read_events(record)) == visualize.LINES + 51
+    assert text.count("<br>") == screen.LINES and "the end" in text and "line 50." not in text and "line 51." in text
+    assert sum(event["kind"] == "log" for event in read_events(record)) == screen.LINES + 51
 
 
 def test_other_calls_pass_through(server, env):
@@ -235,7 +236,7 @@ vis.close(0.5)
     with silent_server() as (port, connections):
         err, status = run(code, port, tmp_path / "events.jsonl")
         assert status == 0 and err == [] and len(connections) == 1
-        err, status = run("visualize.TIMEOUT = 0.2\n" + code.replace("vis.close", "#"), port, tmp_path / "more.jsonl")
+        err, status = run("screen.TIMEOUT = 0.2\n" + code.replace("vis.close", "#"), port, tmp_path / "more.jsonl")
         assert status == 0 and len(err) == 1 and "Timeout" in err[0], err
     assert sum(event["kind"] == "plot" for event in read_events(tmp_path / "more.jsonl")) == 2000
 
@@ -397,7 +398,7 @@ def test_workers_draw_nothing(server, env, record, start):
 
 def test_reinit(server, env, record, monkeypatch):
     """Also: when close comes in the middle of a vain attempt, one more is made."""
-    monkeypatch.setattr(visualize, "TIMEOUT", 1)
+    monkeypatch.setattr(screen, "TIMEOUT", 1)
     with silent_server() as (port, connections):
         vis = Visualizer(env, port, record)
         vis.plot("loss", 0)
@@ -409,7 +410,7 @@ def test_reinit(server, env, record, monkeypatch):
     assert replay(record, port=server.port) == f"{env}_moved"
     assert replay(record, f"{env}-again", port=server.port) == f"{env}-again"
     assert server.points(f"{env}-again", "loss") == server.points(f"{env}_moved", "loss") == [(0, 0), (1, 1)]
-    with pytest.raises(visualize.Unreachable):
+    with pytest.raises(screen.Unreachable):
         replay(record, port=free_port())
 
 
@@ -446,7 +447,7 @@ def test_server_port_is_taken(capsys):
     for target in (free_port(), None):  # they answer, but are no visdom
         with slow_server(target, 0) as port:
             assert visdom_server.main([f"--port={port}"]) == 2
-            with pytest.raises(visualize.Unreachable):
+            with pytest.raises(screen.Unreachable):
                 replay("no record", port=port)
 
 

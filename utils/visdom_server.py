@@ -17,7 +17,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from utils.visualize import Unreachable, replay
+from utils.screen import Unreachable, replay
 
 MATHJAX = (
     "config/Safe.js",
