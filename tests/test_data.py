@@ -128,7 +128,7 @@ def test_random_crops_agree_with_torchvision_on_the_same_boxes(monkeypatch):
         assert (result - expected).abs().mean() < 0.02  # torchvision's boxes are whole pixels
 
 
-# --- pictures of every kind -------------------------------------------------------------------------------------------
+# --- pictures of every kind
 
 RED_LEFT = np.zeros((30, 60, 3), np.uint8)
 RED_LEFT[:, :30, 0] = 255  # upright: the left half red, the right half black

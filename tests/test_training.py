@@ -206,7 +206,7 @@ def test_progress_can_be_turned_off(trained, tmp_path, pictures):
         assert ("images/s" in shown) == bar and "epoch 1/1: " in shown
 
 
-# --- going on after an end that nobody planned -------------------------------------------------------------------------
+# --- going on after an end that nobody planned
 
 
 def start(*arguments, cwd):
