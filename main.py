@@ -28,8 +28,8 @@ if __name__ == "__main__":
     if command == "help":
         sys.exit(help())
 
-# Read when torch is loaded: its threads then sleep soon instead of spinning while they wait for each other. On cores that
-# are shared with workers or other people a step was up to 10 times faster, on idle ones as fast (benchmarks/threads.py).
+# Read when torch is loaded: its threads then sleep soon instead of spinning while they wait for each other. On cores
+# shared with other work a step was up to 10 times as fast, on idle ones as fast as before (benchmarks/threads.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import fire

@@ -42,7 +42,9 @@ def measure(spin):
 def main():
     from importlib.metadata import version
 
-    print(f"torch {version('torch')}, python {platform.python_version()}, {os.cpu_count()} cores, {platform.platform()}")
+    print(
+        f"torch {version('torch')}, python {platform.python_version()}, {os.cpu_count()} cores, {platform.platform()}"
+    )
     for name, loops in (("idle", 0), ("busy", os.cpu_count())):
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(loops)]
         try:
@@ -56,10 +58,9 @@ def main():
         medians = {spin: statistics.median(values) for spin, values in rates.items()}
         for spin, values in rates.items():
             low, _, high = statistics.quantiles(values, n=4)
-            print(
-                f"{name} cores, GOMP_SPINCOUNT={spin or 'unset':5}: n {len(values)}, median {medians[spin]:6.1f} images/s, "
-                f"middle half {low:.1f} to {high:.1f}, ratio {medians[spin] / medians[None]:.2f}"
-            )
+            spread = f"n {len(values)}, median {medians[spin]:6.1f} images/s, middle half {low:.1f} to {high:.1f}"
+            ratio = medians[spin] / medians[None]
+            print(f"{name} cores, GOMP_SPINCOUNT={spin or 'unset':5}: {spread}, ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":
