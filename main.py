@@ -213,7 +213,10 @@ def load_trained(kwargs):
     opt = config.load({"model": content.get("model", given.model), **saved, **given.changes(), "load_model_path": path})
     opt.given = given.given
     opt.show()
-    print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in content.get("metrics", {}).items()))
+    metrics = content.get("metrics", {})
+    print(
+        f"using {path}" + "".join(f", {name} {metrics[name]:.4g}" for name in metrics if name in ("epoch", opt.monitor))
+    )
     model = getattr(models, opt.model)(num_classes=len(info.get("classes") or getattr(data, opt.dataset).classes))
     model.load(path)
     return opt, model.to(pick_device(opt), memory_format=torch.channels_last).eval()

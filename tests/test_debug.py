@@ -266,9 +266,8 @@ def test_variables_can_be_looked_at_and_changed_with_effect(training):
     assert session.end("c\n") == 0
     assert_gone(workers)
     rates = [float(row["lr"]) for row in session.results()]
-    assert rates == pytest.approx(
-        [0.001] * epoch + [0.0123] * (5 - epoch) + [0.00123]
-    )  # the schedule goes on from the rate that was typed
+    typed = [0.0123] * (5 - epoch) + [0.00123]  # the schedule goes on from there
+    assert rates == pytest.approx([0.001] * epoch + typed)
     events = [json.loads(line) for line in (session.run / "events.jsonl").read_text().splitlines()]
     assert sum(event.get("name") == "loss" for event in events) >= 7  # else there is one in 20 steps
 

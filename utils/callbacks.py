@@ -99,6 +99,7 @@ class Checkpoint(Callback):
             self._save_last()
         if finished:
             self.run.finish()
+            print(f"finished: {self.run.folder}, best {self.monitor} {self.run.best:.4g}")
         else:
             tqdm.write(f"stopped; to go on: python main.py train --resume={self.run.folder}")
 
