@@ -79,7 +79,7 @@ def test_a_wrong_command_line_is_answered_without_loading_torch(arguments, tmp_p
 def test_help_names_every_option_with_default_and_comment(arguments, tmp_path):
     done = main(*arguments, cwd=tmp_path, check=0)
     for name in config.DefaultConfig.options():
-        (default,) = re.findall(rf"^ +{name}: .+ = (.+?)  # \w.{{10,}}$", done.stdout, re.MULTILINE)
+        (default,) = re.findall(rf"^ +{name}: .+ = (.+?)  # \S.{{10,}}$", done.stdout, re.MULTILINE)
         assert ast.literal_eval(default) == getattr(config.DefaultConfig, name)
     assert "python main.py train" in done.stdout and "SqueezeNet" in done.stdout and "Demo" in done.stdout
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import FAST, ROOT, draw_folder, main
 from PIL import Image
-from test_data import broken_kinds
+from test_data import KINDS, broken_kinds
 
 import config
 from data import DogCat
@@ -165,6 +165,9 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     names = ["cat.500.jpg", "cat.501.jpg", "dog.500.jpg", "dog.501.jpg"]
     broken_kinds(tmp_path / "train", names)
     (tmp_path / "test1").mkdir()
+    for number, kind in enumerate(KINDS):  # odd, but whole
+        kind(tmp_path / "train" / f"dog.{700 + number}.jpg")
+        kind(tmp_path / "test1" / f"{700 + number}.jpg")
     broken_kinds(tmp_path / "test1", ["1.jpg", "2.jpg", "30.jpg", "31.jpg"])
     shutil.copy(tmp_path / "train" / "cat.0.jpg", tmp_path / "test1" / "7.jpg")
     done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path, check=0)
@@ -174,12 +177,15 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     done = main("test", "--test-data-root=test1", cwd=tmp_path, check=0)
     assert "predicted as 0.5: test1/1.jpg" in done.stderr
     lines = (tmp_path / "result.csv").read_text().split()
-    assert lines[1:3] == ["1,0.500000", "2,0.500000"] and lines[4:] == ["30,0.500000", "31,0.500000"]
+    assert lines[1:3] == ["1,0.500000", "2,0.500000"] and lines[4:6] == ["30,0.500000", "31,0.500000"]
+    odd = [line.split(",") for line in lines[6:]]
+    assert [int(id) for id, _ in odd] == list(range(700, 700 + len(KINDS)))
+    assert all(0 < float(dog) < 1 and dog != "0.500000" for _, dog in odd)
     shutil.rmtree(tmp_path / "checkpoints")
     for number in range(600, 604):
         (tmp_path / "train" / f"cat.{number}.jpg").write_bytes(b"")
     done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path)
-    assert done.returncode == 2 and "8 of 108 pictures cannot be read, which is more than 5 %" in done.stderr
+    assert done.returncode == 2 and "8 of 116 pictures cannot be read, which is more than 5 %" in done.stderr
     assert not (tmp_path / "checkpoints").exists()
 
 

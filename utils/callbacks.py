@@ -1,5 +1,6 @@
 """What watches a run. A callback hears of events while main.py's loop goes its way; it overrides what it cares for."""
 
+import shlex
 import sys
 import time
 from bdb import BdbQuit
@@ -101,7 +102,7 @@ class Checkpoint(Callback):
             self.run.finish()
             print(f"finished: {self.run.folder}, best {self.monitor} {self.run.best:.4g}")
         else:
-            tqdm.write(f"stopped; to go on: python main.py train --resume={self.run.folder}")
+            tqdm.write(f"stopped; to go on: python main.py train --resume={shlex.quote(str(self.run.folder))}")
 
     def _save_last(self):
         state = {name: part.state_dict() for name, part in self.parts.items()}
