@@ -39,7 +39,7 @@ from tqdm import tqdm
 import data
 import models
 from data.base import name_broken, refuse_broken
-from models.basic_module import CheckpointError, read_checkpoint
+from models.basic_module import ModelError, read_checkpoint
 from utils.callbacks import Callbacks, Checkpoint, History, Plots, Progress
 from utils.debug import Debugger
 from utils.files import check_writable
@@ -196,6 +196,8 @@ def configure(kwargs):
             raise UserError("--resume goes on with the run's own options: leave --config out")
         folder = find_run(opt.work_dir, opt.resume)
         opt = config.load({**kwargs, "config": folder / "config.yaml", "resume": folder})
+    elif opt.finetune and not opt.load_model_path:
+        raise UserError("--finetune trains the head only: give the rest with --load-model-path=FILE")
     opt.show()
     return opt
 
@@ -232,6 +234,6 @@ def pick_device(opt):
 
 
 if __name__ == "__main__":
-    with cli.one_line_errors(UserError, config.ConfigError, CheckpointError):
+    with cli.one_line_errors(UserError, config.ConfigError, ModelError):
         commands = {"train": train, "val": evaluate, "test": test, "help": help}
         fire.Fire(commands, command=cli.for_fire(command, options))

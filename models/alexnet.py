@@ -1,6 +1,6 @@
 """AlexNet (Krizhevsky 2014, "One weird trick", arXiv:1404.5997)."""
 
-from .basic_module import BasicModule
+from .basic_module import BasicModule, ModelError
 
 
 class AlexNet(BasicModule):
@@ -19,5 +19,7 @@ class AlexNet(BasicModule):
 
     def forward(self, x):
         """[N, 3, H, W] -> [N, C]"""
+        if min(x.shape[2:]) < 63:
+            raise ModelError(f"AlexNet needs pictures of 63x63 or more, not {x.shape[2]}x{x.shape[3]}: --image-size=64")
         x = self.pool(self.features(x))  # [N, 256, 6, 6]
         return self.classifier(x.flatten(1))

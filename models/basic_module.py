@@ -10,8 +10,8 @@ from torch import nn
 from . import losses
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: the message is one line that names the file and says what to do."""
+class ModelError(ValueError):
+    """A checkpoint or an input that a model cannot use: the message is one line that names it and says what to do."""
 
 
 class BasicModule(nn.Module):
@@ -89,7 +89,7 @@ class BasicModule(nn.Module):
     def load(self, path):
         """Load the weights of a file written by `save`, or of a plain state dict. Returns all that the file holds.
 
-        Raises CheckpointError when the file is missing, damaged, not ours or of another model.
+        Raises ModelError when the file is missing, damaged, not ours or of another model.
         """
         content = read_checkpoint(path)
         weights = {name.removeprefix("module."): value for name, value in content["weights"].items()}
@@ -98,13 +98,13 @@ class BasicModule(nn.Module):
             n for n in weights if n not in own
         ]
         if content.get("model", self.model_name) != self.model_name:
-            raise CheckpointError(
+            raise ModelError(
                 f"{path} holds a {content['model']}, not a {self.model_name}: give --model={content['model']}"
             )
         if wrong:
             classes = content.get("info", {}).get("classes")
             hint = f" (it knows the classes {', '.join(classes)})" if classes else ""
-            raise CheckpointError(
+            raise ModelError(
                 f"{path} does not fit {self.model_name}{hint}: {len(wrong)} of its weights are missing, unknown or "
                 f"of another shape, the first is {wrong[0]}"
             )
@@ -115,22 +115,20 @@ class BasicModule(nn.Module):
 def read_checkpoint(path):
     """The dict that a checkpoint file holds, on the CPU; `weights` is always one of its keys.
 
-    Only tensors and plain values are read: a file that would run code is refused. Raises CheckpointError.
+    Only tensors and plain values are read: a file that would run code is refused. Raises ModelError.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+        raise ModelError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
     except Exception:  # torch raises whatever its readers raise: RuntimeError, EOFError, UnpicklingError, KeyError ...
-        raise CheckpointError(
+        raise ModelError(
             f"{path} is not a whole checkpoint (cut off, damaged, or another thing): name one with --load-model-path"
         ) from None
     if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
         content = {"weights": content}
     if not isinstance(content, dict) or not isinstance(content.get("weights"), dict):
-        raise CheckpointError(
-            f"{path} holds no weights that hearth knows: a file of model.save() or a state dict is needed"
-        )
+        raise ModelError(f"{path} holds no weights that hearth knows: a file of model.save() or a state dict is needed")
     return content
 
 

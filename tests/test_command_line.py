@@ -50,6 +50,7 @@ MISTAKES = {
     ("train", "--train-data-root=nowhere"): "the folder nowhere does not exist: get train.zip",
     ("val", "--load-model-path=nowhere.pth"): "checkpoint nowhere.pth cannot be read: No such file",
     ("test", "--load-model-path=None"): "no trained model: checkpoints/*/best.pth does not exist",
+    ("train", "--finetune"): "--finetune trains the head only: give the rest with --load-model-path",
     ("train", "--resume"): "holds no unfinished run",
     ("train", "--resume=Nobody_1"): "--resume=Nobody_1: there is no such run",
 }

@@ -9,7 +9,7 @@ from torch import nn
 
 import models
 from config import DefaultConfig, imported_names
-from models.basic_module import BasicModule, CheckpointError, read_checkpoint
+from models.basic_module import BasicModule, ModelError, read_checkpoint
 
 CLASSIFIERS = imported_names("models")
 
@@ -40,6 +40,11 @@ def test_scores_and_probabilities_have_a_column_per_class(name, num_classes):
     assert probability.shape == (2, num_classes)
     torch.testing.assert_close(probability.sum(dim=1), torch.ones(2))
     assert model.eval().predict(input[:1]).shape == (1, num_classes)  # a last batch of one
+
+
+def test_pictures_too_small_for_alexnet_are_one_line():
+    with pytest.raises(ModelError, match="not 32x32: --image-size=64"):
+        models.AlexNet().eval()(torch.randn(1, 3, 32, 32))
 
 
 def test_the_books_way_of_making_a_model():
@@ -165,7 +170,7 @@ def test_bad_checkpoints_are_refused_in_one_line_and_run_no_code(tmp_path):
     }
     before = {name: value.clone() for name, value in good.state_dict().items()}
     for name, message in expected.items():
-        with pytest.raises(CheckpointError) as error:
+        with pytest.raises(ModelError) as error:
             good.load(tmp_path / name)
         assert message in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "owned").exists()

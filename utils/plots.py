@@ -53,6 +53,7 @@ def curves(rows, path):
         for name in (n for n in names if n.split("_")[-1] == panel):
             axes.plot([int(r["epoch"]) for r in rows], [float(r[name]) for r in rows], marker=".", label=name)
         axes.set(xlabel="epoch", title=panel)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     save(figure, path)
