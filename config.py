@@ -34,16 +34,16 @@ def flag(value):
     raise ValueError("True or False")
 
 
-def integer(low):
-    """A whole number of at least `low`."""
+def integer(low, high=2**63 - 1):
+    """A whole number from `low` to `high`."""
 
     def check(value):
         try:
             number = int(str(value))
         except ValueError:
             number = None
-        if number is None or number < low:
-            raise ValueError(f"a whole number of {low} or more")
+        if number is None or not low <= number <= high:
+            raise ValueError(f"a whole number of {low} or more" + (f", at most {high}" if high < 2**63 - 1 else ""))
         return number
 
     return check
@@ -82,12 +82,16 @@ def optional(kind):
 
 
 def several(kind):
-    """One value or more: a list, or text with commas between the values. An empty list is written []."""
+    """One value or more: a list, or text with commas between the values; ["a,b"] is one with a comma, [] is none."""
 
     def check(value):
+        if isinstance(value, str) and value[:1] + value[-1:] in ("[]", "()"):
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError):  # names without quotes
+                value = value[1:-1]
         if isinstance(value, str):
-            inner = value.strip("[]() ")
-            value = [] if value and not inner else [part.strip(" '\"") for part in inner.split(",")]
+            value = [part.strip() for part in value.split(",")]
         return [kind(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
 
     return check
@@ -121,12 +125,19 @@ def run_name(value):
     return "newest" if str(value) == "True" else text(value)
 
 
+# What a run may be given anew with --resume. Anything else would make of it another run under the same name.
+FREE_ON_RESUME = {
+    *("config", "resume", "work_dir", "max_epoch", "train_data_root", "test_data_root", "num_workers", "use_gpu"),
+    *("env", "vis_port", "print_freq", "progress", "debug_file", "result_file", "keep_last"),
+}
+
+
 class DefaultConfig:
     """Every option with its default."""
 
     config: optional(text) = None  # start from a preset of config.py (Demo) or a YAML file (a run's config.yaml)
     env: text = "default"  # visdom environment
-    vis_port: integer(1) = 8097  # port of the visdom server on this machine; without a server training goes on
+    vis_port: integer(1, 65535) = 8097  # port of the visdom server on this machine; without a server training goes on
 
     dataset: name_in("data") = "DogCat"  # class of data/ that reads the pictures
     train_data_root: several(text) = ["./data/train"]  # folder(s) of labelled pictures, split into train and val
@@ -145,7 +156,7 @@ class DefaultConfig:
     max_epoch: integer(1) = 10  # epochs in the whole run
     optimizer: choice("Adam", "AdamW", "SGD") = "Adam"  # class of torch.optim
     lr: number(0, above=True) = 0.001  # initial learning rate
-    momentum: number(0, high=1) = 0.9  # of SGD; Adam and AdamW use it as their first beta
+    momentum: number(0, high=0.9999) = 0.9  # of SGD; Adam and AdamW use it as their first beta
     weight_decay: number(0) = 1e-4  # on weights only, not on biases and norms
     scheduler: choice("decay", "constant", "multistep", "cosine") = "decay"  # how the rate goes on, utils/schedule.py
     lr_decay: number(0, above=True, high=1) = 0.95  # decay: lr x lr_decay when an epoch's mean loss rises
@@ -156,7 +167,7 @@ class DefaultConfig:
     use_gpu: flag = True  # train on the GPU where there is one
     work_dir: text = "checkpoints"  # every run gets a folder of its own in here
     resume: run_name = None  # go on with a run: --resume takes the newest unfinished one, --resume=<run> that one
-    monitor: choice("val_accuracy", "loss") = "val_accuracy"  # best.pth is the epoch that is best in this
+    monitor: choice("val_accuracy", "loss") = "val_accuracy"  # best.pth is the epoch best in this (loss: of training)
     keep_last: integer(0) = 0  # besides last.pth and best.pth, keep the weights of the last k epochs
     print_freq: integer(1) = 20  # steps between two points of the plots
     progress: flag = True  # progress bar (plain lines when the output is no terminal)
@@ -171,7 +182,7 @@ class DefaultConfig:
 
         Raises ConfigError for an unknown option or a value that the option does not take; then nothing is changed.
         """
-        self.update(kwargs)
+        self.update(load(kwargs).changes() if kwargs.get("config") else kwargs)
         self.show()
         return self
 
@@ -188,6 +199,12 @@ class DefaultConfig:
             print(f"  {name}: {value}{'  (given)' if name in self.given else ''}")
 
     @classmethod
+    def changed(cls):
+        """Names of what the class and the presets above it set anew."""
+        bases = cls.__mro__[: cls.__mro__.index(DefaultConfig)]
+        return {name for base in bases for name in vars(base) if not name.startswith("_")}
+
+    @classmethod
     def options(cls):
         """{name: checker} of every option, subclasses' own included, in the order of their definition."""
         return {name: kind for base in reversed(cls.__mro__) for name, kind in inspect.get_annotations(base).items()}
@@ -199,6 +216,10 @@ class DefaultConfig:
     def values(self):
         """{name: value} of every option."""
         return {name: getattr(self, name) for name in self.options()}
+
+    def record(self):
+        """values() to keep with a run: where they came from does not count once they are merged."""
+        return {**self.values(), "config": None, "resume": None}
 
     def _check(self, name, value):
         options = self.options()
@@ -240,21 +261,33 @@ def nearest(name, known):
 def load(kwargs):
     """The configuration that these options describe: the defaults, then the preset or YAML file named by `config`,
     then the options themselves, the later ones winning. Raises ConfigError."""
-    source = kwargs.get("config")
-    presets = {preset.__name__: preset for preset in DefaultConfig.__subclasses__()}
-    opt = presets.get(source, DefaultConfig)()
-    opt.given |= vars(type(opt)).keys() & opt.options().keys() if source in presets else set()
-    if source is not None and source not in presets and str(source) != "None":
-        opt.update(read_yaml(source, presets))
+    source, known = kwargs.get("config"), presets()
+    opt = known.get(source, DefaultConfig)()
+    try:
+        if source in known:
+            opt.update({name: getattr(opt, name) for name in known[source].changed()})
+        elif str(source) != "None":
+            opt.update(read_yaml(source, known))
+            opt.given = {name for name in opt.given if getattr(opt, name) != getattr(DefaultConfig, name)}
+    except ConfigError as error:
+        raise ConfigError(f"--config={source}: {error}") from None
     opt.update(kwargs)
     return opt
+
+
+def presets(base=DefaultConfig):
+    """{name: class} of all subclasses of `base`, theirs included."""
+    found = {}
+    for preset in base.__subclasses__():
+        found |= {preset.__name__: preset, **presets(preset)}
+    return found
 
 
 def describe():
     """The options as the source of DefaultConfig has them, then the presets, models and data sets that can be named."""
     source = inspect.getsource(DefaultConfig).partition("    def __init__")[0].rstrip()
     names = {
-        "--config": [preset.__name__ for preset in DefaultConfig.__subclasses__()],
+        "--config": list(presets()),
         "--model": imported_names("models"),
         "--dataset": imported_names("data"),
     }
@@ -267,11 +300,13 @@ def read_yaml(path, presets):
     import yaml
 
     if not Path(path).is_file():
-        raise ConfigError(f"--config={path} is neither a file nor a preset of config.py{nearest(path, presets)}")
+        raise ConfigError(f"neither a file nor a preset of config.py{nearest(path, presets)}")
     try:
         options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config={path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(options, dict):
-        raise ConfigError(f"--config={path} holds no options: lines like `lr: 0.005` are expected")
+        raise ConfigError("holds no options: lines like `lr: 0.005` are expected")
+    if options.get("config"):
+        raise ConfigError("a file cannot start from another one: put the options in, and leave `config` out")
     return {str(name).replace("-", "_"): value for name, value in options.items() if name not in ("run", "config")}

@@ -26,7 +26,8 @@ if __name__ == "__main__":
     # The whole command line is checked here, before torch is loaded: a mistake is answered in a fraction of a second.
     command, options = cli.check(sys.argv[1:], ("train", "val", "test", "help"), config.load)
     if command == "help":
-        sys.exit(help())
+        with cli.one_line_errors():
+            sys.exit(help())
 
 # Read when torch is loaded: its threads then sleep soon instead of spinning while they wait for each other. On cores
 # shared with other work a step was up to 10 times as fast, on idle ones as fast as before (benchmarks/threads.py).
@@ -66,10 +67,10 @@ def train(**kwargs):
 
     # step 2: model
     model = getattr(models, opt.model)(num_classes=len(train_data.classes))
-    model.info = {"classes": list(train_data.classes), "config": opt.values()}
+    model.info = {"classes": list(train_data.classes), "config": opt.record()}
     model.criterion = getattr(models.losses, opt.criterion)
     if opt.load_model_path and not opt.resume:
-        model.load(opt.load_model_path)
+        model.load(opt.load_model_path, head=not opt.finetune)
     if opt.finetune:
         model.freeze_body()
     model.to(device, memory_format=torch.channels_last)
@@ -96,7 +97,7 @@ def train(**kwargs):
 
     # step 5: the loop
     with callbacks:  # from here on the run can be gone on with, wherever it ends
-        run.write_config(opt.values())
+        run.write_config(opt.record())
         for epoch in range(run.epoch, opt.max_epoch):
             callbacks.on_epoch_begin()
             model.train()
@@ -124,11 +125,11 @@ def train(**kwargs):
                 callbacks.on_batch_end()
 
             val_meter, _ = val(model, val_loader, callbacks)
-            schedule.epoch_end(loss_meter.value()[0])
             run.epoch, run.batch = epoch + 1, 0
             metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, "loss": loss_meter.value()[0]}
             metrics |= {f"train_{name}": value for name, value in train_meter.summary().items()}
             metrics |= {f"val_{name}": value for name, value in val_meter.summary().items()}
+            schedule.epoch_end(metrics["loss"])
             callbacks.on_epoch_end(metrics=metrics, train_meter=train_meter, val_meter=val_meter)
 
 
@@ -174,7 +175,7 @@ def test(**kwargs):
     opt, model = load_trained(kwargs)
     check_writable(opt.result_file)
     test_data = getattr(data, opt.dataset)(opt.test_data_root, "test", **opt.values())
-    name_broken(test_data, consequence="predicted as 0.5")
+    name_broken(test_data, consequence="predicted as undecided")
     loader = make_loader(test_data, opt.batch_size, opt.num_workers)
     device = next(model.parameters()).device
     ids, predictions = [], []
@@ -184,7 +185,7 @@ def test(**kwargs):
             input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
             predictions.append(model.predict(input).cpu())
             callbacks.on_test_summary()
-        test_data.write_results(opt.result_file, ids, torch.cat(predictions))
+        test_data.write_results(opt.result_file, ids, predictions)
         print(f"wrote {opt.result_file}: {len(test_data) + len(test_data.broken)} predictions")
 
 
@@ -195,9 +196,19 @@ def configure(kwargs):
         if opt.config:
             raise UserError("--resume goes on with the run's own options: leave --config out")
         folder = find_run(opt.work_dir, opt.resume)
-        opt = config.load({**kwargs, "config": folder / "config.yaml", "resume": folder})
+        given, started = opt.changes(), config.load({"config": folder / "config.yaml"})
+        opt = config.load({**started.values(), **given, "config": None, "resume": folder})
+        opt.given = set(given)
+        for name in given.keys() - config.FREE_ON_RESUME:
+            if given[name] != getattr(started, name):
+                raise UserError(
+                    f"--resume goes on with {name}={getattr(started, name)}, which cannot become {given[name]}; "
+                    f"a new run can start from its weights: --load-model-path={folder / 'last.pth'} without --resume"
+                )
     elif opt.finetune and not opt.load_model_path:
         raise UserError("--finetune trains the head only: give the rest with --load-model-path=FILE")
+    if (opt.scheduler == "multistep") != bool(opt.milestones):
+        raise UserError("--scheduler=multistep and --milestones=5,8 (epochs) go together: give both or none")
     opt.show()
     return opt
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch.utils.data import Dataset, default_collate
 
 from utils import UserError
+from utils.files import write_atomically
 
 BROKEN_SHARE = 0.05  # more broken samples than this are an error: the data set is not what it should be
 
@@ -40,7 +41,8 @@ class BaseData(Dataset):
         raise NotImplementedError
 
     def write_results(self, path, ids, predictions):
-        """Write the predictions of a whole test set (model.predict's outputs, in order) in this data's usual format."""
+        """Write a whole test set's predictions in this data's usual format: ids is a list, predictions the list of
+        model.predict's outputs, batch by batch."""
         raise NotImplementedError
 
 
@@ -50,11 +52,14 @@ def name_broken(*data_sets, folder=None, consequence="left out"):
     if broken:
         print(f"warning: {len(broken)} cannot be read and are {consequence}: {', '.join(broken)}", file=sys.stderr)
         if folder:
-            Path(folder, "broken.txt").write_text("\n".join(broken) + "\n", encoding="utf-8")
+            write_atomically(Path(folder, "broken.txt"), lambda file: file.write("\n".join(broken) + "\n"))
 
 
 def refuse_broken(*data_sets):
-    """Raise UserError when more than 5 % of the samples could not be read."""
+    """Raise UserError when there are no samples, or more than 5 % of them could not be read."""
+    for data in data_sets:
+        if not len(data) and not data.broken:
+            raise UserError(f"{type(data).__name__} found no samples for {data.mode}: check --train-data-root")
     broken, total = (
         [p for data in data_sets for p in data.broken],
         sum(len(data) + len(data.broken) for data in data_sets),

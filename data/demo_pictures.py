@@ -249,7 +249,7 @@ def draw_data_set(root: Path, train_per_class: int = 1300, test: int = 100):
     root = Path(root)
     if root.exists():
         return
-    print(f"drawing {2 * train_per_class + test:,} demo pictures in {root} …", flush=True)
+    print(f"drawing {2 * train_per_class + test:,} demo pictures in {root} ...", flush=True)
     # A folder of its own, renamed when complete: a killed drawing leaves no half set, and two at once do no harm.
     draft = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
     jobs = [(draft / "train" / f"{kind}.{n}.jpg", kind, n) for kind in KINDS for n in range(train_per_class)]

@@ -1,20 +1,19 @@
 """Kaggle's Dogs vs. Cats: https://www.kaggle.com/c/dogs-vs-cats/data"""
 
-import csv
 import hashlib
 import re
+from pathlib import Path
 
 from utils import UserError
-from utils.files import write_atomically
+from utils.files import write_csv
 
-from .pictures import PictureData, folder_files
+from .pictures import PictureData, as_list, folder_files
 
 WHERE = (
     "get train.zip and test1.zip from https://www.kaggle.com/c/dogs-vs-cats/data, "
     "or try `python main.py train --config=Demo`, which draws its own pictures"
 )
 TRAIN_SHARE = 0.7
-NEVER_CERTAIN = 1e-6  # a probability of exactly 0 or 1 costs an infinite log loss when it is wrong
 
 
 class DogCat(PictureData):
@@ -32,16 +31,21 @@ class DogCat(PictureData):
     classes = ("cat", "dog")
 
     def __init__(self, root, mode, image_size=224, min_crop=0.08, noise=0.0, **_):
-        pattern = r"(?P<id>\d+)\.jpe?g" if mode == "test" else r"(?P<name>cat|dog)\.\d+\.jpe?g"
+        pattern = r"(?P<id>\d{1,18})\.jpe?g" if mode == "test" else r"(?P<name>cat|dog)\.\d+\.jpe?g"
         files = folder_files(root, WHERE)
         matches = [(path, match) for path in files if (match := re.fullmatch(pattern, path.name, re.IGNORECASE))]
         expected = "<num>.jpg" if mode == "test" else "cat.<num>.jpg or dog.<num>.jpg"
         if not matches:
-            raise UserError(f"no picture named {expected} in {root} ({len(files)} other files): {WHERE}")
+            inside = sorted({path.name for one in as_list(root) for path in Path(one).iterdir() if path.is_dir()})
+            hint = f"{len(files)} other files" + (f", and folders: {', '.join(inside[:5])}" if inside else "")
+            raise UserError(f"no picture named {expected} in {root} ({hint}): {WHERE}")
         if len(matches) < len(files) and mode != "val":  # train has said so of the same folder
             print(f"note: {len(files) - len(matches)} files in {root} are not named {expected} and are passed over")
         if mode == "test":
             samples = sorted((int(match["id"]), path) for path, match in matches)
+            for (id, path), (next_id, other) in zip(samples, samples[1:], strict=False):
+                if id == next_id:
+                    raise UserError(f"the id {id} is there twice, {path} and {other}: there can be one prediction only")
         else:
             by_class = [[p for p, match in matches if match["name"].lower() == name] for name in self.classes]
             for name, paths in zip(self.classes, by_class, strict=True):
@@ -53,19 +57,8 @@ class DogCat(PictureData):
         super().__init__([path for _, path in samples], [n for n, _ in samples], mode, image_size, min_crop, noise)
 
     def write_results(self, path, ids, predictions):
-        """Kaggle's CSV: header id,label and a row per picture in order of the ids, label = probability of dog.
-
-        ids: list of int; predictions: probabilities [N, 2]. A picture that could not be read gets 0.5.
-        """
-        rows = dict(zip(ids, predictions[:, 1].tolist(), strict=True)) | dict.fromkeys(self.broken_targets, 0.5)
-
-        def write(file):
-            writer = csv.writer(file)
-            writer.writerow(["id", "label"])
-            for id, dog in sorted(rows.items()):
-                writer.writerow([id, f"{min(max(dog, NEVER_CERTAIN), 1 - NEVER_CERTAIN):.6f}"])
-
-        write_atomically(path, write)
+        """Kaggle's CSV: header id,label and a row per picture in order of the ids, label = probability of dog."""
+        write_csv(path, ["id", "label"], ([id, dog] for id, (_, dog) in self.results(ids, predictions)))
 
 
 def split(paths):

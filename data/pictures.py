@@ -11,10 +11,12 @@ from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 from utils import UserError
+from utils.files import write_csv
 from utils.meters import ConfusionMeter
 
 from .base import BaseData
 
+NEVER_CERTAIN = 1e-6  # no probability is closer to 0 or 1
 # Of ImageNet's pictures, on a scale of 0 to 1; usual for every network that was, or may be, trained on them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -68,6 +70,21 @@ class PictureData(BaseData):
         """Confusion matrix of the classes."""
         return ConfusionMeter(self.classes)
 
+    def write_results(self, path, ids, predictions):
+        """A CSV with the header id,<class>,<class>,... and a row of probabilities per picture, in order of the ids."""
+        write_csv(path, ["id", *self.classes], ([id, *shares] for id, shares in self.results(ids, predictions)))
+
+    def results(self, ids, predictions):
+        """Yield (id, probability of every class as text) in order of the ids.
+
+        ids: list of int; predictions: list of probabilities [N, C]. Where a picture could not be read, all classes are
+        as likely. None is exactly 0 or 1, which would cost an infinite log loss when it is wrong.
+        """
+        rows = dict(zip(ids, (row for batch in predictions for row in batch.tolist()), strict=True))
+        rows |= dict.fromkeys(self.broken_targets, [1 / len(self.classes)] * len(self.classes))
+        for id, row in sorted(rows.items()):
+            yield id, [f"{min(max(share, NEVER_CERTAIN), 1 - NEVER_CERTAIN):.6f}" for share in row]
+
 
 def random_crop_and_flip(images, size, min_crop, generator):
     """float [N, 3, S, S] -> [N, 3, size, size]: one random resized crop (Szegedy et al. 2014, arXiv:1409.4842: area of
@@ -102,8 +119,9 @@ def read_picture(path, size=None):
         picture = ImageOps.exif_transpose(picture)
         if picture.mode.startswith(("I", "F")):  # Pillow would clip 16 bits at 255
             values = np.asarray(picture, dtype=np.float32)
-            scale = 1.0 if values.max() <= 255 else 255 / 65535
-            picture = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+            usual = {"I;16": (65535,), "F": (1, 255, 65535)}.get(picture.mode[:4], (255, 65535))
+            white = next((limit for limit in usual if values.max() <= limit), values.max())
+            picture = Image.fromarray((values / white * 255).clip(0, 255).astype(np.uint8))
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -126,10 +144,15 @@ def readable(paths, size):
         return list(pool.map(decodes, paths))
 
 
+def as_list(roots):
+    """One folder or a list of them -> a list."""
+    return [roots] if isinstance(roots, (str, Path)) else list(roots)
+
+
 def folder_files(roots, why):
     """All files right in the folders `roots`, sorted by name. A missing folder is a UserError that ends with `why`."""
     files = []
-    for root in [roots] if isinstance(roots, (str, Path)) else roots:
+    for root in as_list(roots):
         if not Path(root).is_dir():
             raise UserError(f"the folder {root} does not exist: {why}")
         files += sorted(path for path in Path(root).iterdir() if path.is_file())

@@ -51,7 +51,9 @@ class BasicModule(nn.Module):
         return getattr(torch.optim, name)(groups, lr=lr, **extra)
 
     def freeze_body(self):
-        """Leave only the head trainable (fine-tuning)."""
+        """Leave only the head trainable (fine-tuning). Raises ModelError when the class does not name its head."""
+        if not self.head:
+            raise ModelError(f"{self.model_name} has no head to fine-tune: set `head` in its class to a child's name")
         for name, parameter in self.named_parameters():
             parameter.requires_grad = name.startswith(f"{self.head}.")
 
@@ -82,21 +84,28 @@ class BasicModule(nn.Module):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:  # torch's writer turns the disk's error into one of its own
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
         finally:
             temporary.unlink(missing_ok=True)
         return str(path)
 
-    def load(self, path):
+    def load(self, path, head=True):
         """Load the weights of a file written by `save`, or of a plain state dict. Returns all that the file holds.
 
+        With head=False the head's weights may differ, as they do for other classes; then it keeps its own.
         Raises ModelError when the file is missing, damaged, not ours or of another model.
         """
         content = read_checkpoint(path)
         weights = {name.removeprefix("module."): value for name, value in content["weights"].items()}
         own = self.state_dict()
-        wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape] + [
-            n for n in weights if n not in own
-        ]
+        wrong = [n for n in {**own, **weights} if n not in weights or n not in own or weights[n].shape != own[n].shape]
+        if not head and all(name.startswith(f"{self.head}.") for name in wrong):
+            fitting = {name: value for name, value in weights.items() if name not in wrong}
+            weights, wrong = {**own, **fitting}, []
         if content.get("model", self.model_name) != self.model_name:
             raise ModelError(
                 f"{path} holds a {content['model']}, not a {self.model_name}: give --model={content['model']}"

@@ -3,11 +3,13 @@
 import ast
 import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
-from conftest import FAST, main
+from conftest import FAST, ROOT, main
 
 import config
 
@@ -39,6 +41,9 @@ MISTAKES = {
     ("train", "--lr=nan"): "--lr cannot be 'nan'",
     ("train", "--lr=inf"): "--lr cannot be 'inf'",
     ("train", "--use-gpu=maybe"): "--use-gpu cannot be 'maybe': it takes True or False",
+    ("train", "--vis-port=99999"): "--vis-port cannot be '99999'",
+    ("train", "--seed=99999999999999999999"): "--seed cannot be",
+    ("train", "--scheduler=multistep"): "--scheduler=multistep and --milestones=5,8 (epochs) go together",
     ("train", "--min-crop=1.5"): "--min-crop cannot be '1.5': it takes a number above 0 and at most 1",
     ("train", "--milestones=3,x"): "--milestones cannot be '3,x'",
     # names that do not exist
@@ -83,6 +88,12 @@ def test_help_names_every_option_with_default_and_comment(arguments, tmp_path):
         (default,) = re.findall(rf"^ +{name}: .+ = (.+?)  # \S.{{10,}}$", done.stdout, re.MULTILINE)
         assert ast.literal_eval(default) == getattr(config.DefaultConfig, name)
     assert "python main.py train" in done.stdout and "SqueezeNet" in done.stdout and "Demo" in done.stdout
+
+
+def test_help_into_a_pipe_that_closes_is_no_crash(tmp_path):
+    command = f"{sys.executable} {ROOT / 'main.py'} help | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.stdout.startswith("hearth: ") and done.stderr == ""
 
 
 def test_dash_and_underscore_values_and_their_types_reach_the_config(tmp_path, pictures):

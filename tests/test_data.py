@@ -144,6 +144,16 @@ def sixteen_bit(path):
     return 127, 127, 127
 
 
+def dark_sixteen_bit(path):
+    Image.fromarray(RED_LEFT[..., 0].astype(np.uint16)).save(path, format="PNG")
+    return 1, 1, 1
+
+
+def floating_point(path):
+    Image.fromarray(RED_LEFT[..., 0].astype(np.float32) / 255 * 0.5).save(path, format="TIFF")
+    return 127, 127, 127
+
+
 def alpha(path):
     rgba = np.dstack([RED_LEFT, np.where(RED_LEFT[..., 0], 0, 255).astype(np.uint8)])  # the red half is invisible
     Image.fromarray(rgba, "RGBA").save(path, format="PNG")
@@ -172,7 +182,8 @@ def mode(name):
     return write
 
 
-KINDS = [mode("RGB"), mode("CMYK"), mode("P"), grey, sixteen_bit, alpha, palette_with_transparency, turned_by_exif]
+KINDS = [mode("RGB"), mode("CMYK"), mode("P"), grey, sixteen_bit, dark_sixteen_bit, floating_point]
+KINDS += [alpha, palette_with_transparency, turned_by_exif]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -228,10 +239,13 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
         (["cat.0.jpg", "cat.1.jpg"], "train", "0 pictures of a dog"),
         (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 pictures of a dog"),
         (["cat.0.jpg"], "test", "1 other files"),
+        (["7.jpg", "07.jpeg"], "test", "the id 7 is there twice"),
+        (["test1/7.jpg"], "test", "and folders: test1"),
     ],
 )
 def test_folders_that_cannot_be_trained_on_are_named(tmp_path, files, mode, message):
     for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         draw(tmp_path / name, name[:3], 0)
     with pytest.raises(UserError) as error:
         DogCat(tmp_path, mode)
@@ -244,7 +258,8 @@ def test_results_are_kaggles_csv(tmp_path, unlabelled):
     (tmp_path / "test1" / "013.jpg").write_bytes(b"")
     data = DogCat(tmp_path / "test1", "test", image_size=32)
     dog = torch.linspace(0, 1, 12)  # 0 and 1 themselves included
-    data.write_results(tmp_path / "result.csv", list(range(1, 13)), torch.stack([1 - dog, dog], dim=1))
+    predictions = torch.stack([1 - dog, dog], dim=1)
+    data.write_results(tmp_path / "result.csv", list(range(1, 13)), [predictions[:8], predictions[8:]])
     assert (tmp_path / "result.csv").read_bytes().startswith(b"id,label\r\n1,0.000001\r\n")
     with open(tmp_path / "result.csv", newline="") as file:
         rows = list(csv.DictReader(file))

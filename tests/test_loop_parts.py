@@ -145,6 +145,7 @@ def test_randomness_is_a_function_of_seed_and_step():
             first = torch.rand(4, generator=seed_step(seed, step, "cpu")), torch.rand(4)
             again = torch.rand(4, generator=seed_step(seed, step, "cpu")), torch.rand(4)
             assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+            assert not torch.equal(*first)  # augmentation and dropout do not get the same numbers
             draws[seed, step] = tuple(first[0].tolist())
     assert len(set(draws.values())) == 6
     assert generator(0, 0, "cpu").initial_seed() != generator(0, 1, "cpu").initial_seed()

@@ -86,6 +86,28 @@ def test_fine_tuning_changes_the_head_only_and_keeps_the_bodys_statistics():
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
+def test_a_body_can_be_loaded_without_the_head_of_other_classes(tmp_path):
+    torch.manual_seed(0)
+    old, new = Tiny(num_classes=5), Tiny(num_classes=2)
+    head = new.classifier.weight.clone()
+    path = old.save(tmp_path / "five.pth")
+    with pytest.raises(ModelError, match="does not fit"):
+        new.load(path)
+    new.load(path, head=False)
+    assert torch.equal(new.body[0].weight, old.body[0].weight) and torch.equal(new.classifier.weight, head)
+    same = Tiny(num_classes=5)
+    same.load(path, head=False)
+    assert torch.equal(same.classifier.weight, old.classifier.weight)  # it fits: nothing is left out
+
+
+def test_a_model_that_names_no_head_cannot_be_fine_tuned():
+    class Headless(Tiny):
+        head = ""
+
+    with pytest.raises(ModelError, match="Headless has no head to fine-tune"):
+        Headless().freeze_body()
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_model_has_a_head_to_fine_tune(name):
     model = getattr(models, name)()

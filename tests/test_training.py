@@ -60,16 +60,16 @@ def state(run):
 def test_a_run_leaves_its_folder(trained):
     cwd, run, printed = trained
     assert run.name.startswith("SqueezeNet_") and ":" not in run.name
-    names = {path.name for path in run.iterdir()} - {"source.diff", "lock"}
+    names = {path.name for path in run.iterdir()} - {"source_1.diff", "lock"}
     pictures = {"curves.png", "confusion.png"}
     assert names == {"config.yaml", "last.pth", "best.pth", "events.jsonl", "results.csv", "confusion.csv"} | pictures
     for name in pictures:
         assert Image.open(run / name).size[0] > 200
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
     saved = yaml.safe_load((run / "config.yaml").read_text())
-    assert saved["batch_size"] == 4 and saved["run"]["command"][1:3] == ["train", saved["run"]["command"][2]]
-    assert saved["run"]["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert {"git_commit", "git_dirty"} <= saved["run"].keys()
+    assert saved["batch_size"] == 4 and len(saved["run"]) == 1 and saved["run"][0]["command"][1] == "train"
+    assert saved["run"][0]["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert {"git_commit", "git_dirty"} <= saved["run"][0].keys()
     plotted = {event["name"] for event in events(run) if event["kind"] == "plot"}
     assert {"val_accuracy", "train_accuracy", "lr"} <= plotted
     assert printed.count("epoch 2/2: ") == 1
@@ -175,7 +175,7 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     assert sorted((only_run(tmp_path) / "broken.txt").read_text().split()) == sorted(f"train/{name}" for name in names)
     assert "warning: " in main("val", cwd=tmp_path, check=0).stderr
     done = main("test", "--test-data-root=test1", cwd=tmp_path, check=0)
-    assert "predicted as 0.5: test1/1.jpg" in done.stderr
+    assert "predicted as undecided: test1/1.jpg" in done.stderr
     lines = (tmp_path / "result.csv").read_text().split()
     assert lines[1:3] == ["1,0.500000", "2,0.500000"] and lines[4:6] == ["30,0.500000", "31,0.500000"]
     odd = [line.split(",") for line in lines[6:]]
@@ -185,7 +185,7 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     for number in range(600, 604):
         (tmp_path / "train" / f"cat.{number}.jpg").write_bytes(b"")
     done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path)
-    assert done.returncode == 2 and "8 of 116 pictures cannot be read, which is more than 5 %" in done.stderr
+    assert done.returncode == 2 and "8 of 118 pictures cannot be read, which is more than 5 %" in done.stderr
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -224,11 +224,15 @@ def start(*arguments, cwd):
 
 def test_resume_refuses_what_it_cannot_do(trained, tmp_path, pictures):
     cwd, run, _ = trained
+    fewer = draw_folder(tmp_path / "fewer", per_class=6)
     before, config_before = state(run), (run / "config.yaml").read_text()
     for arguments, message in {
         ("--resume",): "holds no unfinished run",
         (f"--resume={run.name}", "--config=Demo"): "leave --config out",
-        (f"--resume={run.name}", "--model=ResNet34"): "holds a SqueezeNet, not a ResNet34",
+        (f"--resume={run.name}", "--model=ResNet34"): "goes on with model=SqueezeNet, which cannot become ResNet34",
+        (f"--resume={run.name}", "--lr=0.5"): "goes on with lr=0.001, which cannot become 0.5; a new run can start",
+        (f"--resume={run.name}", "--optimizer=SGD"): "cannot become SGD",
+        (f"--resume={run.name}", f"--train-data-root={fewer}"): "an epoch has 2 steps now, not 7",
     }.items():
         done = main("train", *arguments, cwd=cwd)
         assert done.returncode == 2 and message in done.stderr, done.stderr
@@ -241,7 +245,8 @@ def test_a_run_that_is_going_is_not_resumed_by_a_second_process(tmp_path, pictur
         while not list(tmp_path.glob("checkpoints/*/last.pth")):
             time.sleep(0.2)
             assert first.poll() is None
-        assert "holds no unfinished run" in main("train", "--resume", cwd=tmp_path).stderr
+        refused = main("train", "--resume", cwd=tmp_path).stderr
+        assert f"no unfinished run but {only_run(tmp_path).name}, which another process is training" in refused
         named = main("train", f"--resume={only_run(tmp_path).name}", cwd=tmp_path)
         assert named.returncode == 2 and "is being trained by another process" in named.stderr
     finally:
@@ -256,6 +261,10 @@ def test_a_finished_run_can_be_given_more_epochs(trained, tmp_path, pictures):
     run = only_run(tmp_path)
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     assert config.load({"config": run / "config.yaml"}).max_epoch == 3
+    assert len(yaml.safe_load((run / "config.yaml").read_text())["run"]) == 2  # both starts are on record
+    run.rename(tmp_path / "moved")
+    val = main("val", f"--load-model-path={tmp_path / 'moved' / 'best.pth'}", cwd=tmp_path, check=0)
+    assert "val_accuracy" in val.stdout and "warning" not in val.stderr  # needs neither its folder nor its config
 
 
 @pytest.mark.slow
@@ -277,7 +286,8 @@ def test_killed_at_ten_random_moments_and_resumed_a_run_ends_as_if_undisturbed(t
         time.sleep(moments.uniform(0, 0.6))
         assert process.poll() is None, "it ended before it could be killed: too few epochs"
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()  # not communicate(): a worker holds the pipe until it sees that its parent is gone
+        process.stdout.close()
         for path in (tmp_path / "killed").glob("checkpoints/*/*.pth"):
             assert read_checkpoint(path)["weights"]
     main("train", "--resume", cwd=tmp_path / "killed", check=0)

@@ -91,7 +91,8 @@ class Checkpoint(Callback):
             self.model.save(self.run.folder / "best.pth", metrics=metrics)
         if self.keep_last:
             self.model.save(self.run.folder / f"epoch_{self.run.epoch:03d}.pth", metrics=metrics)
-            for old in sorted(self.run.folder.glob("epoch_*.pth"))[: -self.keep_last]:
+            kept = sorted(self.run.folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
+            for old in kept[: -self.keep_last]:
                 old.unlink()
         self._save_last()
 
@@ -147,8 +148,11 @@ class History(Callback):
         rows = self.run.add_result({**metrics, "seconds": round(seconds, 2)})
 
         def draw():
-            plots.curves(rows, self.run.folder / "curves.png")
-            val_meter.report(self.run.folder)
+            try:
+                plots.curves(rows, self.run.folder / "curves.png")
+                val_meter.report(self.run.folder)
+            except OSError as error:  # a picture is no reason to end a training
+                tqdm.write(f"warning: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
 
         self.draw = draw
         if time.monotonic() - self.drawn > self.REDRAW:

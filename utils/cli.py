@@ -5,6 +5,7 @@ handed nothing but a known command and options that are already right.
 """
 
 import difflib
+import os
 import sys
 from contextlib import contextmanager
 
@@ -66,6 +67,9 @@ def one_line_errors(*kinds):
         yield
     except kinds as error:
         fail(error)
+    except BrokenPipeError:  # whoever read the output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import csv
 import os
 from pathlib import Path
 
@@ -11,6 +12,17 @@ def check_writable(path):
     folder = Path(path).absolute().parent
     if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{path} cannot be written: it is a folder, or {folder} does not exist or is read-only")
+
+
+def write_csv(path, header, rows):
+    """write_atomically a CSV file."""
+
+    def write(file):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+    write_atomically(path, write)
 
 
 def write_atomically(path, write, binary=False):
@@ -28,5 +40,8 @@ def write_atomically(path, write, binary=False):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk's error names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)

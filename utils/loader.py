@@ -31,7 +31,7 @@ class BatchOrder(Sampler):
     def __iter__(self):
         order = torch.arange(self.length)
         if self.seed is not None:
-            order = torch.randperm(self.length, generator=generator(self.seed, self.epoch, "cpu"))
+            order = torch.randperm(self.length, generator=generator(self.seed, self.epoch, "cpu", stream=1))
         for batch in range(self.batch, len(self)):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
 
@@ -57,21 +57,21 @@ def ignore_interrupts(worker):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def generator(seed, step, device):
-    """A random generator on `device` whose draws are a function of (seed, step)."""
-    return torch.Generator(device).manual_seed(_mix(seed, step))
+def generator(seed, step, device, stream=2):
+    """A random generator on `device` whose draws are a function of (seed, step), and others in another stream."""
+    return torch.Generator(device).manual_seed(_mix(seed, step, stream))
 
 
 def seed_step(seed, step, device):
     """Make everything random in one training step a function of (seed, step): dropout follows the global generator,
     augmentation the one returned."""
-    torch.manual_seed(_mix(seed, step))
+    torch.manual_seed(_mix(seed, step, stream=3))
     return generator(seed, step, device)
 
 
-def _mix(seed, step):
-    # splitmix64's finaliser: neighbouring (seed, step) pairs must not give related streams.
-    z = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) % 2**64
+def _mix(seed, step, stream):
+    # splitmix64's finaliser: neighbouring seeds, steps and streams must not give related numbers.
+    z = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + stream * 0x632BE59BD9B4E019) % 2**64
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
     return z ^ (z >> 31)

@@ -1,11 +1,10 @@
 """Pictures of a run, drawn with matplotlib and no display: curves and confusion matrix."""
 
-import csv
 from pathlib import Path
 
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive until it is closed
 
-from .files import write_atomically
+from .files import write_atomically, write_csv
 
 
 def save(figure, path):
@@ -16,13 +15,8 @@ def save(figure, path):
 def confusion(matrix, classes, folder):
     """Write confusion.csv and confusion.png: matrix [k, k] of counts, rows are true classes, columns predicted ones."""
     folder = Path(folder)
-
-    def write_csv(file):
-        writer = csv.writer(file)
-        writer.writerow(["true \\ predicted", *classes])
-        writer.writerows([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
-
-    write_atomically(folder / "confusion.csv", write_csv)
+    rows = ([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
+    write_csv(folder / "confusion.csv", ["true \\ predicted", *classes], rows)
 
     size = 2.5 + 0.6 * len(classes)
     figure = Figure(figsize=(size + 1, size), layout="constrained")

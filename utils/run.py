@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from . import UserError
-from .files import write_atomically
+from .files import write_atomically, write_csv
 
 try:
     import fcntl
@@ -58,16 +58,17 @@ class Run:
                 count += 1
 
     def write_config(self, options):
-        """Write config.yaml: every option, and what code, command and packages the run was started with."""
-        record = {"command": sys.argv, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **source_version(self.folder)}
+        """Write config.yaml: every option, and for each start of the run its code, command and packages."""
+        path = self.folder / "config.yaml"
+        starts = yaml.safe_load(path.read_text(encoding="utf-8"))["run"] if path.exists() else []
+        diff = self.folder / f"source_{len(starts) + 1}.diff"
+        record = {"command": sys.argv, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **source_version(diff)}
         record["versions"] = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
         self._mark("unfinished")
-        content = {**options, "config": None, "resume": None, "run": record}
+        content = {**options, "run": [*starts, record]}
         header = "# python main.py train --config=<this file> trains with the same options.\n"
-        write_atomically(
-            self.folder / "config.yaml",
-            lambda file: file.write(header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)),
-        )
+        text = header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        write_atomically(path, lambda file: file.write(text))
 
     def add_result(self, row):
         """Add the finished epoch's row, a dict with `epoch`, to results.csv. A row of the same epoch (of a run that was
@@ -78,13 +79,7 @@ class Run:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
         rows.append({name: str(value) for name, value in row.items()})
-
-        def write(file):
-            writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-
-        write_atomically(path, write)
+        write_csv(path, list(row), ([old.get(name, "") for name in row] for old in rows))
         return rows
 
     def finish(self):
@@ -113,13 +108,17 @@ def find_run(work_dir, name):
             if (folder / "config.yaml").is_file():
                 return folder
         raise UserError(f"--resume={name}: there is no such run (a folder with a config.yaml), also not in {work_dir}")
+    busy = []
     for path in sorted(Path(work_dir).glob("*/config.yaml"), key=os.path.getmtime, reverse=True):
         with open(path.parent / "lock", "a+") as file:
             file.seek(0)
-            if lock(file) and file.read() != "finished":
+            if not lock(file):
+                busy.append(path.parent.name)
+            elif file.read() != "finished":
                 return path.parent
+    going = f" but {', '.join(busy)}, which another process is training" if busy else ""
     raise UserError(
-        f"--resume: {work_dir} holds no unfinished run; name a run to go on with: --resume={work_dir}/<run>"
+        f"--resume: {work_dir} holds no unfinished run{going}; a finished one has to be named: --resume=<run>"
     )
 
 
@@ -133,19 +132,22 @@ def lock(file):
     return True
 
 
-def source_version(folder):
+def source_version(diff):
     """{"git_commit": ..., "git_dirty": ...} of the project's code, None where it is no git checkout. What differs from
-    the commit is written to source.diff in `folder`."""
+    the commit, new files included, is written to the file `diff`."""
 
-    def git(*arguments):
+    def git(*arguments, fine=(0,)):
         command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout.strip() if done.returncode in fine else None
 
     try:
         commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
         if changes:
-            (folder / "source.diff").write_text((git("diff", "HEAD") or changes) + "\n", encoding="utf-8")
+            new = (git("ls-files", "--others", "--exclude-standard", "--", "*.py") or "").splitlines()
+            parts = [git("diff", "HEAD"), *(git("diff", "--no-index", os.devnull, name, fine=(0, 1)) for name in new)]
+            text = "\n".join(part for part in parts if part) + "\n"
+            write_atomically(diff, lambda file: file.write(text))
     except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or one that does not answer
         commit = changes = None
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}

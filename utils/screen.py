@@ -8,6 +8,8 @@ import sys
 import time
 from collections import deque
 
+from tqdm import tqdm
+
 TIMEOUT = (2.0, 5.0)  # seconds to connect, to answer
 LINES = 200  # lines of log shown
 
@@ -106,7 +108,7 @@ class Screen:
     def warn(self, topic, text):
         if topic not in self.warned:
             self.warned.add(topic)
-            print("visdom: " + " ".join(text.split())[:500], file=sys.stderr, flush=True)
+            tqdm.write("visdom: " + " ".join(text.split())[:500], file=sys.stderr)  # above the bar, where there is one
 
     def connect(self):
         try:

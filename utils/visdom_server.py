@@ -107,16 +107,18 @@ def listener(port):
 
 
 def show_runs(checkpoints, port):
-    """Draw the record of every run below a folder, the newest last, so that it wins where runs share an env."""
+    """Draw every run's record below a folder, each in an env of its folder's name and in the env it was given; the
+    newest last, so that it wins where runs share an env."""
     records = sorted(Path(checkpoints).rglob("events.jsonl"), key=lambda record: record.stat().st_mtime)
     shown = 0
     for record in records:
         try:
+            replay(record, env=record.parent.name, port=port, server="http://127.0.0.1")
             replay(record, port=port, server="http://127.0.0.1")
             shown += 1
         except (OSError, Unreachable) as error:
             print(f"visdom: cannot show {record} ({error})", flush=True)
-    print(f"visdom: http://localhost:{port} shows {shown} runs from {checkpoints}", flush=True)
+    print(f"visdom: http://localhost:{port} shows {shown} runs from {checkpoints}, each in its own env", flush=True)
 
 
 async def serve(port, env_path, checkpoints):
