@@ -218,8 +218,9 @@ class DefaultConfig:
         return {name: getattr(self, name) for name in self.options()}
 
     def record(self):
-        """values() to keep with a run: where they came from does not count once they are merged."""
-        return {**self.values(), "config": None, "resume": None}
+        """values() to keep with a run; `config` is the preset whose options these are, whatever file they came from."""
+        preset = None if type(self) is DefaultConfig else type(self).__name__
+        return {**self.values(), "config": preset, "resume": None}
 
     def _check(self, name, value):
         options = self.options()
@@ -262,17 +263,33 @@ def load(kwargs):
     """The configuration that these options describe: the defaults, then the preset or YAML file named by `config`,
     then the options themselves, the later ones winning. Raises ConfigError."""
     source, known = kwargs.get("config"), presets()
-    opt = known.get(source, DefaultConfig)()
+    if source is True:
+        raise ConfigError("--config has no value: it takes a preset of config.py or a YAML file")
     try:
-        if source in known:
-            opt.update({name: getattr(opt, name) for name in known[source].changed()})
-        elif str(source) != "None":
-            opt.update(read_yaml(source, known))
-            opt.given = {name for name in opt.given if getattr(opt, name) != getattr(DefaultConfig, name)}
+        written = {"config": source} if source in known or str(source) == "None" else read_yaml(source, known)
+        recorded, base = written.pop("run", None), written.pop("config", None)
+        if str(base) != "None" and base not in known and not recorded:
+            raise ConfigError(f"`config: {base}` is no preset of config.py{nearest(base, known)}")
+        preset = known.get(base, DefaultConfig)
+        opt = preset()
+        opt.update({name: getattr(opt, name) for name in preset.changed()} | written)
+        if recorded:  # a run's own file lists every option, whoever set it
+            opt.given = {name for name in opt.given if getattr(opt, name) != getattr(DefaultConfig, name, None)}
     except ConfigError as error:
         raise ConfigError(f"--config={source}: {error}") from None
     opt.update(kwargs)
+    if (opt.scheduler == "multistep") != bool(opt.milestones):
+        raise ConfigError("--scheduler=multistep and --milestones=5,8 (epochs) go together: give both or none")
+    if opt.finetune and not opt.load_model_path:
+        raise ConfigError("--finetune trains the head only: give the rest with --load-model-path=FILE")
     return opt
+
+
+def from_record(record):
+    """Arguments for load that bring back what record() kept; what config.py has no more is left out."""
+    preset = presets().get(record.get("config"), DefaultConfig)
+    known = {name: value for name, value in record.items() if name in preset.options()}
+    return {**known, "config": None if preset is DefaultConfig else preset.__name__}
 
 
 def presets(base=DefaultConfig):
@@ -296,7 +313,7 @@ def describe():
 
 
 def read_yaml(path, presets):
-    """{option: value} from a YAML file; the `run` block of a run's config.yaml (a record, not options) is left out."""
+    """{option: value} from a YAML file, and, from a run's config.yaml, `run`, its record."""
     import yaml
 
     if not Path(path).is_file():
@@ -307,6 +324,4 @@ def read_yaml(path, presets):
         raise ConfigError(f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(options, dict):
         raise ConfigError("holds no options: lines like `lr: 0.005` are expected")
-    if options.get("config"):
-        raise ConfigError("a file cannot start from another one: put the options in, and leave `config` out")
-    return {str(name).replace("-", "_"): value for name, value in options.items() if name not in ("run", "config")}
+    return {str(name).replace("-", "_"): value for name, value in options.items()}

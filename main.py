@@ -86,11 +86,12 @@ def train(**kwargs):
     name_broken(train_data, val_data, folder=run.folder)
     vis = Visualizer(opt.env, port=opt.vis_port, record=run.folder / "events.jsonl")
     loss_meter, train_meter = LossMeter(), train_data.meter()
-    parts = {"optimizer": optimizer, "schedule": schedule, "loss_meter": loss_meter, "train_meter": train_meter}
+    parts = {"optimizer": optimizer, "schedule": schedule, "order": train_loader.batch_sampler}
+    parts |= {"loss_meter": loss_meter, "train_meter": train_meter}
     callbacks = Callbacks(
-        Checkpoint(run, model, parts, opt.monitor, opt.keep_last),
         Plots(vis, run),
         History(run, opt.max_epoch),
+        Checkpoint(run, model, parts, opt.monitor, opt.keep_last),  # after these two: what is saved is on record
         Progress(run, len(train_data), opt.batch_size, opt.max_epoch, opt.progress),
         Debugger(opt.debug_file),  # the last one, see there
     )
@@ -109,7 +110,6 @@ def train(**kwargs):
                 callbacks.on_batch_begin()
                 generator = seed_step(opt.seed, run.step, device)
                 input, target = train_data.prepare(*to_device((input, target), device), generator)
-
                 schedule.step(run.step)
                 optimizer.zero_grad()
                 score, losses = model.objective(input, target)
@@ -120,7 +120,7 @@ def train(**kwargs):
 
                 loss_meter.add(loss)
                 train_meter.add(score, target)
-                if run.batch % opt.print_freq == 0:
+                if run.step % opt.print_freq == 0:
                     callbacks.on_train_summary(loss=loss_meter.value()[0], **train_meter.summary())
                 callbacks.on_batch_end()
 
@@ -181,7 +181,7 @@ def test(**kwargs):
     ids, predictions = [], []
     with Callbacks(Debugger(opt.debug_file)) as callbacks:
         for input, id in tqdm(loader, miniters=1, disable=None if opt.progress else True):
-            ids += id.tolist()
+            ids += id.tolist() if isinstance(id, torch.Tensor) else list(id)
             input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
             predictions.append(model.predict(input).cpu())
             callbacks.on_test_summary()
@@ -197,7 +197,7 @@ def configure(kwargs):
             raise UserError("--resume goes on with the run's own options: leave --config out")
         folder = find_run(opt.work_dir, opt.resume)
         given, started = opt.changes(), config.load({"config": folder / "config.yaml"})
-        opt = config.load({**started.values(), **given, "config": None, "resume": folder})
+        opt = config.load({**config.from_record(started.record()), **given, "resume": folder})
         opt.given = set(given)
         for name in given.keys() - config.FREE_ON_RESUME:
             if given[name] != getattr(started, name):
@@ -205,10 +205,12 @@ def configure(kwargs):
                     f"--resume goes on with {name}={getattr(started, name)}, which cannot become {given[name]}; "
                     f"a new run can start from its weights: --load-model-path={folder / 'last.pth'} without --resume"
                 )
-    elif opt.finetune and not opt.load_model_path:
-        raise UserError("--finetune trains the head only: give the rest with --load-model-path=FILE")
-    if (opt.scheduler == "multistep") != bool(opt.milestones):
-        raise UserError("--scheduler=multistep and --milestones=5,8 (epochs) go together: give both or none")
+        if opt.max_epoch < started.max_epoch:
+            raise UserError(
+                f"--max-epoch={opt.max_epoch}: a run may be given more epochs than its {started.max_epoch}, not fewer"
+            )
+    elif opt.load_model_path:
+        read_checkpoint(opt.load_model_path)  # tells before the pictures are read that it is none
     opt.show()
     return opt
 
@@ -222,8 +224,8 @@ def load_trained(kwargs):
     path = given.load_model_path or newest_best(given.work_dir)
     content = read_checkpoint(path)
     info = content.get("info", {})
-    saved = {name: value for name, value in info.get("config", {}).items() if name in given.options()}
-    opt = config.load({"model": content.get("model", given.model), **saved, **given.changes(), "load_model_path": path})
+    saved = {"model": content.get("model", given.model), **config.from_record(info.get("config", {}))}
+    opt = config.load({**saved, **given.changes(), "load_model_path": path})
     opt.given = given.given
     opt.show()
     metrics = content.get("metrics", {})

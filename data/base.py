@@ -14,9 +14,9 @@ BROKEN_SHARE = 0.05  # more broken samples than this are an error: the data set 
 class BaseData(Dataset):
     """Samples of one kind. A subclass gives __init__(root, mode, ...), __len__, __getitem__, meter and write_results.
 
-    `mode` is train, val or test. __getitem__ returns (input, target), in test mode (input, id); items are small and
-    cheap, and the same whenever they are asked for. All options of a run arrive as keyword arguments of __init__, which
-    takes those it needs and passes over the rest (**_).
+    `mode` is train, val or test. __getitem__ returns (input, target), in test mode (input, id) with a number or text as
+    id; items are small and cheap, and the same whenever they are asked for. All options of a run arrive as keyword
+    arguments of __init__, which takes those it needs and passes over the rest (**_).
 
     Attributes:
         classes: list of class names, index = label.
@@ -59,7 +59,7 @@ def refuse_broken(*data_sets):
     """Raise UserError when there are no samples, or more than 5 % of them could not be read."""
     for data in data_sets:
         if not len(data) and not data.broken:
-            raise UserError(f"{type(data).__name__} found no samples for {data.mode}: check --train-data-root")
+            raise UserError(f"{type(data).__name__} found no samples to train and validate on: check --train-data-root")
     broken, total = (
         [p for data in data_sets for p in data.broken],
         sum(len(data) + len(data.broken) for data in data_sets),

@@ -133,14 +133,13 @@ def readable(paths, size):
 
     def decodes(path):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's notes on odd metadata
-                read_picture(path, size)
+            read_picture(path, size)
         except Exception:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error, ...
             return False
         return True
 
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # Pillow's notes on odd metadata
         return list(pool.map(decodes, paths))
 
 

@@ -51,13 +51,14 @@ MISTAKES = {
     ("train", "--model=BasicModule"): "--model cannot be 'BasicModule'",
     ("train", "--dataset=dogcat"): "did you mean DogCat?",
     ("train", "--optimizer=adam"): "did you mean Adam",
+    ("train", "--config"): "--config has no value",
     ("train", "--config=Dmo"): "did you mean Demo?",
     ("train", "--train-data-root=nowhere"): "the folder nowhere does not exist: get train.zip",
     ("val", "--load-model-path=nowhere.pth"): "checkpoint nowhere.pth cannot be read: No such file",
     ("test", "--load-model-path=None"): "no trained model: checkpoints/*/best.pth does not exist",
     ("train", "--finetune"): "--finetune trains the head only: give the rest with --load-model-path",
     ("train", "--resume"): "holds no unfinished run",
-    ("train", "--resume=Nobody_1"): "--resume=Nobody_1: there is no such run",
+    ("train", "--resume=Nobody_1"): "--resume=Nobody_1: no such run",
 }
 
 

@@ -76,7 +76,7 @@ def test_later_sources_win_defaults_yaml_command_line(tmp_path):
         ("lr: [1, 2]", "--lr cannot be"),
         ("learning_rate: 1", "unknown option --learning-rate"),
         ("just text", "holds no options"),
-        ("config: Demo", "a file cannot start from another one"),
+        ("{config: Dmo, lr: 1}", "`config: Dmo` is no preset of config.py; did you mean Demo"),
         ("a: b: c", "cannot be read as YAML"),
         ("!!python/object/apply:os.system ['touch owned']", "cannot be read as YAML"),
     ],
@@ -111,6 +111,23 @@ def test_presets_are_checked_like_the_command_line():
         config.load({"config": "Wrong"})
     opt = config.load({"config": "Text"})  # a preset of a preset
     assert opt.image_size == 64 and opt.dataset == "Demo"
+
+
+def test_a_file_can_start_from_a_preset_and_its_options_count_as_given(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("config: Demo\nimage_size: 224\n")
+    opt = config.load({"config": str(path)})
+    assert opt.dataset == "Demo" and opt.image_size == 224 and opt.changes()["image_size"] == 224
+
+
+def test_a_record_brings_back_a_presets_own_options_and_outlives_the_preset():
+    class Own(DefaultConfig):
+        temperature: config.number(0) = 1.0
+
+    record = config.load({"config": "Own", "temperature": "0.5"}).record()
+    assert config.load(config.from_record(record)).temperature == 0.5
+    gone = config.load(config.from_record({**record, "config": "Renamed", "lr": 0.3}))
+    assert gone.lr == 0.3 and type(gone) is DefaultConfig
 
 
 def test_a_users_own_preset_and_option_work():

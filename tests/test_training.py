@@ -231,8 +231,9 @@ def test_resume_refuses_what_it_cannot_do(trained, tmp_path, pictures):
         (f"--resume={run.name}", "--config=Demo"): "leave --config out",
         (f"--resume={run.name}", "--model=ResNet34"): "goes on with model=SqueezeNet, which cannot become ResNet34",
         (f"--resume={run.name}", "--lr=0.5"): "goes on with lr=0.001, which cannot become 0.5; a new run can start",
+        (f"--resume={run.name}", "--max-epoch=1"): "may be given more epochs than its 2, not fewer",
         (f"--resume={run.name}", "--optimizer=SGD"): "cannot become SGD",
-        (f"--resume={run.name}", f"--train-data-root={fewer}"): "an epoch has 2 steps now, not 7",
+        (f"--resume={run.name}", f"--train-data-root={fewer}"): "there are 8 training samples now, not 28",
     }.items():
         done = main("train", *arguments, cwd=cwd)
         assert done.returncode == 2 and message in done.stderr, done.stderr

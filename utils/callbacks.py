@@ -86,7 +86,7 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, metrics, **_):
         value, best = metrics[self.monitor], self.run.best
-        if best is None or (value < best if self.monitor.endswith("loss") else value > best):
+        if best is None or best != best or (value < best if self.monitor.endswith("loss") else value > best):
             self.run.best = value
             self.model.save(self.run.folder / "best.pth", metrics=metrics)
         if self.keep_last:
@@ -101,7 +101,9 @@ class Checkpoint(Callback):
             self._save_last()
         if finished:
             self.run.finish()
-            print(f"finished: {self.run.folder}, best {self.monitor} {self.run.best:.4g}")
+            tqdm.write(f"finished: {self.run.folder}, best {self.monitor} {self.run.best:.4g}")
+        elif not self.run.step:
+            self.run.finish()  # failed in its first step: --resume would only fail again
         else:
             tqdm.write(f"stopped; to go on: python main.py train --resume={shlex.quote(str(self.run.folder))}")
 
@@ -121,15 +123,20 @@ class Plots(Callback):
 
     def on_epoch_end(self, metrics, train_meter, val_meter):
         for name, value in metrics.items():
-            if name.endswith("accuracy") or name == "lr":
+            if name not in ("epoch", "step", "loss"):  # the loss is plotted step by step
                 self.vis.plot(name, value, x=self.run.epoch)
         self.vis.log(
             f"epoch:{metrics['epoch']}, lr:{metrics['lr']:g}, loss:{metrics['loss']:.4f}, "
-            f"train_cm:{train_meter.value().tolist()}, val_cm:{val_meter.value().tolist()}"
+            f"train_cm:{plain(train_meter.value())}, val_cm:{plain(val_meter.value())}"
         )
 
     def on_train_end(self, **_):
         self.vis.close()
+
+
+def plain(value):
+    """An array or tensor as nested lists; any other value of a meter as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class History(Callback):
@@ -204,7 +211,7 @@ class Progress(Callback):
         elif self.shown and time.monotonic() - self.said > self.EVERY:
             self.said = time.monotonic()
             rate = (self._seen() - self.first) / (self.said - self.started)
-            left = time.strftime("%H:%M:%S", time.gmtime((self.total - self._seen()) / rate))
+            left = tqdm.format_interval((self.total - self._seen()) / rate)
             facts = "".join(f" {name} {value}" for name, value in self.facts.items())
             done = f"{self._seen() - self.run.epoch * self.per_epoch}/{self.per_epoch}"
             print(f"{head} {done}{facts}, {rate:.1f} images/s, {left} left", flush=True)

@@ -6,6 +6,8 @@ import signal
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from . import UserError
+
 
 class BatchOrder(Sampler):
     """Lists of sample indices, one list a batch; shuffled anew every epoch, or in order when seed is None.
@@ -21,6 +23,18 @@ class BatchOrder(Sampler):
     def start(self, epoch, batch):
         """Let the next iteration begin at this epoch's batch."""
         self.epoch, self.batch = epoch, batch
+
+    def state_dict(self):
+        """What the order is made from; where in it the run stands is the run's to know."""
+        return {"samples": self.length}
+
+    def load_state_dict(self, state):
+        """Raises UserError when the order of these samples is not the one that the run began with."""
+        if state["samples"] != self.length:
+            raise UserError(
+                f"there are {self.length} training samples now, not {state['samples']} as when the run began; a new "
+                "run can start from this one's weights with --load-model-path"
+            )
 
     def __len__(self):
         full, rest = divmod(self.length, self.batch_size)

@@ -105,11 +105,15 @@ def find_run(work_dir, name):
     run that no process works on. Raises UserError when there is none."""
     if name != "newest":
         for folder in (Path(name), Path(work_dir) / name):
-            if (folder / "config.yaml").is_file():
+            if (folder / "config.yaml").is_file() and (folder / "last.pth").is_file():
                 return folder
-        raise UserError(f"--resume={name}: there is no such run (a folder with a config.yaml), also not in {work_dir}")
+        raise UserError(
+            f"--resume={name}: no such run (a folder with config.yaml and last.pth), also not in {work_dir}"
+        )
     busy = []
-    for path in sorted(Path(work_dir).glob("*/config.yaml"), key=os.path.getmtime, reverse=True):
+    for path in sorted(Path(work_dir).glob("*/last.pth"), key=os.path.getmtime, reverse=True):
+        if not (path.parent / "config.yaml").is_file():
+            continue  # killed before it began
         with open(path.parent / "lock", "a+") as file:
             file.seek(0)
             if not lock(file):
@@ -139,13 +143,16 @@ def source_version(diff):
     def git(*arguments, fine=(0,)):
         command = ["git", "-C", str(Path(__file__).parent.parent), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
-        return done.stdout.strip() if done.returncode in fine else None
+        return done.stdout.rstrip("\n") if done.returncode in fine else None
 
     try:
         commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
         if changes:
-            new = (git("ls-files", "--others", "--exclude-standard", "--", "*.py") or "").splitlines()
-            parts = [git("diff", "HEAD"), *(git("diff", "--no-index", os.devnull, name, fine=(0, 1)) for name in new)]
+            new = (git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py") or "").split("\0")
+            parts = [
+                git("diff", "HEAD"),
+                *(git("diff", "--no-index", os.devnull, name, fine=(0, 1)) for name in new if name),
+            ]
             text = "\n".join(part for part in parts if part) + "\n"
             write_atomically(diff, lambda file: file.write(text))
     except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or one that does not answer

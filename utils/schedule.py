@@ -6,8 +6,6 @@ schedule goes on from there.
 
 import math
 
-from . import UserError
-
 
 def constant(epoch, max_epoch, milestones):
     """Always 1."""
@@ -74,14 +72,8 @@ class Schedule:
 
     def state_dict(self):
         """What load_state_dict needs; the rates themselves are in the optimizer's state."""
-        steps = {"steps_per_epoch": self.steps_per_epoch}
-        return {"factor": self.factor, "previous_loss": self.previous_loss, **steps}
+        return {"factor": self.factor, "previous_loss": self.previous_loss}
 
     def load_state_dict(self, state):
-        """Go on from a state_dict(). Raises UserError when an epoch has another length by now."""
-        if state["steps_per_epoch"] != self.steps_per_epoch:
-            raise UserError(
-                f"an epoch has {self.steps_per_epoch} steps now, not {state['steps_per_epoch']}: the training data "
-                "have changed; a new run can start from this one's weights with --load-model-path"
-            )
+        """Go on from a state_dict()."""
         vars(self).update(state)
