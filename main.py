@@ -30,7 +30,7 @@ if __name__ == "__main__":
             sys.exit(help())
 
 # Read when torch is loaded: its threads then sleep soon instead of spinning while they wait for each other. On cores
-# shared with other work a step was up to 10 times as fast, on idle ones as fast as before (benchmarks/threads.py).
+# shared with other work a step was 1.8 times as fast, on idle ones 0.96 times (benchmarks/threads.py).
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import fire
