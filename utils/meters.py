@@ -67,7 +67,8 @@ class ConfusionMeter(meter.ConfusionMeter):
 
     def summary(self):
         """{"accuracy": percentage of right predictions}; nan before the first."""
-        right, total = self.value().trace().item(), self.value().sum().item()
+        matrix = self.value()
+        right, total = matrix.trace().item(), matrix.sum().item()
         return {"accuracy": 100.0 * right / total if total else float("nan")}
 
     def report(self, folder):
