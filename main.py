@@ -10,24 +10,33 @@ usage: python main.py train|val|test|help [--option=value ...]
   touch /tmp/debug                                                  step into the running loop
 """
 
+import inspect
 import os
 import sys
+from pathlib import Path
 
 import config
 from utils import UserError, cli
+from utils.schedule import Schedule, draw
 
 
-def help():
-    """Print usage, examples and every option with its default and comment, taken from the config class itself."""
-    print(f"{__doc__}\n{config.describe()}")
+def help(**kwargs):
+    """Print usage, examples and every option with its default and comment, taken from the config class itself; with
+    the options of a schedule (--scheduler=cosine --max-epoch=30), that schedule."""
+    opt = config.load(kwargs)
+    wanted = {**opt.named_by(Schedule), "lr": opt.lr}
+    if wanted.keys() & opt.given:
+        print(draw(**wanted))
+    else:
+        print(f"{__doc__}\n{config.describe()}")
 
 
 if __name__ == "__main__":
     # The whole command line is checked here, before torch is loaded: a mistake is answered in a fraction of a second.
     command, options = cli.check(sys.argv[1:], ("train", "val", "test", "help"), config.load)
     if command == "help":
-        with cli.one_line_errors():
-            sys.exit(help())
+        with cli.one_line_errors(UserError):
+            sys.exit(help(**options))
 
 # Read when torch is loaded: its threads then sleep soon instead of spinning while they wait for each other. On cores
 # shared with other work a step was 1.8 times as fast, on idle ones 0.96 times (benchmarks/threads.py).
@@ -41,13 +50,14 @@ import data
 import models
 from data.base import name_broken, refuse_broken
 from models.basic_module import ModelError, read_checkpoint
-from utils.callbacks import Callbacks, Checkpoint, History, Plots, Progress
+from utils import cam, plots
+from utils.callbacks import Callbacks, Checkpoint, History, Pictures, Plots, Progress, plain
 from utils.debug import Debugger
 from utils.files import check_writable
 from utils.loader import make_loader, seed_step, to_device
-from utils.meters import LossMeter
+from utils.meters import LossMeter, named
+from utils.model_summary import ModelSummary
 from utils.run import Run, find_run, newest_best
-from utils.schedule import Schedule
 from utils.visualize import Visualizer
 
 
@@ -58,41 +68,39 @@ def train(**kwargs):
     torch.manual_seed(opt.seed)
 
     # step 1: data
-    train_data, val_data = (
-        getattr(data, opt.dataset)(opt.train_data_root, mode, **opt.values()) for mode in ("train", "val")
-    )
+    train_data, val_data = build_data(opt, "train"), build_data(opt, "val")
     refuse_broken(train_data, val_data)
     train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, seed=opt.seed)
     val_loader = make_loader(val_data, opt.batch_size, opt.num_workers)
 
     # step 2: model
-    model = getattr(models, opt.model)(num_classes=len(train_data.classes))
+    model = build_model(opt, train_data.classes)
     model.info = {"classes": list(train_data.classes), "config": opt.record()}
-    model.criterion = getattr(models.losses, opt.criterion)
+    model.set_criterion(opt.criterion, train_data.weights)
     if opt.load_model_path and not opt.resume:
-        model.load(opt.load_model_path, head=not opt.finetune)
+        model.load(opt.load_model_path, partly=True)
     if opt.finetune:
         model.freeze_body()
     model.to(device, memory_format=torch.channels_last)
 
     # step 3: optimizer and learning rate
     optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
-    schedule = Schedule(
-        optimizer, opt.scheduler, len(train_loader), opt.max_epoch, opt.milestones, opt.warmup_epochs, opt.lr_decay
-    )
+    schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.named_by(Schedule))
 
     # step 4: the run's folder, meters, and what watches the run
     run = Run(opt.resume or Run.new_folder(opt.work_dir, opt.model))
     name_broken(train_data, val_data, folder=run.folder)
     vis = Visualizer(opt.env, port=opt.vis_port, record=run.folder / "events.jsonl")
-    loss_meter, train_meter = LossMeter(), train_data.meter()
+    loss_meter, train_meter, val_loss = LossMeter(), train_data.meter(), LossMeter()
     parts = {"optimizer": optimizer, "schedule": schedule, "order": train_loader.batch_sampler}
     parts |= {"loss_meter": loss_meter, "train_meter": train_meter}
     callbacks = Callbacks(
+        ModelSummary(model, val_data),
         Plots(vis, run),
-        History(run, opt.max_epoch),
-        Checkpoint(run, model, parts, opt.monitor, opt.keep_last),  # after these two: what is saved is on record
-        Progress(run, len(train_data), opt.batch_size, opt.max_epoch, opt.progress),
+        Pictures(opt.draw_freq, vis.img),
+        History(run, opt.max_epoch),  # before Checkpoint: what is saved is on record
+        Checkpoint(run, model, parts, val_data.meter().summary(), **opt.named_by(Checkpoint)),
+        Progress(run, train_loader, opt.max_epoch, opt.progress),
         Debugger(opt.debug_file),  # the last one, see there
     )
 
@@ -114,41 +122,48 @@ def train(**kwargs):
                 optimizer.zero_grad()
                 score, losses = model.objective(input, target)
                 loss = sum(losses.values())
-                loss.backward()
-                optimizer.step()
+                if loss.isfinite():
+                    loss.backward()
+                    optimizer.step()
+                else:
+                    callbacks.on_bad_loss(losses=losses)
                 run.batch, run.step = ii + 1, run.step + 1
 
-                loss_meter.add(loss)
+                loss_meter.add(losses)
                 train_meter.add(score, target)
                 if run.step % opt.print_freq == 0:
-                    callbacks.on_train_summary(loss=loss_meter.value()[0], **train_meter.summary())
+                    callbacks.on_train_summary(**loss_meter.summary(), **train_meter.summary())
                 callbacks.on_batch_end()
 
-            val_meter, _ = val(model, val_loader, callbacks)
+            val_meter, _ = val(model, val_loader, callbacks, val_loss)
             run.epoch, run.batch = epoch + 1, 0
-            metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, "loss": loss_meter.value()[0]}
-            metrics |= {f"train_{name}": value for name, value in train_meter.summary().items()}
-            metrics |= {f"val_{name}": value for name, value in val_meter.summary().items()}
+            metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, **loss_meter.summary()}
+            metrics |= named("train", train_meter.summary()) | named("val", val_meter.summary() | val_loss.summary())
             schedule.epoch_end(metrics["loss"])
             callbacks.on_epoch_end(metrics=metrics, train_meter=train_meter, val_meter=val_meter)
 
 
 @torch.inference_mode()
-def val(model, dataloader, callbacks=None):
+def val(model, dataloader, callbacks=None, loss_meter=None):
     """Measure the model on a loader of labelled data, in eval mode; the model's mode is the same afterwards.
 
-    Returns (the data set's meter, its first measure): for classes a confusion meter and the accuracy in %.
+    Returns (the data set's meter, its first measure): for classes a confusion meter and the accuracy in %. The losses
+    go into loss_meter, where one is given.
     """
-    callbacks, training = callbacks or Callbacks(), model.training
+    callbacks, loss_meter, training = callbacks or Callbacks(), loss_meter or LossMeter(), model.training
     dataset, device = dataloader.dataset, next(model.parameters()).device
     meter = dataset.meter()
+    loss_meter.reset()
     callbacks.on_test_begin()
     model.eval()
     try:
         for input, target in dataloader:
             input, target = dataset.prepare(*to_device((input, target), device), generator=None)
-            meter.add(model.predict(input), target)
-            callbacks.on_test_summary()
+            score, losses = model.objective(input, target)
+            prediction = model.decode(score)
+            meter.add(prediction, target)
+            loss_meter.add(losses)
+            callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
     finally:
         model.train(training)
     callbacks.on_test_end()
@@ -156,37 +171,75 @@ def val(model, dataloader, callbacks=None):
 
 
 def evaluate(**kwargs):
-    """The command val: measure a checkpoint on the validation part of its data."""
+    """The command val: measure a checkpoint on the validation part of its data, and write a report beside it."""
     opt, model = load_trained(kwargs)
-    val_data = getattr(data, opt.dataset)(opt.train_data_root, "val", **opt.values())
+    val_data = build_data(opt, "val", model.info["classes"])
     refuse_broken(val_data)
     name_broken(val_data)
-    loader = make_loader(val_data, opt.batch_size, opt.num_workers)
-    with Callbacks(Debugger(opt.debug_file)) as callbacks:
-        meter, _ = val(model, loader, callbacks)
-        print(f"on {len(val_data)} samples of {', '.join(opt.train_data_root)}:")
-        print("\n".join(f"val_{name}: {value:.4g}" for name, value in meter.summary().items()))
-        print(f"{meter.value()}")
+    loader, losses = make_loader(val_data, opt.batch_size, opt.num_workers), LossMeter()
+    folder = Path(opt.load_model_path).parent / "val"
+    folder.mkdir(exist_ok=True)
+
+    def save(name, picture):
+        plots.image(picture, folder / f"{name}.png")
+
+    with Callbacks(Pictures(opt.draw_freq, save), Debugger(opt.debug_file)) as callbacks:
+        meter, _ = val(model, loader, callbacks, losses)
+        print(f"on {len(val_data)} samples of {', '.join(opt.val_data_root or opt.train_data_root)}:")
+        measures = named("val", meter.summary() | losses.summary())
+        print("\n".join(f"{name}: {value:.4g}" for name, value in measures.items()))
+        print(f"{plain(meter.value())}")
+        meter.report(folder)
+        cam.draw(model, val_data, opt.cam, folder)
+        print(f"report: {folder}")
 
 
 @torch.inference_mode()
 def test(**kwargs):
-    """Write a checkpoint's predictions for pictures without labels to opt.result_file."""
+    """Write a checkpoint's predictions for samples without labels to opt.result_file."""
     opt, model = load_trained(kwargs)
     check_writable(opt.result_file)
-    test_data = getattr(data, opt.dataset)(opt.test_data_root, "test", **opt.values())
-    name_broken(test_data, consequence="predicted as undecided")
+    test_data = build_data(opt, "test", model.info["classes"])
+    name_broken(test_data, consequence="get no prediction of their own")
+    if not len(test_data):
+        raise UserError(f"there is nothing to predict in {', '.join(opt.test_data_root)}")
     loader = make_loader(test_data, opt.batch_size, opt.num_workers)
     device = next(model.parameters()).device
-    ids, predictions = [], []
     with Callbacks(Debugger(opt.debug_file)) as callbacks:
-        for input, id in tqdm(loader, miniters=1, disable=None if opt.progress else True):
-            ids += id.tolist() if isinstance(id, torch.Tensor) else list(id)
-            input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
-            predictions.append(model.predict(input).cpu())
-            callbacks.on_test_summary()
-        test_data.write_results(opt.result_file, ids, predictions)
+
+        def predictions():
+            """(ids, prediction) batch by batch: one at a time is held."""
+            for input, id in tqdm(loader, miniters=1, disable=None if opt.progress else True):
+                input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
+                yield id.tolist() if isinstance(id, torch.Tensor) else list(id), model.predict(input)
+                callbacks.on_test_summary()
+
+        test_data.write_results(opt.result_file, predictions())
         print(f"wrote {opt.result_file}: {len(test_data) + len(test_data.broken)} predictions")
+
+
+def build_data(opt, mode, classes=None):
+    """The data set that the options name, for train, val or test; `classes` are those of a model that is there."""
+    root = opt.test_data_root if mode == "test" else opt.train_data_root
+    dataset = getattr(data, opt.dataset)(root, mode, **opt.values())
+    if mode == "test":
+        dataset.classes = classes  # samples without labels may not tell
+    elif classes and list(dataset.classes) != classes:
+        raise UserError(
+            f"the classes of {', '.join(opt.val_data_root or root)} are {', '.join(dataset.classes)}, but the model's "
+            f"are {', '.join(classes)}: give the data it was trained on, or data of the same classes"
+        )
+    return dataset
+
+
+def build_model(opt, classes):
+    """The model that the options name, for these classes; it gets the options that its constructor names."""
+    model = getattr(models, opt.model)
+    built = model(num_classes=len(classes), **opt.named_by(model))
+    task = getattr(data, opt.dataset).task
+    if built.task != task:
+        raise UserError(f"--model={opt.model} is for {built.task}, --dataset={opt.dataset} for {task}: change one")
+    return built
 
 
 def configure(kwargs):
@@ -209,10 +262,21 @@ def configure(kwargs):
             raise UserError(
                 f"--max-epoch={opt.max_epoch}: a run may be given more epochs than its {started.max_epoch}, not fewer"
             )
-    elif opt.load_model_path:
+    refuse_unread(opt, kwargs)
+    if opt.load_model_path and not opt.resume:
         read_checkpoint(opt.load_model_path)  # tells before the pictures are read that it is none
     opt.show()
     return opt
+
+
+def refuse_unread(opt, given):
+    """Raise UserError for a given option that this model or data set does not have, so that nobody relies on it."""
+    for part, package in (("model", models), ("dataset", data)):
+        made = getattr(package, getattr(opt, part))
+        bases = getattr(made, "func", made).__mro__  # a library's model is a partial
+        read = {name for base in bases for name in inspect.signature(base.__init__).parameters}
+        for name in sorted(config.OF_PART[part] & given.keys() - read):
+            raise UserError(f"--{name.replace('_', '-')} means nothing to {getattr(opt, part)}: leave it out")
 
 
 def load_trained(kwargs):
@@ -228,12 +292,12 @@ def load_trained(kwargs):
     opt = config.load({**saved, **given.changes(), "load_model_path": path})
     opt.given = given.given
     opt.show()
-    metrics = content.get("metrics", {})
-    print(
-        f"using {path}" + "".join(f", {name} {metrics[name]:.4g}" for name in metrics if name in ("epoch", opt.monitor))
-    )
-    model = getattr(models, opt.model)(num_classes=len(info.get("classes") or getattr(data, opt.dataset).classes))
+    metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}
+    print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()))
+    model = build_model(opt, info.get("classes") or getattr(data, opt.dataset).classes)
+    model.info = {"classes": list(getattr(data, opt.dataset).classes), **info}
     model.load(path)
+    model.set_criterion(opt.criterion)
     return opt, model.to(pick_device(opt), memory_format=torch.channels_last).eval()
 
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import torch
 from torch.utils.data import Dataset, default_collate
 
 from utils import UserError
@@ -19,13 +20,21 @@ class BaseData(Dataset):
     arguments of __init__, which takes those it needs and passes over the rest (**_).
 
     Attributes:
+        task: what is predicted; only models of the same task can be trained on the data.
         classes: list of class names, index = label.
+        weights: factor on the loss of each class, float [C], or None.
         broken: paths that could not be read; they are left out of the data set.
     """
 
+    task = "classification"
     classes = ()
+    weights = None
     broken = ()
     collate = staticmethod(default_collate)
+
+    def order(self, generator):
+        """The samples of one epoch of training, int64 indices in the order drawn from `generator`; always as many."""
+        return torch.randperm(len(self), generator=generator)
 
     def prepare(self, input, target, generator):
         """A collated batch, already on the device -> what model and criterion eat: (input, target).
@@ -37,26 +46,31 @@ class BaseData(Dataset):
 
     def meter(self):
         """What measures predictions of this data: a torchnet meter (reset, add(prediction, target), value) with also
-        summary() -> {measure: number}, the most telling first, report(folder), state_dict and load_state_dict."""
+        summary() -> {measure: number}, the most telling first and all of them from the start (nan), report(folder),
+        state_dict and load_state_dict. In train mode it is given the scores of objective, in val mode predictions."""
         raise NotImplementedError
 
-    def write_results(self, path, ids, predictions):
-        """Write a whole test set's predictions in this data's usual format: ids is a list, predictions the list of
-        model.predict's outputs, batch by batch."""
+    def draw(self, input, target, prediction):
+        """Pictures that show a batch of predictions beside the truth: list of uint8 [3, H, W], here none."""
+        return []
+
+    def write_results(self, path, predictions):
+        """Write a whole test set's predictions in this data's usual format. `predictions` yields (list of ids,
+        model.predict's output) batch by batch, so that one batch at a time needs to be held."""
         raise NotImplementedError
 
 
 def name_broken(*data_sets, folder=None, consequence="left out"):
-    """One warning with the paths of all samples that could not be read, which are also listed in folder/broken.txt."""
+    """One warning with the paths of all samples that could not be used, which are also listed in folder/broken.txt."""
     broken = [str(path) for data in data_sets for path in data.broken]
     if broken:
-        print(f"warning: {len(broken)} cannot be read and are {consequence}: {', '.join(broken)}", file=sys.stderr)
+        print(f"warning: {len(broken)} cannot be used, {consequence}: {', '.join(broken)}", file=sys.stderr)
         if folder:
             write_atomically(Path(folder, "broken.txt"), lambda file: file.write("\n".join(broken) + "\n"))
 
 
 def refuse_broken(*data_sets):
-    """Raise UserError when there are no samples, or more than 5 % of them could not be read."""
+    """Raise UserError when there are no samples, or more than 5 % of them could not be used."""
     for data in data_sets:
         if not len(data) and not data.broken:
             raise UserError(f"{type(data).__name__} found no samples to train and validate on: check --train-data-root")
@@ -66,6 +80,6 @@ def refuse_broken(*data_sets):
     )
     if len(broken) > BROKEN_SHARE * total:
         raise UserError(
-            f"{len(broken)} of {total} pictures cannot be read, which is more than 5 %; the first is {broken[0]}: "
+            f"{len(broken)} of {total} samples cannot be used, which is more than 5 %; the first is {broken[0]}: "
             "mend or remove them"
         )

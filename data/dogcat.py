@@ -1,68 +1,62 @@
 """Kaggle's Dogs vs. Cats: https://www.kaggle.com/c/dogs-vs-cats/data"""
 
-import hashlib
 import re
 from pathlib import Path
 
 from utils import UserError
 from utils.files import write_csv
 
-from .pictures import PictureData, as_list, folder_files
+from .pictures import PictureData, folder_files
+from .samples import Sample, as_list, choose, note, shown, unique_ids
 
 WHERE = (
     "get train.zip and test1.zip from https://www.kaggle.com/c/dogs-vs-cats/data, "
     "or try `python main.py train --config=Demo`, which draws its own pictures"
 )
-TRAIN_SHARE = 0.7
 
 
 class DogCat(PictureData):
     """Files named <class>.<num>.jpg, split 70/30 into train and val; in test mode <num>.jpg, the number being the id.
 
-    Cat is 0, dog is 1. The split depends on the files' names alone: within each class they are put in the order of a
-    hash of the name, so that both parts have their share of both classes, and adding cats moves no dog.
-    See PictureData for items and the other arguments.
+    Cat is 0, dog is 1. See `choose` for the split and PictureData for items and the other arguments.
 
     Args:
         root: one folder, or a list of them.
         mode: train, val or test.
+        val_data_root: folders for val mode; none: it has 30 % of root.
+        val_size: how many samples val mode has at most, or None.
     """
 
     classes = ("cat", "dog")
 
-    def __init__(self, root, mode, image_size=224, min_crop=0.08, noise=0.0, **_):
-        pattern = r"(?P<id>\d{1,18})\.jpe?g" if mode == "test" else r"(?P<name>cat|dog)\.\d+\.jpe?g"
-        files = folder_files(root, WHERE)
-        matches = [(path, match) for path in files if (match := re.fullmatch(pattern, path.name, re.IGNORECASE))]
-        expected = "<num>.jpg" if mode == "test" else "cat.<num>.jpg or dog.<num>.jpg"
-        if not matches:
-            inside = sorted({path.name for one in as_list(root) for path in Path(one).iterdir() if path.is_dir()})
-            hint = f"{len(files)} other files" + (f", and folders: {', '.join(inside[:5])}" if inside else "")
-            raise UserError(f"no picture named {expected} in {root} ({hint}): {WHERE}")
-        if len(matches) < len(files) and mode != "val":  # train has said so of the same folder
-            print(f"note: {len(files) - len(matches)} files in {root} are not named {expected} and are passed over")
+    def __init__(self, root, mode, val_data_root=(), val_size=None, **options):
         if mode == "test":
-            samples = sorted((int(match["id"]), path) for path, match in matches)
-            for (id, path), (next_id, other) in zip(samples, samples[1:], strict=False):
-                if id == next_id:
-                    raise UserError(f"the id {id} is there twice, {path} and {other}: there can be one prediction only")
+            found = named(root, r"(\d{1,18})\.jpe?g", "<num>.jpg")
+            samples = [Sample(path, int(match[1]), path.name) for path, match in found]
+            samples = unique_ids(sorted(samples, key=lambda sample: sample.target))
         else:
-            by_class = [[p for p, match in matches if match["name"].lower() == name] for name in self.classes]
-            for name, paths in zip(self.classes, by_class, strict=True):
-                if len(paths) < 2:
-                    raise UserError(
-                        f"{root} has {len(paths)} pictures of a {name}: two at least of each class are needed"
-                    )
-            samples = [(label, path) for label, paths in enumerate(by_class) for path in split(paths)[mode]]
-        super().__init__([path for _, path in samples], [n for n, _ in samples], mode, image_size, min_crop, noise)
+            samples = choose(mode, self.find, self.classes, root, val_data_root, val_size)
+        super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
 
-    def write_results(self, path, ids, predictions):
+    def find(self, roots):
+        """The labelled Samples in these folders."""
+        found = named(roots, r"(cat|dog)\.\d+\.jpe?g", "cat.<num>.jpg or dog.<num>.jpg")
+        return [Sample(path, self.classes.index(match[1].lower()), path.name) for path, match in found]
+
+    def write_results(self, path, predictions):
         """Kaggle's CSV: header id,label and a row per picture in order of the ids, label = probability of dog."""
-        write_csv(path, ["id", "label"], ([id, dog] for id, (_, dog) in self.results(ids, predictions)))
+        write_csv(path, ["id", "label"], ([id, dog] for id, (_, dog) in self.results(predictions)))
 
 
-def split(paths):
-    """One class's files -> {"train": ..., "val": ...}, neither of them empty."""
-    ranked = sorted(paths, key=lambda path: hashlib.sha256(path.name.lower().encode()).digest())
-    cut = min(max(round(TRAIN_SHARE * len(ranked)), 1), len(ranked) - 1)
-    return {"train": ranked[:cut], "val": ranked[cut:]}
+def named(roots, pattern, expected):
+    """(path, match) of the files right in the folders `roots` whose names fit the pattern, which `expected` puts in
+    words; a note counts the others. Raises UserError when there is none."""
+    files = folder_files(roots, WHERE)
+    found = [(path, match) for path in files if (match := re.fullmatch(pattern, path.name, re.IGNORECASE))]
+    if not found:
+        inside = sorted({path.name for root in as_list(roots) for path in Path(root).iterdir() if path.is_dir()})
+        hint = f"{len(files)} other files" + (f", and folders: {', '.join(inside[:5])}" if inside else "")
+        raise UserError(f"no picture named {expected} in {shown(roots)} ({hint}): {WHERE}")
+    if len(found) < len(files):
+        note(f"{len(files) - len(found)} files in {shown(roots)} are not named {expected} and are passed over")
+    return found

@@ -1,5 +1,17 @@
 """Models are picked by name: getattr(models, opt.model). A new one is one file here and one line below."""
 
-from .alexnet import AlexNet
-from .resnet34 import ResNet34
+from .alex_net import AlexNet
+from .deeplabv3 import DeepLabV3
+from .fcn import FCN
+from .mlp import MLP
+from .resnet import ResNet34
 from .squeezenet import SqueezeNet
+
+
+def __getattr__(name):
+    """Any classifier of torchvision or timm: resnet18, mobilenet_v2, ..."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    from .backbone import find
+
+    return find(name)

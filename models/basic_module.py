@@ -1,44 +1,62 @@
 """The model contract: what the loop in main.py asks of a model, and how models are saved and loaded."""
 
+import http.client
 import os
 import time
+import urllib.error
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from . import losses
-
-
-class ModelError(ValueError):
-    """A checkpoint or an input that a model cannot use: the message is one line that names it and says what to do."""
+from .errors import ModelError
+from .losses import Criterion
 
 
 class BasicModule(nn.Module):
     """A model: write `__init__(num_classes)` and `forward(x)` as in any nn.Module; the rest is here to override.
 
+    Options of config.py that the constructor names besides (image_size, width, one of your own) are passed to it.
+
     Attributes:
+        task: what it predicts, see BaseData.
         head: name of the child that turns features into scores; fine-tuning trains it alone.
+        loss: name of the loss that the model learns with when none is asked for, see losses.py.
+        inner: name of the child that is another library's whole model, or "". Its own checkpoints fit too.
         info: plain values that travel with the weights (class names, preparation, options), set by who trains it.
-        criterion: (score, target) -> scalar loss, used by `objective`.
+        criterion: (score, target) -> {name: scalar loss}, used by `objective`.
     """
 
+    task = "classification"
     head = ""
+    loss = "cross_entropy"
+    inner = ""
 
     def __init__(self):
         super().__init__()
         self.model_name = type(self).__name__
         self.info = {}
-        self.criterion = losses.cross_entropy
+        self.set_criterion()
+
+    def set_criterion(self, names=None, weight=None):
+        """Learn with these losses (see losses.Criterion), or with the model's own one when names is None."""
+        self.criterion = Criterion(names or self.loss, weight)
 
     def objective(self, input, target):
-        """One training step's work: input and target of a prepared batch -> (score [N, C], {name: scalar loss})."""
+        """One step's work, of training or validation: input and target of a prepared batch -> (score, losses).
+
+        score is what `decode` takes, here [N, C]; losses is {name: scalar}, and the loop minimises its sum.
+        """
         score = self(input)
-        return score, {"loss": self.criterion(score, target)}
+        return score, self.criterion(score, target)
+
+    def decode(self, score):
+        """Scores [N, C, ...] -> predictions, here probabilities: float32, the classes sum to 1."""
+        return score.float().softmax(dim=1)
 
     def predict(self, input):
-        """A prepared batch -> probabilities [N, C], float32, rows sum to 1."""
-        return self(input).float().softmax(dim=1)
+        """A prepared batch -> predictions, see decode."""
+        return self.decode(self(input))
 
     def get_optimizer(self, name, lr, weight_decay, momentum):
         """The torch.optim class `name` over the trainable parameters; weights decay, biases and norms do not."""
@@ -60,10 +78,10 @@ class BasicModule(nn.Module):
     def train(self, mode=True):
         """Switch to training mode. A frozen part stays in eval mode, so that its BatchNorm statistics stay too."""
         super().train(mode)
-        for child in self.children():
-            parameters = list(child.parameters())
+        for module in self.modules():
+            parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
-                child.eval()
+                module.eval()
         return self
 
     def save(self, name=None, **state):
@@ -93,31 +111,35 @@ class BasicModule(nn.Module):
             temporary.unlink(missing_ok=True)
         return str(path)
 
-    def load(self, path, head=True):
+    def load(self, path, partly=False):
         """Load the weights of a file written by `save`, or of a plain state dict. Returns all that the file holds.
 
-        With head=False the head's weights may differ, as they do for other classes; then it keeps its own.
+        With partly=True only what fits by name and shape is taken, and a line says what was not: a head for other
+        classes, say. At least half of the file's weights have to fit.
         Raises ModelError when the file is missing, damaged, not ours or of another model.
         """
         content = read_checkpoint(path)
         weights = {name.removeprefix("module."): value for name, value in content["weights"].items()}
         own = self.state_dict()
-        wrong = [n for n in {**own, **weights} if n not in weights or n not in own or weights[n].shape != own[n].shape]
-        if not head and all(name.startswith(f"{self.head}.") for name in wrong):
-            fitting = {name: value for name, value in weights.items() if name not in wrong}
-            weights, wrong = {**own, **fitting}, []
-        if content.get("model", self.model_name) != self.model_name:
-            raise ModelError(
-                f"{path} holds a {content['model']}, not a {self.model_name}: give --model={content['model']}"
-            )
-        if wrong:
+        if self.inner and not any(name.startswith(f"{self.inner}.") for name in weights):
+            weights = {f"{self.inner}.{name}": value for name, value in weights.items()}
+        fitting = {n: value for n, value in weights.items() if n in own and value.shape == own[n].shape}
+        wrong = [name for name in {**own, **weights} if name not in fitting]
+        if wrong and not (partly and 2 * len(fitting) >= len(weights)):
+            kept = content.get("model", self.model_name)
+            if kept != self.model_name:
+                raise ModelError(f"{path} holds a {kept}, not a {self.model_name}: give --model={kept}")
             classes = content.get("info", {}).get("classes")
             hint = f" (it knows the classes {', '.join(classes)})" if classes else ""
             raise ModelError(
                 f"{path} does not fit {self.model_name}{hint}: {len(wrong)} of its weights are missing, unknown or "
                 f"of another shape, the first is {wrong[0]}"
             )
-        self.load_state_dict(weights)
+        self.load_state_dict(fitting, strict=not wrong)
+        if wrong:
+            dropped, new = ([n for n in wrong if n in names] for names in (weights, own))
+            print(f"{path}: {len(fitting)} of {len(weights)} weights taken; dropped: {', '.join(dropped) or 'none'}")
+            print(f"  at their initial values: {', '.join(new) or 'none'}")
         return content
 
 
@@ -127,7 +149,13 @@ def read_checkpoint(path):
     Only tensors and plain values are read: a file that would run code is refused. Raises ModelError.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if str(path).startswith(("https://", "http://")):
+            content = torch.hub.load_state_dict_from_url(str(path), map_location="cpu", weights_only=True)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (urllib.error.URLError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise ModelError(f"{path} cannot be downloaded ({reason}): fetch it elsewhere and give the file") from None
     except OSError as error:
         raise ModelError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
     except Exception:  # torch raises whatever its readers raise: RuntimeError, EOFError, UnpicklingError, KeyError ...

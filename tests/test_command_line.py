@@ -47,7 +47,7 @@ MISTAKES = {
     ("train", "--min-crop=1.5"): "--min-crop cannot be '1.5': it takes a number above 0 and at most 1",
     ("train", "--milestones=3,x"): "--milestones cannot be '3,x'",
     # names that do not exist
-    ("train", "--model=ResNet43"): "did you mean ResNet34?",
+    ("train", "--model=ResNet43"): "did you mean ResNet34",
     ("train", "--model=BasicModule"): "--model cannot be 'BasicModule'",
     ("train", "--dataset=dogcat"): "did you mean DogCat?",
     ("train", "--optimizer=adam"): "did you mean Adam",

@@ -142,10 +142,14 @@ def test_a_users_own_preset_and_option_work():
 
 
 def test_every_option_is_read_somewhere():
-    """As opt.<name> in main.py, or as a named argument of a data set's constructor, which gets all options."""
+    """As opt.<name> in main.py, or as an argument of a constructor that is given the options it names."""
     main = ast.parse((ROOT / "main.py").read_text())
     read = {node.attr for node in ast.walk(main) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
-    for path in (ROOT / "data").glob("*.py"):
+    for path in [
+        *ROOT.glob("data/*.py"),
+        *ROOT.glob("models/*.py"),
+        *(ROOT / "utils" / f"{name}.py" for name in ("schedule", "callbacks")),
+    ]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 read |= {argument.arg for argument in node.args.args}

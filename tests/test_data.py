@@ -12,7 +12,7 @@ from torchvision.transforms import functional as F
 
 from data import DogCat
 from data.base import refuse_broken
-from data.pictures import MEAN, STD, random_crop_and_flip, read_picture
+from data.pictures import MEAN, STD, random_crop_and_flip, read_picture, resample
 from utils import UserError
 from utils.loader import generator
 
@@ -93,9 +93,14 @@ def test_augmentation_is_a_function_of_its_generator_with_one_draw_per_image(pic
     assert all(not torch.equal(images[0], image) for image in images[1:])
 
 
+def crop(images, size, min_crop, generator):
+    """What train mode's prepare does first."""
+    return resample(images, random_crop_and_flip(len(images), size, min_crop, generator, images.device))
+
+
 def test_without_freedom_the_random_crop_is_torchvisions_resize_or_its_mirror_image():
     images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    cropped = random_crop_and_flip(images, 32, 1.0, generator(0, 3, "cpu"))
+    cropped = crop(images, 32, 1.0, generator(0, 3, "cpu"))
     plain, mirrored, stretched = 0, 0, 0
     for image, result in zip(images, cropped, strict=True):
         # an area of 1 leaves only the ratio free: one side whole, the other at least sqrt(3/4) of it
@@ -113,7 +118,7 @@ def test_random_crops_agree_with_torchvision_on_the_same_boxes(monkeypatch):
     monkeypatch.setattr(
         "data.pictures.F.affine_grid", lambda theta, *a, **k: thetas.append(theta) or original(theta, *a, **k)
     )
-    results = random_crop_and_flip(images, 112, 0.08, generator(0, 0, "cpu"))
+    results = crop(images, 112, 0.08, generator(0, 0, "cpu"))
     for image, result, theta in zip(images, results, thetas[0], strict=True):
         width, height = theta[0, 0].abs().item() * 128, theta[1, 1].item() * 128
         left, top = (theta[0, 2].item() + 1) * 64 - width / 2, (theta[1, 2].item() + 1) * 64 - height / 2
@@ -218,7 +223,7 @@ def test_broken_pictures_are_left_out_and_listed(tmp_path):
 def test_more_than_5_percent_broken_is_an_error(tmp_path):
     draw_folder(tmp_path, per_class=30)
     broken_kinds(tmp_path, ["cat.500.jpg", "cat.501.jpg", "dog.500.jpg", "dog.501.jpg"])
-    with pytest.raises(UserError, match="4 of 64 pictures cannot be read"):
+    with pytest.raises(UserError, match="4 of 64 samples cannot be used"):
         refuse_broken(DogCat(tmp_path, "train"), DogCat(tmp_path, "val"))
 
 
@@ -236,8 +241,8 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
     [
         ([], "train", "no picture named cat.<num>.jpg or dog.<num>.jpg"),
         ([], "test", "no picture named <num>.jpg"),
-        (["cat.0.jpg", "cat.1.jpg"], "train", "0 pictures of a dog"),
-        (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 pictures of a dog"),
+        (["cat.0.jpg", "cat.1.jpg"], "train", "0 pictures of dog"),
+        (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 pictures of dog"),
         (["cat.0.jpg"], "test", "1 other files"),
         (["7.jpg", "07.jpeg"], "test", "the id 7 is there twice"),
         (["test1/7.jpg"], "test", "and folders: test1"),
@@ -259,7 +264,8 @@ def test_results_are_kaggles_csv(tmp_path, unlabelled):
     data = DogCat(tmp_path / "test1", "test", image_size=32)
     dog = torch.linspace(0, 1, 12)  # 0 and 1 themselves included
     predictions = torch.stack([1 - dog, dog], dim=1)
-    data.write_results(tmp_path / "result.csv", list(range(1, 13)), [predictions[:8], predictions[8:]])
+    batches = [(list(range(1, 9)), predictions[:8]), (list(range(9, 13)), predictions[8:])]
+    data.write_results(tmp_path / "result.csv", iter(batches))
     assert (tmp_path / "result.csv").read_bytes().startswith(b"id,label\r\n1,0.000001\r\n")
     with open(tmp_path / "result.csv", newline="") as file:
         rows = list(csv.DictReader(file))

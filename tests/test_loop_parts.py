@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from config import DefaultConfig
+from data.base import BaseData
 from utils.files import write_atomically
 from utils.loader import BatchOrder, generator, seed_step, to_device
 from utils.meters import ConfusionMeter, LossMeter
@@ -14,7 +16,9 @@ from utils.schedule import Schedule
 
 def make(name, lr=0.1, steps=10, max_epoch=8, milestones=(), warmup_epochs=0.0, lr_decay=0.5):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9)
-    return optimizer, Schedule(optimizer, name, steps, max_epoch, milestones, warmup_epochs, lr_decay)
+    options = {"scheduler": name, "max_epoch": max_epoch, "milestones": milestones, "lr_decay": lr_decay}
+    options = {**DefaultConfig().named_by(Schedule), **options, "warmup_epochs": warmup_epochs}
+    return optimizer, Schedule(optimizer, steps, **options)
 
 
 def rates(name, **options):
@@ -101,41 +105,67 @@ def test_a_confusion_matrix_once_given_does_not_change():
 def test_the_loss_meter_is_mean_and_standard_deviation_of_what_was_added():
     values = torch.rand(300, generator=torch.Generator().manual_seed(0))
     meter = LossMeter()
-    assert math.isnan(meter.value()[0])
+    assert math.isnan(meter.value()[0]) and meter.summary() == {}
     for value in values:
-        meter.add(value)
+        meter.add({"loss": value})
     np.testing.assert_allclose(meter.value(), [values.mean(), values.std()], rtol=1e-4)
     other = LossMeter()
     other.load_state_dict(meter.state_dict())
     for one in (meter, other):
-        one.add(torch.tensor(5.0))
+        one.add({"loss": torch.tensor(5.0)})
     assert meter.value() == other.value() and len(meter.waiting) == 0
+    assert meter.summary() == {"loss": meter.value()[0]}
+
+
+def test_the_loss_meter_knows_the_components_and_passes_over_what_is_not_finite():
+    meter = LossMeter()
+    meter.add({"loss_box": torch.tensor(1.0), "loss_mask": torch.tensor(3.0)})
+    meter.add({"loss_box": torch.tensor(math.nan), "loss_mask": torch.tensor(1.0)})
+    meter.add({"loss_box": torch.tensor(2.0), "loss_mask": torch.tensor(math.inf)})
+    meter.add({"loss_box": torch.tensor(3.0), "loss_mask": torch.tensor(5.0)})
+    meter.add({})
+    assert meter.summary() == {"loss": 6.0, "loss_box": 2.0, "loss_mask": 4.0}
+    other = LossMeter()
+    other.load_state_dict(meter.state_dict())
+    assert other.summary() == meter.summary()
+    meter.reset()
+    assert meter.summary() == {}
 
 
 def test_the_loss_meter_keeps_no_graph_alive():
     meter, weight = LossMeter(), torch.ones(1, requires_grad=True)
-    meter.add((weight * 2).sum())
+    meter.add({"loss": (weight * 2).sum()})
     assert not meter.waiting[0].requires_grad
 
 
+class Numbers(BaseData):
+    """So many samples."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+
 def test_order_is_a_function_of_seed_and_epoch_and_goes_on_anywhere():
-    order = BatchOrder(23, 4, seed=5)
+    order = BatchOrder(Numbers(23), 4, seed=5)
     order.start(2, 0)
     whole = list(order)
     assert sorted(i for batch in whole for i in batch) == list(range(23)) and len(whole) == len(order) == 6
-    other = BatchOrder(23, 4, seed=5)
+    other = BatchOrder(Numbers(23), 4, seed=5)
     other.start(0, 0)
     assert list(other) != whole
     other.start(2, 4)
     assert list(other) == whole[4:]
-    assert list(BatchOrder(5, 2)) == [[0, 1], [2, 3], [4]]
+    assert list(BatchOrder(Numbers(5), 2)) == [[0, 1], [2, 3], [4]]
 
 
 def test_a_lone_last_sample_is_left_out_in_training_only():
     """BatchNorm cannot be trained on one sample; with nothing else there, it is tried all the same."""
-    assert [len(batch) for batch in BatchOrder(9, 4, seed=0)] == [4, 4]
-    assert [len(batch) for batch in BatchOrder(9, 4)] == [4, 4, 1]
-    assert [len(batch) for batch in BatchOrder(1, 4, seed=0)] == [1]
+    assert [len(batch) for batch in BatchOrder(Numbers(9), 4, seed=0)] == [4, 4]
+    assert [len(batch) for batch in BatchOrder(Numbers(9), 4)] == [4, 4, 1]
+    assert [len(batch) for batch in BatchOrder(Numbers(1), 4, seed=0)] == [1]
 
 
 def test_randomness_is_a_function_of_seed_and_step():

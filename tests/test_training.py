@@ -61,8 +61,10 @@ def test_a_run_leaves_its_folder(trained):
     cwd, run, printed = trained
     assert run.name.startswith("SqueezeNet_") and ":" not in run.name
     names = {path.name for path in run.iterdir()} - {"source_1.diff", "lock"}
-    pictures = {"curves.png", "confusion.png"}
-    assert names == {"config.yaml", "last.pth", "best.pth", "events.jsonl", "results.csv", "confusion.csv"} | pictures
+    pictures = {"curves.png", "confusion.png", "roc.png", "pr.png", "threshold.png"}
+    tables = {"results.csv", "confusion.csv", "report.csv", "measures.csv"}
+    names -= {"mistakes.csv", "mistakes.png"}  # where there are any
+    assert names == {"config.yaml", "last.pth", "best.pth", "events.jsonl"} | tables | pictures
     for name in pictures:
         assert Image.open(run / name).size[0] > 200
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
@@ -171,7 +173,7 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     broken_kinds(tmp_path / "test1", ["1.jpg", "2.jpg", "30.jpg", "31.jpg"])
     shutil.copy(tmp_path / "train" / "cat.0.jpg", tmp_path / "test1" / "7.jpg")
     done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path, check=0)
-    assert done.stderr.count("warning: 4 cannot be read") == 1 and all(name in done.stderr for name in names)
+    assert done.stderr.count("warning: 4 cannot be used") == 1 and all(name in done.stderr for name in names)
     assert sorted((only_run(tmp_path) / "broken.txt").read_text().split()) == sorted(f"train/{name}" for name in names)
     assert "warning: " in main("val", cwd=tmp_path, check=0).stderr
     done = main("test", "--test-data-root=test1", cwd=tmp_path, check=0)
@@ -185,7 +187,7 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     for number in range(600, 604):
         (tmp_path / "train" / f"cat.{number}.jpg").write_bytes(b"")
     done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path)
-    assert done.returncode == 2 and "8 of 118 pictures cannot be read, which is more than 5 %" in done.stderr
+    assert done.returncode == 2 and "8 of 118 samples cannot be used, which is more than 5 %" in done.stderr
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -209,7 +211,7 @@ def test_progress_can_be_turned_off(trained, tmp_path, pictures):
         terminal = pexpect.spawn(sys.executable, command, cwd=str(tmp_path), dimensions=(40, 150), timeout=300)
         terminal.expect(pexpect.EOF)
         shown = terminal.before.decode()
-        assert ("images/s" in shown) == bar and "epoch 1/1: " in shown
+        assert ("samples/s" in shown) == bar and "epoch 1/1: " in shown
 
 
 # --- going on after an end that nobody planned

@@ -7,16 +7,17 @@ from bdb import BdbQuit
 
 from tqdm import tqdm
 
-from . import plots
+from . import UserError, plots
 
 EVENTS = (
     "on_train_begin",  # before the first epoch, once
     "on_epoch_begin",
     "on_batch_begin",
-    "on_train_summary",  # every print_freq steps: loss and the training meter's measures so far
+    "on_bad_loss",  # losses: they are not finite, the step is skipped
+    "on_train_summary",  # every print_freq steps: losses and the training meter's measures so far
     "on_batch_end",
     "on_test_begin",
-    "on_test_summary",  # after every batch of validation or test
+    "on_test_summary",  # after every batch of validation (dataset, input, target, prediction) or test
     "on_test_end",
     "on_epoch_end",  # metrics (a row of results.csv), train_meter, val_meter
     "on_train_end",  # in any case; finished: all epochs are done, stopped: left through the debugger
@@ -61,19 +62,26 @@ class Callbacks(Callback):
 
 
 class Checkpoint(Callback):
-    """Keeps last.pth (everything), best.pth and the weights of the last k epochs; takes up what last.pth holds.
+    """Keeps last.pth (everything), best.pth and some epochs' weights; takes up what last.pth holds.
 
     Args:
         run: the Run; its position is part of the state.
-        model: BasicModule.
+        module: the model, a BasicModule.
         parts: {name: object with state_dict and load_state_dict}, saved and restored whole.
-        monitor: the measure that best.pth follows; losses are best low, everything else high.
+        measures: names of the validation's measures, the most telling first.
+        monitor: the number that best.pth follows, or None for the first measure; losses are best low, all else high.
         keep_last: how many epochs' weights to keep besides.
+        keep_every, keep_from: of every so many epochs, from that one on, also keep the weights, with the measure in the
+            file's name, and a folder with the epoch's report; 0 for none.
     """
 
-    def __init__(self, run, model, parts, monitor, keep_last):
-        self.run, self.model, self.parts = run, model, {"run": run, **parts}
-        self.monitor, self.keep_last = monitor, keep_last
+    def __init__(self, run, module, parts, measures, monitor, keep_last, keep_every, keep_from):
+        self.run, self.model, self.parts = run, module, {"run": run, **parts}
+        self.keep_last, self.keep_every, self.keep_from = keep_last, keep_every, keep_from
+        known = [*(f"val_{name}" for name in measures), "val_loss", "loss"]
+        self.monitor = monitor or known[0]
+        if self.monitor not in known:
+            raise UserError(f"--monitor={monitor}: this data set and model give {', '.join(known)}")
 
     def on_train_begin(self):
         if (self.run.folder / "last.pth").exists():
@@ -84,16 +92,23 @@ class Checkpoint(Callback):
         else:
             self._save_last()  # tells now, not after the first epoch, when there is no room; and --resume has a start
 
-    def on_epoch_end(self, metrics, **_):
-        value, best = metrics[self.monitor], self.run.best
+    def on_epoch_end(self, metrics, val_meter, **_):
+        if self.monitor not in metrics:
+            raise UserError(f"--monitor={self.monitor}: this model gives no such number: {', '.join(metrics)}")
+        folder, epoch, value, best = self.run.folder, self.run.epoch, metrics[self.monitor], self.run.best
         if best is None or best != best or (value < best if self.monitor.endswith("loss") else value > best):
             self.run.best = value
-            self.model.save(self.run.folder / "best.pth", metrics=metrics)
+            self.model.save(folder / "best.pth", metrics=metrics)
         if self.keep_last:
-            self.model.save(self.run.folder / f"epoch_{self.run.epoch:03d}.pth", metrics=metrics)
-            kept = sorted(self.run.folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
-            for old in kept[: -self.keep_last]:
+            self.model.save(folder / f"epoch_{epoch:03d}.pth", metrics=metrics)
+            kept = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
+            for old in [path for path in kept if path.stem.count("_") == 1][: -self.keep_last]:
                 old.unlink()
+        if self.keep_every and epoch >= self.keep_from and epoch % self.keep_every == 0:
+            kept = folder / f"epoch_{epoch:03d}_{self.monitor}_{value:.4g}"
+            self.model.save(f"{kept}.pth", metrics=metrics)
+            kept.mkdir(exist_ok=True)
+            val_meter.report(kept)
         self._save_last()
 
     def on_train_end(self, finished, stopped):
@@ -113,17 +128,19 @@ class Checkpoint(Callback):
 
 
 class Plots(Callback):
-    """Sends loss, accuracy, rate and a line of log per epoch to the Visualizer, which also keeps the record."""
+    """Sends losses, measures, rate and a line of log per epoch to the Visualizer, which also keeps the record."""
 
     def __init__(self, vis, run):
         self.vis, self.run = vis, run
 
-    def on_train_summary(self, loss, **_):
-        self.vis.plot("loss", loss, x=self.run.step)
+    def on_train_summary(self, **facts):
+        for name, value in facts.items():
+            if name.startswith("loss"):
+                self.vis.plot(name, value, x=self.run.step)
 
     def on_epoch_end(self, metrics, train_meter, val_meter):
         for name, value in metrics.items():
-            if name not in ("epoch", "step", "loss"):  # the loss is plotted step by step
+            if name not in ("epoch", "step") and not name.startswith("loss"):  # losses are plotted step by step
                 self.vis.plot(name, value, x=self.run.epoch)
         self.vis.log(
             f"epoch:{metrics['epoch']}, lr:{metrics['lr']:g}, loss:{metrics['loss']:.4f}, "
@@ -135,17 +152,37 @@ class Plots(Callback):
 
 
 def plain(value):
-    """An array or tensor as nested lists; any other value of a meter as it is."""
+    """A small array or tensor as nested lists; any other value of a meter as it is."""
+    if getattr(value, "size", 0) > 400:  # twenty classes: more is no line to read
+        return f"{len(value)} x {len(value)}"
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-class History(Callback):
-    """Writes results.csv, confusion.csv and .png, and curves.png into the run's folder; prints a line per epoch."""
+class Pictures(Callback):
+    """Draws predictions beside the truth for every k-th batch of a validation: calls show(name, picture) with uint8
+    tensors [3, H, W]."""
 
-    REDRAW = 30.0  # seconds between two drawings: with epochs of a second, drawing would take longer than training
+    def __init__(self, every, show):
+        self.every, self.show = every, show
+
+    def on_test_begin(self):
+        self.batch = 0
+
+    def on_test_summary(self, dataset, input, target, prediction):
+        if self.every and self.batch % self.every == 0:
+            for number, picture in enumerate(dataset.draw(input, target, prediction)):
+                self.show(f"val_{self.batch:04d}_{number}", picture)
+        self.batch += 1
+
+
+class History(Callback):
+    """Writes results.csv, curves.png and the validation's report into the run's folder; prints a line per epoch."""
+
+    SHARE = 0.05  # of the time may go into drawing: with epochs of a second it would take longer than training
 
     def __init__(self, run, max_epoch):
-        self.run, self.max_epoch, self.drawn, self.draw = run, max_epoch, 0.0, lambda: None
+        self.run, self.max_epoch = run, max_epoch
+        self.next_drawing, self.draw = 0.0, lambda: None
 
     def on_epoch_begin(self):
         self.began = time.monotonic()
@@ -162,9 +199,11 @@ class History(Callback):
                 tqdm.write(f"warning: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
 
         self.draw = draw
-        if time.monotonic() - self.drawn > self.REDRAW:
+        began = time.monotonic()
+        if began > self.next_drawing:
             draw()
-            self.drawn = time.monotonic()
+            self.draw = lambda: None
+            self.next_drawing = time.monotonic() + (time.monotonic() - began) / self.SHARE
         facts = [f"{name} {value:.4g}" for name, value in metrics.items() if name not in ("epoch", "step")]
         line = f"epoch {metrics['epoch']}/{self.max_epoch}: {', '.join(facts)}, {seconds:.1f} s"
         tqdm.write(line)  # above the bar, where there is one
@@ -174,14 +213,16 @@ class History(Callback):
 
 
 class Progress(Callback):
-    """A bar on a terminal, a plain line every few seconds elsewhere: epoch, loss, accuracy, images/s, time left."""
+    """A bar on a terminal, a plain line every few seconds elsewhere: epoch, loss, accuracy, samples/s, time left."""
 
     EVERY = 10.0  # seconds between two plain lines
 
-    def __init__(self, run, samples_per_epoch, batch_size, max_epoch, shown):
-        self.run, self.batch_size, self.max_epoch, self.shown = run, batch_size, max_epoch, shown
-        self.per_epoch, self.total = samples_per_epoch, samples_per_epoch * max_epoch
+    def __init__(self, run, loader, max_epoch, shown):
+        order = loader.batch_sampler
+        self.run, self.batch_size, self.max_epoch, self.shown = run, order.batch_size, max_epoch, shown
+        self.per_epoch, self.total = order.length, order.length * max_epoch
         self.bar, self.facts = None, {}
+        self.bad, self.last_bad = 0, -2
 
     def on_train_begin(self):
         self.started, self.first, self.said = time.monotonic(), self._seen(), time.monotonic()
@@ -189,7 +230,7 @@ class Progress(Callback):
             self.bar = tqdm(
                 total=self.total,
                 initial=self.first,
-                unit=" images",
+                unit=" samples",
                 smoothing=0.1,
                 miniters=1,  # else tqdm's own thread may draw the bar again, over the debugger's prompt
                 dynamic_ncols=True,
@@ -200,7 +241,18 @@ class Progress(Callback):
         self.facts = {}
 
     def on_train_summary(self, loss, **facts):
-        self.facts = {"loss": f"{loss:.3f}", **{name: f"{value:.1f}" for name, value in facts.items()}}
+        measures = {name: f"{value:.1f}" for name, value in facts.items() if not name.startswith("loss")}
+        self.facts = {"loss": f"{loss:.3f}", **measures}
+
+    def on_bad_loss(self, losses):
+        self.bad = self.bad + 1 if self.run.step == self.last_bad + 1 else 1
+        self.last_bad = self.run.step
+        if self.bad & (self.bad - 1) == 0:  # 1, 2, 4, 8, ... in a row
+            parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
+            row = f" ({self.bad} in a row)" if self.bad > 1 else ""
+            tqdm.write(
+                f"warning: step {self.run.step} is skipped, its loss is not finite: {parts}{row}", file=sys.stderr
+            )
 
     def on_batch_end(self):
         head = f"epoch {min(self.run.epoch + 1, self.max_epoch)}/{self.max_epoch}"
@@ -214,7 +266,7 @@ class Progress(Callback):
             left = tqdm.format_interval((self.total - self._seen()) / rate)
             facts = "".join(f" {name} {value}" for name, value in self.facts.items())
             done = f"{self._seen() - self.run.epoch * self.per_epoch}/{self.per_epoch}"
-            print(f"{head} {done}{facts}, {rate:.1f} images/s, {left} left", flush=True)
+            print(f"{head} {done}{facts}, {rate:.1f} samples/s, {left} left", flush=True)
 
     def on_train_end(self, **_):
         if self.bar is not None:

@@ -10,14 +10,15 @@ from . import UserError
 
 
 class BatchOrder(Sampler):
-    """Lists of sample indices, one list a batch; shuffled anew every epoch, or in order when seed is None.
+    """Lists of sample indices, one list a batch; drawn anew every epoch, or all in order when seed is None.
 
     Nothing depends on the number of workers or on what was drawn before: `start(epoch, batch)` and the next iteration
     yields that epoch's batches from there on.
     """
 
-    def __init__(self, length, batch_size, seed=None):
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+    def __init__(self, dataset, batch_size, seed=None):
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.length = len(self._epoch(0))
         self.start(0, 0)
 
     def start(self, epoch, batch):
@@ -43,18 +44,21 @@ class BatchOrder(Sampler):
         return full + (rest > 0) - alone
 
     def __iter__(self):
-        order = torch.arange(self.length)
-        if self.seed is not None:
-            order = torch.randperm(self.length, generator=generator(self.seed, self.epoch, "cpu", stream=1))
+        order = self._epoch(self.epoch)
         for batch in range(self.batch, len(self)):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+    def _epoch(self, epoch):
+        if self.seed is None:
+            return torch.arange(len(self.dataset))
+        return self.dataset.order(generator(self.seed, epoch, "cpu", stream=1))
 
 
 def make_loader(dataset, batch_size, num_workers=None, seed=None):
     """A DataLoader over `dataset`; shuffled when a seed is given. num_workers None: one per core, at most 8."""
     if num_workers is None:
         num_workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    order = BatchOrder(len(dataset), batch_size, seed)
+    order = BatchOrder(dataset, batch_size, seed)
     return DataLoader(
         dataset,
         batch_sampler=order,

@@ -3,6 +3,8 @@
 Their state is plain numbers and tensors, so that a checkpoint can hold an unfinished epoch's.
 """
 
+import math
+
 import torch
 from torchnet import meter
 
@@ -10,11 +12,16 @@ BLOCK = 64  # losses that wait on the device before they are fetched in one go
 
 
 class LossMeter(meter.AverageValueMeter):
-    """Mean and standard deviation of the batch losses added since the last reset."""
+    """Mean and standard deviation of the batch losses added since the last reset, and the mean of each component.
 
-    def add(self, value):
-        """Add one batch's loss, a scalar tensor."""
-        self.waiting.append(value.detach())
+    What is not finite counts for nothing: one such batch would hide all the others.
+    """
+
+    def add(self, losses):
+        """Add one batch's {name: scalar tensor}; its loss is their sum. An empty dict adds nothing."""
+        if losses:
+            self.sums = self.sums or dict.fromkeys(losses, 0.0)
+            self.waiting.append(torch.stack([value.detach().float() for value in losses.values()]))
         if len(self.waiting) == BLOCK:
             self._fetch()
 
@@ -23,15 +30,23 @@ class LossMeter(meter.AverageValueMeter):
         self._fetch()
         return float(self.mean), float(self.std)
 
+    def summary(self):
+        """{"loss": mean} and, where it is a sum of several, their means by name; {} before the first loss."""
+        mean, _ = self.value()
+        several = len(self.sums) > 1 and self.n
+        parts = {name: total / self.n for name, total in self.sums.items()} if several else {}
+        return {"loss": mean, **parts} if self.sums else {}
+
     def reset(self):
         """Forget everything."""
         super().reset()
-        self.waiting = []
+        self.waiting, self.sums = [], {}
 
     def state_dict(self):
-        """What load_state_dict needs to go on counting, plain floats."""
+        """What load_state_dict needs to go on counting, plain values."""
         self._fetch()
-        return {name: float(value) for name, value in vars(self).items() if name != "waiting"}
+        numbers = {name: float(value) for name, value in vars(self).items() if name not in ("waiting", "sums")}
+        return {**numbers, "sums": dict(self.sums)}
 
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
@@ -39,8 +54,10 @@ class LossMeter(meter.AverageValueMeter):
 
     def _fetch(self):
         waiting, self.waiting = self.waiting, []
-        for value in torch.stack(waiting).float().tolist() if waiting else ():
-            super().add(value)
+        for parts in torch.stack(waiting).tolist() if waiting else ():
+            if math.isfinite(sum(parts)):
+                super().add(sum(parts))
+                self.sums = {name: total + part for (name, total), part in zip(self.sums.items(), parts, strict=True)}
 
 
 class ConfusionMeter(meter.ConfusionMeter):
@@ -84,3 +101,8 @@ class ConfusionMeter(meter.ConfusionMeter):
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
         self.counts = state["counts"]
+
+
+def named(part, measures):
+    """{"accuracy": 97.0} of the part "val" -> {"val_accuracy": 97.0}"""
+    return {f"{part}_{name}": value for name, value in measures.items()}

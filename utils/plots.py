@@ -1,10 +1,16 @@
 """Pictures of a run, drawn with matplotlib and no display: curves and confusion matrix."""
 
+import itertools
 from pathlib import Path
 
+import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive until it is closed
 
 from .files import write_atomically, write_csv
+
+CELLS_WITH_TEXT, NAMES, CELLS = 20, 40, 250  # of a confusion matrix: most classes for which every cell has its number,
+# most names on an axis, most cells
 
 
 def save(figure, path):
@@ -18,36 +24,79 @@ def confusion(matrix, classes, folder):
     rows = ([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
     write_csv(folder / "confusion.csv", ["true \\ predicted", *classes], rows)
 
-    size = 2.5 + 0.6 * len(classes)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    k = len(classes)
+    size = 3 + min(0.6 * k, 9)
+    figure = Figure(figsize=(size + 1, size), layout="compressed")
     axes = figure.subplots()
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    block = -(-k // CELLS)  # more cells than this are drawn as blocks, each as dark as its darkest cell
+    shares = np.maximum.reduceat(np.maximum.reduceat(shares, range(0, k, block), axis=0), range(0, k, block), axis=1)
+    # Among many classes a mistake is a small share, spread thin: the root makes it visible.
+    norm = PowerNorm(1 if k <= CELLS_WITH_TEXT else 0.5, vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", norm=norm, extent=(-0.5, k - 0.5, k - 0.5, -0.5))
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-    axes.set_yticks(range(len(classes)), classes)
-    for row, column in ((r, c) for r in range(len(classes)) for c in range(len(classes))):
+    named = range(0, k, -(-k // NAMES))
+    axes.set_xticks(named, [short(classes[c]) for c in named], rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(named, [short(classes[c]) for c in named])
+    for row, column in itertools.product(range(k), repeat=2) if k <= CELLS_WITH_TEXT else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour)
-    figure.colorbar(image, label="share of the true class")
+    label = "share of the true class" + (f", the largest of {block} x {block} cells" if block > 1 else "")
+    figure.colorbar(image, label=label)
     save(figure, folder / "confusion.png")
 
 
-def curves(rows, path):
-    """Write one picture with a panel for the losses and one for each other measure.
+def short(text, length=24):
+    """Text for a picture: its middle is left out where it is long, and matplotlib does not take it for a formula."""
+    text = str(text)
+    if len(text) > length:
+        text = f"{text[: length // 2]}…{text[1 - length // 2 :]}"
+    return text.replace("$", r"\$")
 
-    rows: list of dicts, one an epoch, as results.csv has them: `epoch` and numbers by name.
+
+def curves(rows, path):
+    """Write one picture with a panel for the losses and one for each other measure, of training and validation.
+
+    rows: list of dicts, one an epoch, as results.csv has them: `epoch` and numbers by name, which may be missing.
     """
-    names = [name for name in rows[0] if name.endswith(("loss", "accuracy"))] if rows else []
-    panels = sorted({name.split("_")[-1] for name in names}, reverse=True)
+    panels = {}  # {measure: [names]}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in ("epoch", "step", "lr", "seconds")):
+        measure = name.removeprefix("train_").removeprefix("val_")
+        panels.setdefault("loss" if measure.startswith("loss_") else measure, []).append(name)
     if not panels:
         return
-    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name in (n for n in names if n.split("_")[-1] == panel):
-            axes.plot([int(r["epoch"]) for r in rows], [float(r[name]) for r in rows], marker=".", label=name)
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5 * columns, 4 * lines), layout="constrained")
+    for axes, panel in itertools.zip_longest(figure.subplots(lines, columns, squeeze=False).flat, panels):
+        if panel is None:
+            axes.axis("off")
+            continue
+        for name in panels[panel]:
+            values = [float(row.get(name) or "nan") for row in rows]
+            axes.plot([int(row["epoch"]) for row in rows], values, marker=".", label=name)
         axes.set(xlabel="epoch", title=panel)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     save(figure, path)
+
+
+def scatter(points, inside, classes, path):
+    """Write a picture of points [N, 2], coloured by whether each is `inside` (bool [N]); classes are the two names."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    for label, colour in ((False, "tab:blue"), (True, "tab:red")):
+        x, y = points[inside == label].T
+        axes.scatter(x, y, s=1, color=colour, label=f"{classes[label]}: {len(x):,}")
+    axes.set(xlabel="x", ylabel="y", aspect="equal")
+    axes.legend(loc="upper right", markerscale=6)
+    save(figure, path)
+
+
+def image(picture, path):
+    """Write a uint8 tensor [3, H, W] as a PNG file."""
+    from PIL import Image
+
+    array = picture.permute(1, 2, 0).cpu().numpy()
+    write_atomically(path, lambda file: Image.fromarray(array).save(file, "PNG"), binary=True)

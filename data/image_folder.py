@@ -1,0 +1,146 @@
+"""Any folder of pictures: a subfolder per class."""
+
+import os
+from pathlib import Path
+
+from utils import UserError
+
+from .pictures import PictureData
+from .samples import SUFFIXES, Sample, as_list, choose, class_names, note, shown, unique_ids
+
+
+class ImageFolder(PictureData):
+    """Pictures in one subfolder per class, at any depth in it; in test mode anywhere in the folder.
+
+    The classes are the subfolders in alphabetical order; a file class_name.txt in the first root that has one, a name
+    per line, fixes them and their order instead. Hidden files and what has no picture's suffix are passed over. The id
+    in test mode is the path from the root, with forward slashes. See `choose` for the split into train and val, and
+    PictureData for items and the other arguments.
+
+    Args:
+        root: one folder, or a list of them that count as one.
+        mode: train, val or test.
+        val_data_root: folders for val mode, built alike; none: it has 30 % of root.
+        val_size: how many samples val mode has at most, or None.
+    """
+
+    def __init__(self, root, mode, val_data_root=(), val_size=None, **options):
+        if mode == "test":
+            samples = unlabelled(root)
+        else:
+            folders = class_folders(root)
+            listed = next((names for one in as_list(root) if (names := class_names(one)) is not None), None)
+            self.classes = pick_classes(folders, listed, root)
+
+            def find(roots):
+                inside = folders if roots is root else class_folders(roots)
+                unknown = [name for name in inside if inside[name] and name not in self.classes]
+                if unknown and listed is None:
+                    raise UserError(
+                        f"{shown(roots)} has a folder {unknown[0]}, and {shown(root)} has none: mend its name"
+                    )
+                if unknown:
+                    note(f"folders that class_name.txt does not list are passed over: {', '.join(unknown)}")
+                return [
+                    Sample(path, label, f"{name}/{inner}")
+                    for label, name in enumerate(self.classes)
+                    for path, inner in inside.get(name, ())
+                ]
+
+            samples = choose(mode, find, self.classes, root, val_data_root, val_size)
+        super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
+
+
+def class_folders(roots):
+    """{subfolder: [(path, path in the subfolder as text)]} of the pictures in these roots, in alphabetical order.
+
+    A note counts what is passed over. Raises UserError for a root without subfolders, or with train and val in it.
+    """
+    found, others = {}, 0
+    for root in map(Path, as_list(roots)):
+        pictures, passed_over = pictures_in(root)
+        others += passed_over
+        inside = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        loose = [path for path, _ in pictures if path.parent == root]
+        if not inside and loose:
+            raise UserError(
+                f"{root} has {len(loose)} pictures but no subfolders: make one for each class, or name them in a text "
+                "file for --dataset=ListFile; cat.0.jpg, dog.0.jpg, ... are for --dataset=DogCat"
+            )
+        if not inside:
+            raise UserError(f"{root} has no subfolders: one with pictures for each class is needed")
+        parts = {name.lower(): name for name in inside}
+        val = next((parts[name] for name in ("val", "valid", "validation") if name in parts), None)
+        if "train" in parts and val and not (root / "class_name.txt").is_file():
+            raise UserError(
+                f"{root} has folders for train and val, not for classes: give "
+                f"--train-data-root={root / parts['train']} --val-data-root={root / val}"
+            )
+        for name in inside:
+            found.setdefault(name, [])
+        for path, name in pictures:
+            if path.parent != root:
+                folder, _, inner = name.partition("/")
+                found[folder].append((path, inner))
+        others += len(loose)
+    if others:
+        note(f"{others} files in {shown(roots)} are hidden, no pictures or in no class's folder, and are passed over")
+    return {name: found[name] for name in sorted(found, key=alphabetical)}
+
+
+def pick_classes(folders, listed, root):
+    """The names of the classes: those listed (or None), else of the subfolders that have pictures. Raises UserError."""
+    empty = [name for name, pictures in folders.items() if not pictures]
+    for name in listed or ():
+        if name not in folders:
+            raise UserError(
+                f"class_name.txt lists {name}, but {shown(root)} has no folder {name}: make it or mend the list"
+            )
+        if name in empty:
+            raise UserError(f"class_name.txt lists {name}, but its folder in {shown(root)} has no pictures: add some")
+    if empty:
+        note(f"folders in {shown(root)} without pictures are passed over: {', '.join(empty)}")
+    classes = listed or [name for name in folders if name not in empty]
+    if len(classes) < 2:
+        raise UserError(
+            f"{shown(root)} has {len(classes)} classes ({', '.join(classes) or 'no pictures'}): two are needed"
+        )
+    return classes
+
+
+def unlabelled(roots):
+    """The Samples of test mode: all pictures in these folders, the path from its root being each one's id."""
+    samples, others = [], 0
+    for root in as_list(roots):
+        pictures, passed_over = pictures_in(root)
+        samples += [Sample(path, name, name) for path, name in pictures]
+        others += passed_over
+    if not samples:
+        raise UserError(f"no pictures in {shown(roots)} ({others} other files): give a folder with --test-data-root")
+    if others:
+        note(f"{others} files in {shown(roots)} are hidden or no pictures and are passed over")
+    return unique_ids(samples)
+
+
+def pictures_in(root):
+    """([(path, path from root as text with forward slashes)] of all pictures below it in alphabetical order, how many
+    other files there are). Hidden folders count as one file."""
+    if not Path(root).is_dir():
+        raise UserError(f"the folder {root} does not exist: check its name")
+    pictures, others = [], 0
+    for folder, inner, files in os.walk(root, followlinks=True):
+        hidden = [name for name in inner if name.startswith(".")]
+        around = [name for name in inner if Path(folder).resolve().is_relative_to(Path(folder, name).resolve())]
+        inner[:] = [name for name in inner if name not in hidden + around]  # a link to a folder around it has no end
+        others += len(hidden)
+        for path in (Path(folder, name) for name in files):
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                pictures.append((path, path.relative_to(root).as_posix()))
+            elif path.name != "class_name.txt":
+                others += 1
+    return sorted(pictures, key=lambda picture: alphabetical(picture[1])), others
+
+
+def alphabetical(name):
+    """What names are sorted by: capitals make no difference unless it is the only one, on every system alike."""
+    return name.lower(), name

@@ -1,0 +1,91 @@
+"""Every classifier of torchvision, and of timm where it is installed, by its own name: --model=resnet18."""
+
+import inspect
+import typing
+from functools import partial
+
+from .basic_module import BasicModule, ModelError
+
+
+class Backbone(BasicModule):
+    """A library's classifier with a new head, without its weights. Images [N, 3, H, W] -> scores [N, C].
+
+    Args:
+        name: as torchvision or timm register it.
+        num_classes: C.
+        image_size: height and width of the images, pixels; for models that fix it when they are built (vit_b_16, ...).
+        width: factor on the numbers of channels, for models that come in several widths (mobilenet_v2, resnet50, ...).
+
+    Raises ModelError for a size or width that this model cannot have.
+    """
+
+    inner = "net"
+
+    def __init__(self, name, num_classes=2, image_size=224, width=1.0):
+        super().__init__()
+        self.model_name = name
+        build = torchvision_classifier if name in torchvision_names() else timm_classifier
+        try:
+            self.net, head = build(name, num_classes, image_size, width)
+        except (TypeError, ValueError, AssertionError) as error:
+            asked = f"pictures of {image_size} pixels" + (f" and --width={width:g}" if width != 1 else "")
+            raise ModelError(f"{name} cannot be built for {asked}: {error}") from None
+        self.head = f"net.{head}"
+
+    def forward(self, x):
+        """[N, 3, H, W] -> [N, C]"""
+        return self.net(x)
+
+
+def find(name):
+    """The constructor of the classifier `name`; AttributeError when neither torchvision nor timm has it."""
+    if name not in torchvision_names():
+        try:
+            import timm
+        except ImportError:
+            timm = None
+        if timm is None or not timm.is_model(name):
+            raise AttributeError(f"no model {name}: neither a class of models/ nor a classifier of torchvision or timm")
+    return partial(Backbone, name)
+
+
+def torchvision_names():
+    """Names of torchvision's classifiers."""
+    from torchvision import models  # here, not above: it takes as long to load as torch itself
+
+    return models.list_models(module=models)
+
+
+def torchvision_classifier(name, num_classes, image_size, width):
+    """(network, name of its head)"""
+    from torchvision.models import get_model_builder
+
+    builder = get_model_builder(name)
+    arguments = inspect.signature(typing.get_type_hints(builder)["return"]).parameters  # of the network's class
+    options = {
+        "image_size": image_size,  # vision transformers
+        "input_size": (image_size, image_size),  # MaxViT
+        "aux_logits": False,  # Inception and GoogLeNet: a second and third head, for training alone
+        "init_weights": True,
+    }
+    options = {key: value for key, value in options.items() if key in arguments}
+    if width != 1 and "width_per_group" in arguments:  # ResNets
+        options["width_per_group"] = round(64 * width)
+    elif width != 1:
+        options["width_mult"] = width
+    net = builder(weights=None, num_classes=num_classes, **options)
+    return net, list(dict(net.named_children()))[-1]
+
+
+def timm_classifier(name, num_classes, image_size, width):
+    """(network, name of its head)"""
+    import timm
+
+    if width != 1:
+        raise ValueError("timm's models have a name for every width")
+    try:
+        net = timm.create_model(name, num_classes=num_classes, img_size=image_size)
+    except TypeError:  # a network for any size, which does not ask for it
+        net = timm.create_model(name, num_classes=num_classes)
+    head = net.pretrained_cfg["classifier"]
+    return net, head if isinstance(head, str) else head[0]

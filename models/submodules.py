@@ -1,0 +1,30 @@
+"""Parts that several segmentation models are made of."""
+
+import torch
+from torch import nn
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution, BatchNorm and ReLU: [N, in, H, W] -> [N, out, H, W]."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=3):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UpConv(nn.ConvTranspose2d):
+    """Twice the resolution by a transposed convolution: [N, C, H, W] -> [N, C, 2H, 2W].
+
+    It begins as bilinear interpolation of every channel by itself and learns from there (Long et al. 2014,
+    arXiv:1411.4038, section 3.3).
+    """
+
+    def __init__(self, channels):
+        super().__init__(channels, channels, kernel_size=4, stride=2, padding=1, bias=False)
+        slope = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        with torch.no_grad():
+            self.weight.zero_()
+            self.weight[range(channels), range(channels)] = torch.outer(slope, slope)

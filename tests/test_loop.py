@@ -1,0 +1,155 @@
+"""What the one loop does whatever the job is: losses with components, bad losses, what is measured, kept and drawn."""
+
+import csv
+import json
+
+import pytest
+import torch
+from conftest import FAST, NO_SERVER, draw, main
+from PIL import Image
+from torch import nn
+
+import main as program
+import models
+from models.basic_module import BasicModule, read_checkpoint
+
+
+class Sometimes(BasicModule):
+    """A small model whose second loss is nan in some of its training steps."""
+
+    bad_steps = ()
+    head = "classifier"
+
+    def __init__(self, num_classes=2):
+        super().__init__()
+        self.classifier = nn.Linear(3, num_classes)
+        self.step, self.kept = 0, []
+
+    def forward(self, x):
+        return self.classifier(x.mean(dim=(2, 3)))
+
+    def objective(self, input, target):
+        score = self(input)
+        losses = {"loss_class": self.criterion(score, target)["loss"], "loss_size": score.square().mean()}
+        if self.training:
+            if self.step in self.bad_steps:
+                losses["loss_size"] = losses["loss_size"] * float("nan")
+            self.kept.append(self.classifier.weight.detach().clone())
+            Sometimes.last, self.step = self, self.step + 1
+        return score, losses
+
+
+@pytest.fixture
+def train(tmp_path, pictures, monkeypatch):
+    """Train a Sometimes in this process; returns the run's folder."""
+
+    def run(bad_steps=(), **options):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(Sometimes, "bad_steps", bad_steps)
+        monkeypatch.setattr(models, "Sometimes", Sometimes, raising=False)
+        fast = {"image_size": 32, "batch_size": 7, "num_workers": 0, "vis_port": 1, "print_freq": 1, "lr": 0.1}
+        program.train(model="Sometimes", train_data_root=str(pictures), **{**fast, "max_epoch": 2, **options})
+        return max((tmp_path / "checkpoints").iterdir())
+
+    return run
+
+
+def test_a_loss_that_is_not_finite_is_told_and_its_step_skipped(train, capsys):
+    run = train(bad_steps=(1, 5, 6, 7))
+    kept = Sometimes.last.kept
+    same = [torch.equal(one, next) for one, next in zip(kept, kept[1:], strict=False)]
+    assert [step for step, equal in enumerate(same) if equal] == [1, 5, 6]  # 7 is the last one
+    assert read_checkpoint(run / "last.pth")["run"]["step"] == 8
+    told = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
+    assert len(told) == 3, "once each, then at 2, 4, 8, ... in a row"
+    assert told[0].startswith("warning: step 1 is skipped, its loss is not finite: loss_class 0.") and told[0].endswith(
+        "nan"
+    )
+    assert told[1].startswith("warning: step 5 ") and told[2].endswith("loss_size nan (2 in a row)")
+    with open(run / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(0 < float(row[name]) < 100 for row in rows for name in ("loss", "loss_class", "loss_size"))
+
+
+def test_every_component_is_recorded_and_its_validation_too(train):
+    run = train()
+    with open(run / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for part in ("", "val_"):
+            parts = float(row[f"{part}loss_class"]) + float(row[f"{part}loss_size"])
+            assert float(row[f"{part}loss"]) == pytest.approx(parts, rel=1e-5)
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    steps = {name: [e["x"] for e in events if e.get("name") == name] for name in ("loss", "loss_class", "val_loss")}
+    assert steps == {"loss": [*range(1, 9)], "loss_class": [*range(1, 9)], "val_loss": [1, 2]}
+
+
+def test_any_measure_can_say_what_is_best(train, capsys):
+    run = train(monitor="val_loss")
+    with open(run / "results.csv", newline="") as file:
+        losses = [float(row["val_loss"]) for row in csv.DictReader(file)]
+    assert read_checkpoint(run / "best.pth")["metrics"]["val_loss"] == min(losses)
+    assert f"best val_loss {min(losses):.4g}" in capsys.readouterr().out
+
+
+def test_every_kth_epoch_is_kept_with_its_report(train):
+    run = train(max_epoch=7, keep_every=2, keep_from=3, keep_last=1)
+    kept = {path.name.split("_")[1]: path for path in run.glob("epoch_*_val_accuracy_*.pth")}
+    assert sorted(kept) == ["004", "006"]
+    assert [path.name for path in run.glob("epoch_???.pth")] == ["epoch_007.pth"]
+    for number, path in kept.items():
+        accuracy = read_checkpoint(path)["metrics"]["val_accuracy"]
+        assert path.stem == f"epoch_{number}_val_accuracy_{accuracy:.4g}"
+        assert {"confusion.png", "report.csv"} <= {file.name for file in path.with_suffix("").iterdir()}
+
+
+def test_predictions_are_drawn_for_every_kth_batch(train):
+    run = train(draw_freq=1, batch_size=6, max_epoch=1)
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    files = {event["name"]: event["file"] for event in events if event["kind"] == "image"}
+    assert sorted(files) == ["val_0000_0", "val_0001_0"]  # twelve pictures, two batches
+    assert all(Image.open(run / file).size[0] > 100 for file in files.values())
+    program.evaluate(load_model_path=str(run / "best.pth"), draw_freq=2)
+    assert [path.name for path in (run / "val").glob("val_*.png")] == ["val_0000_0.png"]
+
+
+def test_a_schedule_is_drawn_without_torch(tmp_path):
+    done = main("help", "--scheduler=cosine", "--max-epoch=4", "--lr=0.1", cwd=tmp_path, check=0)
+    lines = [line.split() for line in done.stdout.splitlines() if line[:6].strip().isdigit()]
+    assert [float(line[1]) for line in lines] == pytest.approx([0.1, 0.08536, 0.05, 0.01464], rel=1e-3)
+    done = main("help", "--scheduler=linear", "--warmup-epochs=10", cwd=tmp_path, check=2)
+    assert done.stderr == "main.py: --warmup-epochs=10 has to be less than --max-epoch=10\n"
+    done = main("train", "--scheduler=linear", "--cycles=2", NO_SERVER, *FAST[:3], cwd=tmp_path, check=2)
+    assert done.stderr == "main.py: --cycles belongs to --scheduler=cosine, not to linear\n"
+
+
+@pytest.mark.parametrize(
+    "options, line",
+    [
+        (["--width=0.5"], "--width means nothing to SqueezeNet: leave it out"),
+        (["--dataset=Heart", "--model=MLP", "--resample=log"], "--resample means nothing to Heart: leave it out"),
+        (["--dataset=DogCat", "--download"], "--download means nothing to DogCat: leave it out"),
+    ],
+)
+def test_an_option_that_the_model_or_data_set_does_not_have(options, line, tmp_path):
+    done = main("train", *options, cwd=tmp_path, check=2)
+    assert done.stderr == f"main.py: {line}\n"
+
+
+def test_val_writes_its_report_and_shows_where_the_model_looks(trained):
+    cwd, run, _ = trained
+    said = main("val", "--cam=2", "--draw-freq=1", cwd=cwd, check=0).stdout
+    assert f"report: {run.relative_to(cwd)}/val" in said
+    written = {path.name for path in (run / "val").iterdir()}
+    assert {"confusion.png", "report.csv", "measures.csv", "roc.png", "val_0000_0.png"} <= written
+    assert {name for name in written if name.startswith("cam_")} == {"cam_000.png", "cam_001.png"}
+
+
+def test_val_on_data_of_other_classes_is_refused(trained, tmp_path):
+    for name in ("oak", "ash"):
+        for number in range(3):
+            (tmp_path / "trees" / name).mkdir(parents=True, exist_ok=True)
+            draw(tmp_path / "trees" / name / f"{number}.jpg", "cat", number)
+    cwd, _, _ = trained
+    done = main("val", "--dataset=ImageFolder", f"--train-data-root={tmp_path / 'trees'}", cwd=cwd, check=2)
+    assert "are ash, oak, but the model's are cat, dog: give the data it was trained on" in done.stderr

@@ -1,0 +1,60 @@
+"""How large a model is, and how much work one sample is."""
+
+from contextlib import contextmanager
+
+import torch
+
+from .callbacks import Callback
+from .loader import to_device
+
+
+@contextmanager
+def undisturbed(model):
+    """Within the block the model is in eval mode and computes normal tensors, whatever is around it; afterwards its
+    mode, part by part, and the random generators are as they were."""
+    training = {module: module.training for module in model.modules()}
+    devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(sorted(devices)), torch.inference_mode(False):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+
+
+def summary(model, input):
+    """{"parameters": n, "trainable": n, "flops": floating point operations of one prediction of `input`}.
+
+    input: a prepared batch, whose size the operations grow with. A multiplication and an addition count as two
+    operations; those of convolutions, matrix products and attention are counted, as in the literature.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with undisturbed(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.predict(input)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trainable = sum(size for size, learns in sizes if learns)
+    return {"parameters": sum(size for size, _ in sizes), "trainable": trainable, "flops": counter.get_total_flops()}
+
+
+class ModelSummary(Callback):
+    """Prints the model's summary in one line when a training begins; dataset: of mode val, gives the sample."""
+
+    def __init__(self, model, dataset):
+        self.model, self.dataset = model, dataset
+
+    def on_train_begin(self):
+        device = next(self.model.parameters()).device
+        input, target = to_device(self.dataset.collate([self.dataset[0]]), device)
+        input, _ = self.dataset.prepare(input, target, generator=None)
+        sizes = summary(self.model, input)
+        trainable = f" ({sizes['trainable']:,} trainable)" if sizes["trainable"] < sizes["parameters"] else ""
+        work = f"{with_prefix(sizes['flops'])}FLOPs for one sample"
+        print(f"{self.model.model_name}: {sizes['parameters']:,} parameters{trainable}, {work}")
+
+
+def with_prefix(number):
+    """7339000000 -> "7.3 G"."""
+    power = min((len(str(number)) - 1) // 3, 4)
+    return f"{number / 1000**power:.{1 if power else 0}f} {('', 'k', 'M', 'G', 'T')[power]}"
