@@ -349,6 +349,27 @@ class Segmentation(DefaultConfig):
     draw_freq = 10  # picture | prediction | truth
 
 
+class Coco(DefaultConfig):
+    """Boxes and masks of objects in COCO's format; --model=SSD for boxes alone.
+
+    python main.py train --config=Coco --train-data-root=annotations/instances_train2017.json \\
+        --val-data-root=annotations/instances_val2017.json
+    """
+
+    dataset = "CocoMask"
+    train_data_root = ["./data/coco/annotations/instances_train2017.json"]
+    test_data_root = ["./data/coco/annotations/image_info_test2017.json"]
+    model = "MaskRCNN"
+    image_size = 512  # the longer side
+    batch_size = 4
+    optimizer = "AdamW"  # from scratch SGD needs a longer warm-up and more care
+    lr = 3e-4
+    scheduler = "cosine"
+    warmup_epochs = 0.5
+    max_epoch = 24
+    draw_freq = 50  # the truth, and beside it what was found
+
+
 class Heart(DefaultConfig):
     """Points inside and outside of a heart, by a perceptron of 2,881 parameters.
 

@@ -177,7 +177,8 @@ def evaluate(**kwargs):
     refuse_broken(val_data)
     name_broken(val_data)
     loader, losses = make_loader(val_data, opt.batch_size, opt.num_workers), LossMeter()
-    folder = Path(opt.load_model_path).parent / "val"
+    beside = Path(opt.load_model_path).parent  # may be somebody else's, or an address
+    folder = beside / "val" if os.access(beside, os.W_OK) else Path("val")
     folder.mkdir(exist_ok=True)
 
     def save(name, picture):

@@ -71,15 +71,13 @@ def name_broken(*data_sets, folder=None, consequence="left out"):
 
 def refuse_broken(*data_sets):
     """Raise UserError when there are no samples, or more than 5 % of them could not be used."""
-    for data in data_sets:
-        if not len(data) and not data.broken:
-            raise UserError(f"{type(data).__name__} found no samples to train and validate on: check --train-data-root")
-    broken, total = (
-        [p for data in data_sets for p in data.broken],
-        sum(len(data) + len(data.broken) for data in data_sets),
-    )
+    broken = [path for data in data_sets for path in data.broken]
+    total = len(broken) + sum(len(data) for data in data_sets)
     if len(broken) > BROKEN_SHARE * total:
         raise UserError(
             f"{len(broken)} of {total} samples cannot be used, which is more than 5 %; the first is {broken[0]}: "
             "mend or remove them"
         )
+    for data in data_sets:
+        if not len(data):
+            raise UserError(f"{type(data).__name__} found no samples to train and validate on: check --train-data-root")

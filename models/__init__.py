@@ -3,9 +3,11 @@
 from .alex_net import AlexNet
 from .deeplabv3 import DeepLabV3
 from .fcn import FCN
+from .mask_rcnn import MaskRCNN
 from .mlp import MLP
 from .resnet import ResNet34
 from .squeezenet import SqueezeNet
+from .ssd import SSD
 
 
 def __getattr__(name):

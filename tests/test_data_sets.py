@@ -14,7 +14,7 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 import numpy as np
 import pytest
 import torch
-from conftest import NO_SERVER, draw, main
+from conftest import FAST, NO_SERVER, draw, main
 from PIL import Image
 
 from data import CIFAR10, DogCat, ImageFolder, ListFile, cifar10
@@ -584,3 +584,15 @@ def test_a_folder_of_ones_own_trains_with_one_command(tmp_path, forest):
     assert matrix.read_text().splitlines()[0].endswith("ash,fir,oak")
     bad = main("train", "--dataset=ListFile", f"--train-data-root={forest}", NO_SERVER, cwd=tmp_path)
     assert bad.returncode == 2 and len(bad.stderr.strip().splitlines()) == 1 and "is a folder: ListFile" in bad.stderr
+
+
+def test_class_names_in_any_script(tmp_path):
+    for name in ("玫瑰", "ромашка", "$ tulip_1 $"):
+        for number in range(3):
+            (tmp_path / "flowers" / name).mkdir(parents=True, exist_ok=True)
+            draw(tmp_path / "flowers" / name / f"{number}.jpg", "cat", number)
+    options = ["--dataset=ImageFolder", f"--train-data-root={tmp_path / 'flowers'}", "--max-epoch=1", "--draw-freq=1"]
+    done = main("train", *options, *FAST, cwd=tmp_path, check=0)
+    assert "Glyph" not in done.stderr
+    (table,) = tmp_path.glob("checkpoints/*/report.csv")
+    assert "玫瑰," in table.read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -136,10 +137,11 @@ def test_an_option_that_the_model_or_data_set_does_not_have(options, line, tmp_p
     assert done.stderr == f"main.py: {line}\n"
 
 
-def test_val_writes_its_report_and_shows_where_the_model_looks(trained):
-    cwd, run, _ = trained
-    said = main("val", "--cam=2", "--draw-freq=1", cwd=cwd, check=0).stdout
-    assert f"report: {run.relative_to(cwd)}/val" in said
+def test_val_writes_its_report_and_shows_where_the_model_looks(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    (run,) = (tmp_path / "checkpoints").iterdir()
+    said = main("val", "--cam=2", "--draw-freq=1", cwd=tmp_path, check=0).stdout
+    assert f"report: {run.relative_to(tmp_path)}/val" in said
     written = {path.name for path in (run / "val").iterdir()}
     assert {"confusion.png", "report.csv", "measures.csv", "roc.png", "val_0000_0.png"} <= written
     assert {name for name in written if name.startswith("cam_")} == {"cam_000.png", "cam_001.png"}
@@ -150,6 +152,10 @@ def test_val_on_data_of_other_classes_is_refused(trained, tmp_path):
         for number in range(3):
             (tmp_path / "trees" / name).mkdir(parents=True, exist_ok=True)
             draw(tmp_path / "trees" / name / f"{number}.jpg", "cat", number)
-    cwd, _, _ = trained
-    done = main("val", "--dataset=ImageFolder", f"--train-data-root={tmp_path / 'trees'}", cwd=cwd, check=2)
+    options = [
+        "--dataset=ImageFolder",
+        f"--train-data-root={tmp_path / 'trees'}",
+        f"--load-model-path={trained[1]}/best.pth",
+    ]
+    done = main("val", *options, cwd=tmp_path, check=2)
     assert "are ash, oak, but the model's are cat, dog: give the data it was trained on" in done.stderr

@@ -177,7 +177,7 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     assert sorted((only_run(tmp_path) / "broken.txt").read_text().split()) == sorted(f"train/{name}" for name in names)
     assert "warning: " in main("val", cwd=tmp_path, check=0).stderr
     done = main("test", "--test-data-root=test1", cwd=tmp_path, check=0)
-    assert "predicted as undecided: test1/1.jpg" in done.stderr
+    assert "get no prediction of their own: test1/1.jpg" in done.stderr
     lines = (tmp_path / "result.csv").read_text().split()
     assert lines[1:3] == ["1,0.500000", "2,0.500000"] and lines[4:6] == ["30,0.500000", "31,0.500000"]
     odd = [line.split(",") for line in lines[6:]]

@@ -18,7 +18,7 @@ from visdom_helper import Server, browse, browser, free_port, silent_server, wai
 from utils.screen import TIMEOUT, read_events
 
 EPOCHS, STEPS, FREQ = 40, 7, 3  # 28 of the 40 pictures are for training: 7 steps of 4, a point every 3 of them
-CURVES = {"loss", "lr", "train_accuracy", "val_accuracy"}
+CURVES = {"loss", "lr", "train_accuracy", "val_accuracy", "val_loss"}
 OPTIONS = [option for option in FAST if option != NO_SERVER]
 # At so low a rate the loss falls till the end: two runs with the same numbers have then done the same in every step.
 OPTIONS += [f"--max-epoch={EPOCHS}", f"--print-freq={FREQ}", "--lr=0.00003", "--env=run"]

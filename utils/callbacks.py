@@ -121,6 +121,7 @@ class Checkpoint(Callback):
             self.run.finish()  # failed in its first step: --resume would only fail again
         else:
             tqdm.write(f"stopped; to go on: python main.py train --resume={shlex.quote(str(self.run.folder))}")
+        self.run.close()
 
     def _save_last(self):
         state = {name: part.state_dict() for name, part in self.parts.items()}

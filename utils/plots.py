@@ -1,9 +1,11 @@
 """Pictures of a run, drawn with matplotlib and no display: curves and confusion matrix."""
 
 import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager, rcParams
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive until it is closed
 
@@ -13,9 +15,21 @@ CELLS_WITH_TEXT, NAMES, CELLS = 20, 40, 250  # of a confusion matrix: most class
 # most names on an axis, most cells
 
 
+# Class names may be Chinese, Japanese or Korean, which matplotlib's own font cannot write: the first that is installed.
+CJK = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Microsoft YaHei", "SimHei")
+CJK += ("PingFang SC", "Hiragino Sans GB", "Arial Unicode MS")
+rcParams["font.family"] = ["DejaVu Sans", *(set(CJK) & set(font_manager.get_font_names()))]
+
+
 def save(figure, path):
     """Write the figure as a PNG file that appears whole or not at all."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=100), binary=True)
+
+    def write(file):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box in its place says as much
+            figure.savefig(file, format="png", dpi=100)
+
+    write_atomically(path, write, binary=True)
 
 
 def confusion(matrix, classes, folder):

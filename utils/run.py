@@ -86,6 +86,10 @@ class Run:
         """All epochs are done: --resume does not look here any more."""
         self._mark("finished")
 
+    def close(self):
+        """Let others go on with the run."""
+        self._lock.close()
+
     def _mark(self, progress):
         self._lock.truncate(0)  # not written anew: closing any handle of the file would end the lock
         self._lock.write(progress)

@@ -1,0 +1,174 @@
+"""How well objects are found: COCO's average precisions, by pycocotools, and PASCAL VOC's."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import numpy as np
+from torchnet.meter.meter import Meter
+
+from utils.files import write_csv
+
+from .coco_format import to_results
+
+STATS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+STATS += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+KINDS = {"box": "bbox", "mask": "segm"}  # our name: pycocotools'
+NAN = float("nan")
+
+
+class CocoMeter(Meter):
+    """COCO's twelve numbers for boxes and for masks, all in %; only what was added is measured.
+
+    Detections are kept as COCO's results, in the pictures' own pixels, masks as run lengths.
+
+    Args:
+        pictures: list of coco_format.Picture, with the truth.
+        categories: {id: name}.
+    """
+
+    def __init__(self, pictures, categories):
+        self.pictures, self.categories = {picture.id: picture for picture in pictures}, categories
+        self.reset()
+
+    def reset(self):
+        """Forget everything."""
+        self.results, self.seen, self.masks, self.measured = [], [], False, None
+
+    def add(self, prediction, target):
+        """Add a batch: lists of detections and of targets (image_id, size), see models/detector.py and CocoMask."""
+        for detections, truth in zip(prediction, target, strict=True):
+            self.results += to_results(detections, self.pictures[truth["image_id"]], truth["size"])
+            self.seen.append(truth["image_id"])
+            self.masks |= "masks" in detections
+        self.measured = None
+
+    def value(self):
+        """{"box": {name: %}, "mask": {name: %}} with COCO's twelve STATS, rounded; nan without anything to measure."""
+        return {kind: {name: round(table[name], 2) for name in STATS} for kind, table in self.measure().items()}
+
+    def summary(self):
+        """AP at an IoU of 0.5 and averaged over 0.5 to 0.95, of boxes and masks, and VOC's mAP of boxes, in %; nan
+        before the first prediction, those of masks also where the model draws none."""
+        box, mask = self.measure().values()
+        return {
+            "box_ap50": box["AP50"],
+            "mask_ap50": mask["AP50"],
+            "box_ap": box["AP"],
+            "mask_ap": mask["AP"],
+            "box_voc_map": box["VOC_mAP"],
+        }
+
+    def report(self, folder):
+        """Write coco.csv in `folder`: a row per number, those of single classes included, in % for boxes and masks."""
+        box, mask = self.measure().values()
+        rows = ([name, *("" if v != v else f"{v:.2f}" for v in (box[name], mask[name]))] for name in box)
+        write_csv(Path(folder) / "coco.csv", ["measure", "box", "mask"], rows)
+
+    def state_dict(self):
+        """What load_state_dict needs to go on counting, plain values."""
+        return {"results": self.results, "seen": self.seen, "masks": self.masks}
+
+    def load_state_dict(self, state):
+        """Go on from a state_dict()."""
+        vars(self).update(state, measured=None)
+
+    def measure(self):
+        """{"box": {name: %}, "mask": {name: %}} of STATS, VOC_mAP and every class's AP; computed when first asked."""
+        if self.measured is None:
+            self.measured = {"box": self._table("box", self.seen), "mask": self._table("mask", self.masks)}
+        return self.measured
+
+    def _table(self, kind, there):
+        names = [*STATS, "VOC_mAP", *(f"AP {name}" for name in self.categories.values())]
+        if not there:
+            return dict.fromkeys(names, NAN)
+        from pycocotools.cocoeval import COCOeval
+
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells every step
+            judge = COCOeval(self._index(self._truth()), self._index(self._found(kind)), KINDS[kind])
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+        precision = judge.eval["precision"][:, :, :, 0, -1]  # [thresholds, recalls, classes]: of any area, 100 an image
+        classes = [one[one > -1].mean() if (one > -1).any() else -1 for one in np.moveaxis(precision, 2, 0)]
+        numbers = [*judge.stats, voc_map(judge.evalImgs, judge.params.areaRng[0]), *classes]
+        return {name: 100 * float(n) if n > -1 else NAN for name, n in zip(names, numbers, strict=True)}
+
+    def _truth(self):
+        return (annotation for id in self.seen for annotation in self.pictures[id].annotations)
+
+    def _found(self, kind):
+        for result in self.results:
+            if kind == "mask":
+                from pycocotools import mask
+
+                area = float(mask.area(result["segmentation"]))  # decides what is small: of the mask, not of the box
+            else:
+                area = result["bbox"][2] * result["bbox"][3]
+            yield {**result, "area": area, "iscrowd": 0}
+
+    def _index(self, annotations):
+        """A pycocotools COCO of annotations; they are copied, because it writes into them."""
+        from pycocotools.coco import COCO
+
+        coco, pictures = COCO(), [self.pictures[id] for id in self.seen]
+        coco.dataset = {
+            "images": [{"id": one.id, "height": one.height, "width": one.width} for one in pictures],
+            "categories": [{"id": id, "name": name} for id, name in self.categories.items()],
+            "annotations": [{**one, "id": number} for number, one in enumerate(annotations, start=1)],  # 0 means none
+        }
+        coco.createIndex()
+        return coco
+
+
+def voc_map(images, area):
+    """PASCAL VOC's mean average precision at an IoU of 0.5, 0 to 1, or -1 without any truth.
+
+    images: COCOeval.evalImgs, whose matches it takes over, crowds being VOC's difficult objects, which do not count;
+    area: the range of areas whose entries are looked at.
+    """
+    classes = {}
+    for image in images:
+        if image is not None and image["aRng"] == area:
+            counted = ~image["dtIgnore"][0].astype(bool)  # [0]: of the threshold 0.5
+            scores, right, truths = classes.setdefault(image["category_id"], ([], [], []))
+            scores.append(np.array(image["dtScores"])[counted])
+            right.append(image["dtMatches"][0][counted] > 0)
+            truths.append(np.sum(image["gtIgnore"] == 0))
+    parts = [(np.concatenate(scores), np.concatenate(right), sum(truths)) for scores, right, truths in classes.values()]
+    return np.mean([voc_ap(*part) for part in parts if part[2]]) if any(part[2] for part in parts) else -1
+
+
+def voc_ap(scores, right, truths):
+    """Average precision of one class: the area under the precision-recall curve made falling, at every point of it, as
+    in VOC 2010 and later (https://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, 3.4.1).
+
+    scores float [n]; right bool [n], whether the detection is one of the `truths` objects that there are.
+    """
+    hits = np.cumsum(right[np.argsort(-scores, kind="stable")])
+    precision = hits / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(hits / truths, prepend=0) * envelope))
+
+
+class NoMeter(Meter):
+    """Measures nothing: in training a detector gives no detections."""
+
+    def reset(self):
+        """Nothing."""
+
+    def add(self, prediction, target):
+        """Nothing."""
+
+    def value(self):
+        """{}"""
+        return {}
+
+    summary = state_dict = value
+
+    def report(self, folder):
+        """Nothing."""
+
+    def load_state_dict(self, state):
+        """Nothing."""
