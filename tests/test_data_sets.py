@@ -575,6 +575,27 @@ def test_download_unpacks_what_has_the_published_sum_and_nothing_else(tmp_path, 
 # --- the command line
 
 
+@pytest.mark.parametrize("size, model", [(32, "ResNet34"), (224, "SqueezeNet")])
+def test_cifar10_trains_and_tests_by_its_preset(tmp_path, batches, size, model):
+    options = [
+        f"--image-size={size}",
+        f"--model={model}",
+        "--max-epoch=2",
+        "--warmup-epochs=0.5",
+        "--batch-size=20",
+        "--num-workers=0",
+    ]
+    main("train", "--config=CIFAR10", f"--train-data-root={batches}", *options, NO_SERVER, cwd=tmp_path, check=0)
+    (run,) = (tmp_path / "checkpoints").iterdir()
+    with open(run / "confusion.csv", newline="") as file:
+        assert next(csv.reader(file))[1:] == NAMES
+    main("test", f"--test-data-root={batches}", cwd=tmp_path, check=0)
+    with open(tmp_path / "result.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [str(number) for number in range(1, 21)]
+    assert {row["label"] for row in rows} <= set(NAMES)
+
+
 def test_a_folder_of_ones_own_trains_with_one_command(tmp_path, forest):
     options = ["--model=SqueezeNet", "--image-size=32", "--batch-size=8", "--num-workers=2", "--max-epoch=1", NO_SERVER]
     options += ["--resample=mean", "--class-weights", "--in-memory", "--draw-freq=1"]

@@ -119,10 +119,10 @@ def test_the_loss_meter_is_mean_and_standard_deviation_of_what_was_added():
 
 def test_the_loss_meter_knows_the_components_and_passes_over_what_is_not_finite():
     meter = LossMeter()
-    meter.add({"loss_box": torch.tensor(1.0), "loss_mask": torch.tensor(3.0)})
-    meter.add({"loss_box": torch.tensor(math.nan), "loss_mask": torch.tensor(1.0)})
-    meter.add({"loss_box": torch.tensor(2.0), "loss_mask": torch.tensor(math.inf)})
-    meter.add({"loss_box": torch.tensor(3.0), "loss_mask": torch.tensor(5.0)})
+    meter.add({"box": torch.tensor(1.0), "loss_mask": torch.tensor(3.0)})
+    meter.add({"box": torch.tensor(math.nan), "loss_mask": torch.tensor(1.0)})
+    meter.add({"box": torch.tensor(2.0), "loss_mask": torch.tensor(math.inf)})
+    meter.add({"box": torch.tensor(3.0), "loss_mask": torch.tensor(5.0)})
     meter.add({})
     assert meter.summary() == {"loss": 6.0, "loss_box": 2.0, "loss_mask": 4.0}
     other = LossMeter()

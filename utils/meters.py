@@ -20,7 +20,8 @@ class LossMeter(meter.AverageValueMeter):
     def add(self, losses):
         """Add one batch's {name: scalar tensor}; its loss is their sum. An empty dict adds nothing."""
         if losses:
-            self.sums = self.sums or dict.fromkeys(losses, 0.0)
+            names = (name if name.startswith("loss") else f"loss_{name}" for name in losses)
+            self.sums = self.sums or dict.fromkeys(names, 0.0)
             self.waiting.append(torch.stack([value.detach().float() for value in losses.values()]))
         if len(self.waiting) == BLOCK:
             self._fetch()
@@ -31,7 +32,7 @@ class LossMeter(meter.AverageValueMeter):
         return float(self.mean), float(self.std)
 
     def summary(self):
-        """{"loss": mean} and, where it is a sum of several, their means by name; {} before the first loss."""
+        """{"loss": mean} and, where it is a sum of several, their means as loss_<name>; {} before the first loss."""
         mean, _ = self.value()
         several = len(self.sums) > 1 and self.n
         parts = {name: total / self.n for name, total in self.sums.items()} if several else {}
