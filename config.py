@@ -208,7 +208,7 @@ class DefaultConfig:
     num_workers: optional(integer(0)) = None  # processes that read samples; None: one per core, at most 8
 
     model: name_in("models") = "SqueezeNet"  # class of models/, or a classifier of torchvision or timm: resnet18, ...
-    width: number(0, above=True) = 1.0  # channels of models that come in several widths (mobilenet_v2, ...), times this
+    width: number(0, above=True) = 1.0  # of models that come in several (mobilenet_v2, ...); 1 is the usual one
     proposals: integer(4) = 2000  # MaskRCNN: regions per picture that its first stage passes on in training
     load_model_path: optional(text) = None  # checkpoint (file or https://...) to start from: what fits is taken.
     # val and test: None takes the newest best one
@@ -354,6 +354,8 @@ class Coco(DefaultConfig):
 
     python main.py train --config=Coco --train-data-root=annotations/instances_train2017.json \\
         --val-data-root=annotations/instances_val2017.json
+    Four pictures (one file as both roots) are learned by heart, AP50 of boxes and masks 100 %, in nine minutes on 2
+    busy cores: --image-size=192 --batch-size=2 --proposals=128 --repeat=50 --max-epoch=3
     """
 
     dataset = "CocoMask"
@@ -373,7 +375,7 @@ class Coco(DefaultConfig):
 class Heart(DefaultConfig):
     """Points inside and outside of a heart, by a perceptron of 2,881 parameters.
 
-    python main.py train --config=Heart    99.8 % on 30,000 points, a minute on 2 cores
+    python main.py train --config=Heart    99.8 % on 30,000 points, half a minute on 2 cores
     """
 
     dataset = "Heart"  # makes its points itself

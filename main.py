@@ -75,7 +75,7 @@ def train(**kwargs):
 
     # step 2: model
     model = build_model(opt, train_data.classes)
-    model.info = {"classes": list(train_data.classes), "config": opt.record()}
+    model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.record()}
     model.set_criterion(opt.criterion, train_data.weights)
     if opt.load_model_path and not opt.resume:
         model.load(opt.load_model_path, partly=True)
@@ -122,8 +122,8 @@ def train(**kwargs):
                 optimizer.zero_grad()
                 score, losses = model.objective(input, target)
                 loss = sum(losses.values())
+                loss.backward()
                 if loss.isfinite():
-                    loss.backward()
                     optimizer.step()
                 else:
                     callbacks.on_bad_loss(losses=losses)
@@ -162,7 +162,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None):
             score, losses = model.objective(input, target)
             prediction = model.decode(score)
             meter.add(prediction, target)
-            loss_meter.add(losses)
+            loss_meter.add(losses, samples=len(target))
             callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
     finally:
         model.train(training)
@@ -178,7 +178,7 @@ def evaluate(**kwargs):
     name_broken(val_data)
     loader, losses = make_loader(val_data, opt.batch_size, opt.num_workers), LossMeter()
     beside = Path(opt.load_model_path).parent  # may be somebody else's, or an address
-    folder = beside / "val" if os.access(beside, os.W_OK) else Path("val")
+    folder = (beside if os.access(beside, os.W_OK) else Path()) / f"{Path(opt.load_model_path).stem}_report"
     folder.mkdir(exist_ok=True)
 
     def save(name, picture):
@@ -216,7 +216,7 @@ def test(**kwargs):
                 callbacks.on_test_summary()
 
         test_data.write_results(opt.result_file, predictions())
-        print(f"wrote {opt.result_file}: {len(test_data) + len(test_data.broken)} predictions")
+        print(f"wrote {opt.result_file}: predictions for {len(test_data)} samples")
 
 
 def build_data(opt, mode, classes=None):
@@ -263,7 +263,7 @@ def configure(kwargs):
             raise UserError(
                 f"--max-epoch={opt.max_epoch}: a run may be given more epochs than its {started.max_epoch}, not fewer"
             )
-    refuse_unread(opt, kwargs)
+    refuse_unread(opt, opt.given - opt.changed() | kwargs.keys())  # a preset's own line may be for another part
     if opt.load_model_path and not opt.resume:
         read_checkpoint(opt.load_model_path)  # tells before the pictures are read that it is none
     opt.show()
@@ -276,7 +276,7 @@ def refuse_unread(opt, given):
         made = getattr(package, getattr(opt, part))
         bases = getattr(made, "func", made).__mro__  # a library's model is a partial
         read = {name for base in bases for name in inspect.signature(base.__init__).parameters}
-        for name in sorted(config.OF_PART[part] & given.keys() - read):
+        for name in sorted(config.OF_PART[part] & given - read):
             raise UserError(f"--{name.replace('_', '-')} means nothing to {getattr(opt, part)}: leave it out")
 
 
@@ -290,15 +290,18 @@ def load_trained(kwargs):
     content = read_checkpoint(path)
     info = content.get("info", {})
     saved = {"model": content.get("model", given.model), **config.from_record(info.get("config", {}))}
+    if "train_data_root" in kwargs:
+        saved.pop("val_data_root", None)  # other data: its own share is measured
     opt = config.load({**saved, **given.changes(), "load_model_path": path})
     opt.given = given.given
+    refuse_unread(opt, kwargs.keys())
     opt.show()
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}
     print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()))
     model = build_model(opt, info.get("classes") or getattr(data, opt.dataset).classes)
     model.info = {"classes": list(getattr(data, opt.dataset).classes), **info}
     model.load(path)
-    model.set_criterion(opt.criterion)
+    model.set_criterion(opt.criterion, info.get("weights"))
     return opt, model.to(pick_device(opt), memory_format=torch.channels_last).eval()
 
 

@@ -87,7 +87,7 @@ def find_folder(root, download):
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root) as unpacked:
-            download_and_extract_archive(URL, root, unpacked, md5=MD5, remove_finished=True)
+            download_and_extract_archive(URL, unpacked, md5=MD5)
             os.replace(Path(unpacked, FOLDER), root / FOLDER)  # there whole or not at all
     except (OSError, HTTPException, RuntimeError) as error:  # offline, no room, another file than expected
         reason = " ".join(str(error).split())

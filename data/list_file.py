@@ -6,7 +6,7 @@ from pathlib import Path
 from utils import UserError
 
 from .pictures import PictureData
-from .samples import SUFFIXES, Sample, as_list, choose, class_names, read_lines, shown
+from .samples import SUFFIXES, Sample, as_list, choose, class_names, read_lines, shown, unique_ids
 
 
 class ListFile(PictureData):
@@ -27,7 +27,7 @@ class ListFile(PictureData):
 
     def __init__(self, root, mode, val_data_root=(), val_size=None, **options):
         if mode == "test":
-            samples = [Sample(file.parent / path, path, path) for file, _, path, _ in read(root)]
+            samples = unique_ids([Sample(file.parent / path, path, path) for file, _, path, _ in read(root)])
         else:
             lines, beside = read(root, labelled=True), Path(as_list(root)[0]).parent
             listed = class_names(beside)

@@ -1,5 +1,6 @@
 """Data sets of pictures with a label: reading any picture, leaving out broken ones, augmentation on the device."""
 
+import errno
 import math
 import os
 import warnings
@@ -256,6 +257,8 @@ def read_picture(path, size=None, upright=True):
 
     Raises OSError or another of Pillow's errors when it cannot be decoded whole.
     """
+    if not os.path.isfile(path):  # a pipe would be waited for, for ever
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     with Image.open(path) as picture:
         if size:
             picture.draft(None, (size, size))

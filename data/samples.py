@@ -128,4 +128,4 @@ def unique_ids(samples):
 @functools.cache
 def note(text):
     """Print a note; what train has said of a folder, val does not say again."""
-    print(f"note: {text}")
+    print(f"note: {text}".encode("utf-8", "backslashreplace").decode())

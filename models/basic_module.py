@@ -1,5 +1,6 @@
 """The model contract: what the loop in main.py asks of a model, and how models are saved and loaded."""
 
+import hashlib
 import http.client
 import os
 import time
@@ -21,6 +22,7 @@ class BasicModule(nn.Module):
     Attributes:
         task: what it predicts, see BaseData.
         head: name of the child that turns features into scores; fine-tuning trains it alone.
+        val_loss: whether `objective` gives losses in eval mode too.
         loss: name of the loss that the model learns with when none is asked for, see losses.py.
         inner: name of the child that is another library's whole model, or "". Its own checkpoints fit too.
         info: plain values that travel with the weights (class names, preparation, options), set by who trains it.
@@ -29,6 +31,7 @@ class BasicModule(nn.Module):
 
     task = "classification"
     head = ""
+    val_loss = True
     loss = "cross_entropy"
     inner = ""
 
@@ -150,7 +153,11 @@ def read_checkpoint(path):
     """
     try:
         if str(path).startswith(("https://", "http://")):
-            content = torch.hub.load_state_dict_from_url(str(path), map_location="cpu", weights_only=True)
+            # Kept under the whole address: many have a best.pth.
+            file = f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{Path(path).name}"
+            content = torch.hub.load_state_dict_from_url(
+                str(path), file_name=file, map_location="cpu", weights_only=True
+            )
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (urllib.error.URLError, http.client.HTTPException) as error:
@@ -164,7 +171,10 @@ def read_checkpoint(path):
         ) from None
     if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
         content = {"weights": content}
-    if not isinstance(content, dict) or not isinstance(content.get("weights"), dict):
+    weights = content.get("weights") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
+    ):
         raise ModelError(f"{path} holds no weights that hearth knows: a file of model.save() or a state dict is needed")
     return content
 

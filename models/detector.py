@@ -13,6 +13,7 @@ class Detector(BasicModule):
     """
 
     task = "detection"
+    val_loss = False
     inner = "detector"
 
     def __init__(self, detector):

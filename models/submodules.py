@@ -1,4 +1,4 @@
-"""Parts that several segmentation models are made of."""
+"""Parts for segmentation models to be made of."""
 
 import torch
 from torch import nn

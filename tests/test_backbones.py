@@ -133,6 +133,10 @@ def test_start_from_an_address(imagenet, tmp_path, monkeypatch):
         model = models.resnet18(num_classes=7)
         model.load(f"{address}/{path.name}")
         assert torch.equal(model.net.fc.weight, weights["fc.weight"])
+        (path.parent / "other").mkdir()
+        torch.save({name: value + 1 for name, value in weights.items()}, path.parent / "other" / path.name)
+        model.load(f"{address}/other/{path.name}")  # of the same name
+        assert torch.equal(model.net.fc.weight, weights["fc.weight"] + 1)
         with pytest.raises(
             ModelError, match=r"nowhere.pth cannot be downloaded \(File not found\): fetch it elsewhere"
         ):

@@ -389,6 +389,23 @@ def test_a_list_that_is_missing_a_folder_or_no_text_is_one_line(tmp_path):
         ListFile(paint(tmp_path / "picture.png"), "train")
 
 
+def test_two_pictures_of_one_id_are_refused(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        draw(tmp_path / name / "a.jpg", "cat", 1)
+        write_list(tmp_path / name, ["a.jpg"])
+    with pytest.raises(UserError, match="the id a.jpg is there twice"):
+        ListFile([tmp_path / "one" / "list.txt", tmp_path / "two" / "list.txt"], "test")
+
+
+def test_a_pipe_is_a_broken_picture_and_not_waited_for(tmp_path, forest):
+    names = [str(path) for path in sorted(forest.rglob("*.png"))]
+    os.mkfifo(tmp_path / "pipe.jpg")
+    lines = [f"{name} {number % 2}" for number, name in enumerate(names)] + ["pipe.jpg 0"]
+    data = ListFile(write_list(tmp_path, lines), "train"), ListFile(write_list(tmp_path, lines), "val")
+    assert [path.name for one in data for path in one.broken] == ["pipe.jpg"]
+
+
 def test_in_test_mode_the_id_is_the_path_as_written_in_the_lists_order(tmp_path):
     files(tmp_path, "in/my z.png", "in/a.png")
     path = write_list(tmp_path, ["in/my z.png", "gone.png 1", "in/a.png  0"])

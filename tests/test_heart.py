@@ -92,7 +92,7 @@ def test_val_tells_the_same_again(heart):
         f"val_accuracy: {float(best['val_accuracy']):.4g}" in said
         and f"val_loss: {float(best['val_loss']):.4g}" in said
     )
-    assert (run / "val" / "labels.png").is_file()
+    assert (run / "best_report" / "labels.png").is_file()
 
 
 def test_models_of_another_task_are_refused(tmp_path):

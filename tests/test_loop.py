@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import pytest
@@ -16,26 +17,27 @@ from models.basic_module import BasicModule, read_checkpoint
 
 
 class Sometimes(BasicModule):
-    """A small model whose second loss is nan in some of its training steps."""
+    """A small model with BatchNorm that meets nan in some of its training steps."""
 
     bad_steps = ()
     head = "classifier"
 
     def __init__(self, num_classes=2):
         super().__init__()
+        self.norm = nn.BatchNorm2d(3)
         self.classifier = nn.Linear(3, num_classes)
         self.step, self.kept = 0, []
 
     def forward(self, x):
-        return self.classifier(x.mean(dim=(2, 3)))
+        return self.classifier(self.norm(x).square().mean(dim=(2, 3)))
 
     def objective(self, input, target):
-        score = self(input)
+        if self.training:
+            self.kept.append(torch.cat([value.detach().float().flatten() for value in self.state_dict().values()]))
+        bad = self.training and self.step in self.bad_steps
+        score = self(input * float("nan") if bad else input)
         losses = {"loss_class": self.criterion(score, target)["loss"], "loss_size": score.square().mean()}
         if self.training:
-            if self.step in self.bad_steps:
-                losses["loss_size"] = losses["loss_size"] * float("nan")
-            self.kept.append(self.classifier.weight.detach().clone())
             Sometimes.last, self.step = self, self.step + 1
         return score, losses
 
@@ -63,9 +65,8 @@ def test_a_loss_that_is_not_finite_is_told_and_its_step_skipped(train, capsys):
     assert read_checkpoint(run / "last.pth")["run"]["step"] == 8
     told = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
     assert len(told) == 3, "once each, then at 2, 4, 8, ... in a row"
-    assert told[0].startswith("warning: step 1 is skipped, its loss is not finite: loss_class 0.") and told[0].endswith(
-        "nan"
-    )
+    assert told[0] == "warning: step 1 is skipped, its loss is not finite: loss_class nan, loss_size nan"
+    assert all(value.isfinite().all() for value in read_checkpoint(run / "last.pth")["weights"].values())
     assert told[1].startswith("warning: step 5 ") and told[2].endswith("loss_size nan (2 in a row)")
     with open(run / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -111,7 +112,7 @@ def test_predictions_are_drawn_for_every_kth_batch(train):
     assert sorted(files) == ["val_0000_0", "val_0001_0"]  # twelve pictures, two batches
     assert all(Image.open(run / file).size[0] > 100 for file in files.values())
     program.evaluate(load_model_path=str(run / "best.pth"), draw_freq=2)
-    assert [path.name for path in (run / "val").glob("val_*.png")] == ["val_0000_0.png"]
+    assert [path.name for path in (run / "best_report").glob("val_*.png")] == ["val_0000_0.png"]
 
 
 def test_a_schedule_is_drawn_without_torch(tmp_path):
@@ -122,6 +123,14 @@ def test_a_schedule_is_drawn_without_torch(tmp_path):
     assert done.stderr == "main.py: --warmup-epochs=10 has to be less than --max-epoch=10\n"
     done = main("train", "--scheduler=linear", "--cycles=2", NO_SERVER, *FAST[:3], cwd=tmp_path, check=2)
     assert done.stderr == "main.py: --cycles belongs to --scheduler=cosine, not to linear\n"
+
+
+def test_a_yaml_file_cannot_give_what_the_model_does_not_have_either(tmp_path, trained):
+    (tmp_path / "mine.yaml").write_text("proposals: 100\n")
+    done = main("train", "--config=mine.yaml", cwd=tmp_path, check=2)
+    assert done.stderr == "main.py: --proposals means nothing to SqueezeNet: leave it out\n"
+    done = main("val", "--repeat=2", cwd=trained[0], check=2)
+    assert done.stderr == "main.py: --repeat means nothing to DogCat: leave it out\n"
 
 
 @pytest.mark.parametrize(
@@ -141,8 +150,8 @@ def test_val_writes_its_report_and_shows_where_the_model_looks(trained, tmp_path
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     (run,) = (tmp_path / "checkpoints").iterdir()
     said = main("val", "--cam=2", "--draw-freq=1", cwd=tmp_path, check=0).stdout
-    assert f"report: {run.relative_to(tmp_path)}/val" in said
-    written = {path.name for path in (run / "val").iterdir()}
+    assert f"report: {run.relative_to(tmp_path)}/best_report" in said
+    written = {path.name for path in (run / "best_report").iterdir()}
     assert {"confusion.png", "report.csv", "measures.csv", "roc.png", "val_0000_0.png"} <= written
     assert {name for name in written if name.startswith("cam_")} == {"cam_000.png", "cam_001.png"}
 
@@ -159,3 +168,48 @@ def test_val_on_data_of_other_classes_is_refused(trained, tmp_path):
     ]
     done = main("val", *options, cwd=tmp_path, check=2)
     assert "are ash, oak, but the model's are cat, dog: give the data it was trained on" in done.stderr
+
+
+def test_val_weighs_classes_as_the_training_did_and_measures_the_data_it_is_given(tmp_path):
+    for number in range(40):
+        (tmp_path / "trees" / "oak").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "trees" / "ash").mkdir(parents=True, exist_ok=True)
+        draw(tmp_path / "trees" / ("oak" if number % 4 else "ash") / f"{number}.jpg", "cat", number)
+    shutil.copytree(tmp_path / "trees", tmp_path / "others")
+    roots = [f"--train-data-root={tmp_path / 'trees'}", f"--val-data-root={tmp_path / 'others'}"]
+    options = ["--dataset=ImageFolder", "--class-weights", "--max-epoch=1", *roots, *FAST]
+    main("train", *options, cwd=tmp_path, check=0)
+    (table,) = tmp_path.glob("checkpoints/*/results.csv")
+    with open(table, newline="") as file:
+        loss = float(next(csv.DictReader(file))["val_loss"])
+    said = main("val", cwd=tmp_path, check=0).stdout
+    assert f"val_loss: {loss:.4g}\n" in said and "on 40 samples of" in said
+    assert "on 12 samples of" in main("val", roots[0], cwd=tmp_path, check=0).stdout
+
+
+def test_batches_and_pictures_that_are_too_small_are_one_line(tmp_path, pictures):
+    options = [f"--train-data-root={pictures}", "--image-size=32", NO_SERVER, "--num-workers=0"]
+    done = main("train", "--model=ResNet34", "--batch-size=1", *options, cwd=tmp_path, check=2)
+    assert "BatchNorm cannot learn from one value: a larger --batch-size or --image-size" in done.stderr
+    done = main("train", "--model=alexnet", *options, cwd=tmp_path, check=2)
+    assert "the model needs larger pictures: a larger --image-size" in done.stderr
+
+
+def test_a_file_name_that_is_not_utf8_goes_through(tmp_path):
+    folder = os.fsencode(tmp_path / "trees")
+    for name in (b"oak", b"ash"):
+        os.makedirs(os.path.join(folder, name))
+        for number in range(4):
+            draw(tmp_path / "new.jpg", "cat", number)
+            os.rename(tmp_path / "new.jpg", os.path.join(folder, name, b"\xe9%d.jpg" % number))
+    main(
+        "train",
+        "--dataset=ImageFolder",
+        f"--train-data-root={tmp_path / 'trees'}",
+        "--max-epoch=1",
+        *FAST,
+        cwd=tmp_path,
+        check=0,
+    )
+    main("test", f"--test-data-root={tmp_path / 'trees' / 'oak'}", cwd=tmp_path, check=0)
+    assert b"\n\xe90.jpg," in (tmp_path / "result.csv").read_bytes()

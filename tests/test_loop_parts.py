@@ -114,7 +114,7 @@ def test_the_loss_meter_is_mean_and_standard_deviation_of_what_was_added():
     for one in (meter, other):
         one.add({"loss": torch.tensor(5.0)})
     assert meter.value() == other.value() and len(meter.waiting) == 0
-    assert meter.summary() == {"loss": meter.value()[0]}
+    assert meter.summary() == {"loss": pytest.approx(meter.value()[0])}
 
 
 def test_the_loss_meter_knows_the_components_and_passes_over_what_is_not_finite():
@@ -130,6 +130,21 @@ def test_the_loss_meter_knows_the_components_and_passes_over_what_is_not_finite(
     assert other.summary() == meter.summary()
     meter.reset()
     assert meter.summary() == {}
+
+
+def test_the_loss_meter_weighs_batches_by_their_samples_and_takes_components_as_they_come():
+    meter = LossMeter()
+    meter.add({"loss": torch.tensor(0.0)}, samples=32)
+    meter.add({"loss": torch.tensor(1.0)}, samples=1)
+    assert meter.summary() == {"loss": pytest.approx(1 / 33)}
+    meter.reset()
+    meter.add({"loss": torch.tensor(1.0), "aux": torch.tensor(2.0)})
+    assert meter.summary() == {"loss": 3.0, "loss_loss": 1.0, "loss_aux": 2.0}
+    meter.add({"loss": torch.tensor(1.0)})
+    assert meter.summary() == {"loss": 2.0, "loss_loss": 1.0, "loss_aux": 1.0}
+    meter.reset()
+    meter.add({"a": torch.tensor(math.nan), "b": torch.tensor(1.0)})
+    assert list(meter.summary()) == ["loss", "loss_a", "loss_b"] and math.isnan(meter.summary()["loss"])
 
 
 def test_the_loss_meter_keeps_no_graph_alive():

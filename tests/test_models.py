@@ -183,6 +183,8 @@ def test_bad_checkpoints_are_refused_in_one_line_and_run_no_code(tmp_path):
     models.SqueezeNet().save(tmp_path / "other.pth")
     Tiny(num_classes=5).save(tmp_path / "classes.pth")
     torch.save({"weights": {"strange": torch.ones(1)}}, tmp_path / "strange.pth")
+    torch.save({"weights": {"classifier.weight": 1}}, tmp_path / "number.pth")
+    torch.save({0: torch.ones(1)}, tmp_path / "numbered.pth")
     expected = {
         "missing.pth": "No such file",
         "cut.pth": "not a whole checkpoint",
@@ -190,6 +192,8 @@ def test_bad_checkpoints_are_refused_in_one_line_and_run_no_code(tmp_path):
         "text.pth": "not a whole checkpoint",
         "evil.pth": "not a whole checkpoint",
         "list.pth": "holds no weights",
+        "number.pth": "holds no weights",
+        "numbered.pth": "holds no weights",
         "other.pth": "holds a SqueezeNet, not a Tiny: give --model=SqueezeNet",
         "classes.pth": "does not fit Tiny: 2 of its weights",
         "strange.pth": "does not fit Tiny",

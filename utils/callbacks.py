@@ -5,6 +5,7 @@ import sys
 import time
 from bdb import BdbQuit
 
+import torch
 from tqdm import tqdm
 
 from . import UserError, plots
@@ -78,7 +79,7 @@ class Checkpoint(Callback):
     def __init__(self, run, module, parts, measures, monitor, keep_last, keep_every, keep_from):
         self.run, self.model, self.parts = run, module, {"run": run, **parts}
         self.keep_last, self.keep_every, self.keep_from = keep_last, keep_every, keep_from
-        known = [*(f"val_{name}" for name in measures), "val_loss", "loss"]
+        known = [*(f"val_{name}" for name in measures), *(["val_loss"] if module.val_loss else []), "loss"]
         self.monitor = monitor or known[0]
         if self.monitor not in known:
             raise UserError(f"--monitor={monitor}: this data set and model give {', '.join(known)}")
@@ -91,10 +92,18 @@ class Checkpoint(Callback):
             print(f"going on with {self.run.folder} after {self.run.epoch} epochs and {self.run.batch} batches")
         else:
             self._save_last()  # tells now, not after the first epoch, when there is no room; and --resume has a start
+        self.buffers = list(self.model.buffers())
+        self.kept = [buffer.clone() for buffer in self.buffers]
+
+    def on_batch_begin(self):
+        if self.buffers:
+            torch._foreach_copy_(self.kept, self.buffers)
+
+    def on_bad_loss(self, losses):
+        if self.buffers:  # its forward has spoilt BatchNorm's statistics
+            torch._foreach_copy_(self.buffers, self.kept)
 
     def on_epoch_end(self, metrics, val_meter, **_):
-        if self.monitor not in metrics:
-            raise UserError(f"--monitor={self.monitor}: this model gives no such number: {', '.join(metrics)}")
         folder, epoch, value, best = self.run.folder, self.run.epoch, metrics[self.monitor], self.run.best
         if best is None or best != best or (value < best if self.monitor.endswith("loss") else value > best):
             self.run.best = value
@@ -197,7 +206,7 @@ class History(Callback):
                 plots.curves(rows, self.run.folder / "curves.png")
                 val_meter.report(self.run.folder)
             except OSError as error:  # a picture is no reason to end a training
-                tqdm.write(f"warning: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
+                tqdm.write(f"warning: the epoch's report is not complete: {error}", file=sys.stderr)
 
         self.draw = draw
         began = time.monotonic()

@@ -60,6 +60,15 @@ def for_fire(command, options):
     return [command, *(f"--{name}={value!r}" for name, value in options.items())]
 
 
+# What PyTorch says of batches and pictures that are too small, and what to do.
+HINTS = {
+    "Expected more than 1 value per channel": "BatchNorm cannot learn from one value: "
+    "a larger --batch-size or --image-size",
+    "Output size is too small": "the model needs larger pictures: a larger --image-size",
+    "Kernel size can't be greater than actual input size": "the model needs larger pictures: a larger --image-size",
+}
+
+
 @contextmanager
 def one_line_errors(*kinds):
     """Turn errors of these kinds, and files that cannot be read or written, into one line on stderr and exit code 2."""
@@ -74,6 +83,11 @@ def one_line_errors(*kinds):
         if error.filename is None:
             raise
         fail(f"{error.filename}: {error.strerror}")
+    except (RuntimeError, ValueError) as error:
+        hints = [hint for text, hint in HINTS.items() if text in str(error)]
+        if not hints:
+            raise
+        fail(f"{hints[0]} ({error})")
     except KeyboardInterrupt:
         sys.exit(130)
 

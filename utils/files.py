@@ -6,6 +6,9 @@ from pathlib import Path
 
 from . import UserError
 
+# File names need not be UTF-8: they are written as they are.
+TEXT = {"mode": "w", "encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+
 
 def check_writable(path):
     """Raise UserError, before hours of work are spent on it, when the file `path` could not be written."""
@@ -33,9 +36,7 @@ def write_atomically(path, write, binary=False):
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(
-            temporary, **({"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": ""})
-        ) as file:
+        with open(temporary, **({"mode": "wb"} if binary else TEXT)) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -17,14 +17,15 @@ class LossMeter(meter.AverageValueMeter):
     What is not finite counts for nothing: one such batch would hide all the others.
     """
 
-    def add(self, losses):
-        """Add one batch's {name: scalar tensor}; its loss is their sum. An empty dict adds nothing."""
-        if losses:
-            names = (name if name.startswith("loss") else f"loss_{name}" for name in losses)
-            self.sums = self.sums or dict.fromkeys(names, 0.0)
-            self.waiting.append(torch.stack([value.detach().float() for value in losses.values()]))
-        if len(self.waiting) == BLOCK:
+    def add(self, losses, samples=1):
+        """Add one batch's {name: scalar tensor}; its loss is their sum. An empty dict adds nothing. In the summary a
+        batch weighs as much as `samples` says."""
+        if len(self.waiting) == BLOCK or [*losses] != self.names:
             self._fetch()
+        if losses:
+            self.names = [*losses]
+            self.waiting.append(torch.stack([value.detach().float() for value in losses.values()]))
+            self.samples.append(samples)
 
     def value(self):
         """(mean, standard deviation) as floats; nan before the first loss."""
@@ -33,32 +34,36 @@ class LossMeter(meter.AverageValueMeter):
 
     def summary(self):
         """{"loss": mean} and, where it is a sum of several, their means as loss_<name>; {} before the first loss."""
-        mean, _ = self.value()
-        several = len(self.sums) > 1 and self.n
-        parts = {name: total / self.n for name, total in self.sums.items()} if several else {}
-        return {"loss": mean, **parts} if self.sums else {}
+        self._fetch()
+        weight = self.weight or math.nan
+        parts = {f"loss_{name.removeprefix('loss_')}": total / weight for name, total in self.sums.items()}
+        return {"loss": sum(self.sums.values()) / weight, **(parts if len(parts) > 1 else {})} if parts else {}
 
     def reset(self):
         """Forget everything."""
         super().reset()
-        self.waiting, self.sums = [], {}
+        self.waiting, self.samples, self.names, self.sums, self.weight = [], [], [], {}, 0
 
     def state_dict(self):
         """What load_state_dict needs to go on counting, plain values."""
         self._fetch()
-        numbers = {name: float(value) for name, value in vars(self).items() if name not in ("waiting", "sums")}
-        return {**numbers, "sums": dict(self.sums)}
+        lists = {"waiting": [], "samples": [], "names": list(self.names), "sums": dict(self.sums)}
+        return {name: lists[name] if name in lists else float(value) for name, value in vars(self).items()}
 
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
         vars(self).update(state)
 
     def _fetch(self):
-        waiting, self.waiting = self.waiting, []
-        for parts in torch.stack(waiting).tolist() if waiting else ():
+        rows = torch.stack(self.waiting).tolist() if self.waiting else ()
+        for parts, samples in zip(rows, self.samples, strict=True):
+            old = [self.sums.setdefault(name, 0.0) for name in self.names]
             if math.isfinite(sum(parts)):
                 super().add(sum(parts))
-                self.sums = {name: total + part for (name, total), part in zip(self.sums.items(), parts, strict=True)}
+                self.weight += samples
+                new = (total + part * samples for total, part in zip(old, parts, strict=True))
+                self.sums |= zip(self.names, new, strict=True)
+        self.waiting, self.samples = [], []
 
 
 class ConfusionMeter(meter.ConfusionMeter):
@@ -74,7 +79,9 @@ class ConfusionMeter(meter.ConfusionMeter):
 
     def add(self, predicted, target):
         """Add a batch: predicted = scores or probabilities [N, k], any float type; target = true classes [N] int64."""
-        cells = target * self.k + predicted.detach().argmax(dim=1)
+        label, lost = predicted.detach().argmax(dim=1), predicted.detach().isnan().any(dim=1)
+        label = torch.where(lost, (target + 1) % self.k, label)  # nan is never right
+        cells = target * self.k + label
         if self.counts.device != cells.device:
             self.counts = self.counts.to(cells.device)
         self.counts.index_add_(0, cells, torch.ones_like(cells))

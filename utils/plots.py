@@ -62,7 +62,7 @@ def confusion(matrix, classes, folder):
 
 def short(text, length=24):
     """Text for a picture: its middle is left out where it is long, and matplotlib does not take it for a formula."""
-    text = str(text)
+    text = str(text).encode("utf-8", "replace").decode()  # a file name may be anything
     if len(text) > length:
         text = f"{text[: length // 2]}…{text[1 - length // 2 :]}"
     return text.replace("$", r"\$")

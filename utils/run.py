@@ -79,7 +79,8 @@ class Run:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
         rows.append({name: str(value) for name, value in row.items()})
-        write_csv(path, list(row), ([old.get(name, "") for name in row] for old in rows))
+        header = list(dict.fromkeys(name for one in [row, *rows] for name in one))
+        write_csv(path, header, ([one.get(name, "") for name in header] for one in rows))
         return rows
 
     def finish(self):

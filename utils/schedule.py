@@ -11,8 +11,6 @@ is over, 1 at the end of the run), `lr` (the group's rate at factor 1) and the o
 import math
 from types import SimpleNamespace
 
-from . import UserError
-
 LOWEST = 1e-6  # the rate at which linear_cosine ends
 STEPS = 100  # of a drawn epoch
 
@@ -82,8 +80,6 @@ class Schedule:
             steps). The shapes that depend on the progress run over the rest; milestones and steps stay where they are.
         lr_decay: with `decay`, the factor on the rate after an epoch whose mean loss rose.
         milestones, step_size, lr_gamma, cycles, cycle_decay, lr_final: of the shapes.
-
-    Raises UserError when the warm-up leaves nothing of the run.
     """
 
     def __init__(
@@ -101,8 +97,6 @@ class Schedule:
         cycle_decay,
         lr_final,
     ):
-        if warmup_epochs >= max_epoch:
-            raise UserError(f"--warmup-epochs={warmup_epochs:g} has to be less than --max-epoch={max_epoch}")
         self.optimizer, self.shape = optim, globals()[scheduler]
         self.steps_per_epoch, self.max_epoch, self.warmup_epochs = steps_per_epoch, max_epoch, warmup_epochs
         self.options = {"milestones": milestones, "step_size": step_size, "lr_gamma": lr_gamma}

@@ -1,4 +1,4 @@
-"""A COCO file of four pictures, to learn by heart: python -m tests.coco_helper instances_train2017.json new.json
+"""A COCO file of four pictures, to learn by heart: python -m benchmarks.coco_four instances_train2017.json new.json
 
 The rule: the first four pictures, in the order of the file, of two to eight objects, no crowd among them, each object
 of 32 x 32 pixels at least (what COCO calls medium or large).
