@@ -245,7 +245,7 @@ class DefaultConfig:
     print_freq: integer(1) = 20  # steps between two points of the plots
     progress: flag = True  # progress bar (plain lines when the output is no terminal)
     debug_file: text = "/tmp/debug"  # `touch` it to stop the running loop in the debugger
-    result_file: text = "result.csv"  # where test writes its predictions
+    result_file: text = "result.csv"  # where test writes its predictions; masks go into a folder beside it
 
     def __init__(self):
         self.given = set()  # names of the options that somebody set
@@ -370,6 +370,7 @@ class Coco(DefaultConfig):
     warmup_epochs = 0.5
     max_epoch = 24
     draw_freq = 50  # the truth, and beside it what was found
+    result_file = "result.json"
 
 
 class Heart(DefaultConfig):
@@ -408,7 +409,7 @@ class CIFAR10(DefaultConfig):
     lr = 0.1  # as He et al. 2015, section 4.2
     weight_decay = 5e-4
     scheduler = "cosine"
-    warmup_epochs = 1.0
+    warmup_epochs = 0.5
     max_epoch = 30
 
 

@@ -95,7 +95,7 @@ def train(**kwargs):
     parts = {"optimizer": optimizer, "schedule": schedule, "order": train_loader.batch_sampler}
     parts |= {"loss_meter": loss_meter, "train_meter": train_meter}
     callbacks = Callbacks(
-        ModelSummary(model, val_data),
+        ModelSummary(model, train_data, val_data),
         Plots(vis, run),
         Pictures(opt.draw_freq, vis.img),
         History(run, opt.max_epoch),  # before Checkpoint: what is saved is on record
@@ -180,6 +180,9 @@ def evaluate(**kwargs):
     beside = Path(opt.load_model_path).parent  # may be somebody else's, or an address
     folder = (beside if os.access(beside, os.W_OK) else Path()) / f"{Path(opt.load_model_path).stem}_report"
     folder.mkdir(exist_ok=True)
+    for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
+        old.unlink()
+    cam.draw(model, val_data, opt.cam, folder)  # before the work, because not every model has such maps
 
     def save(name, picture):
         plots.image(picture, folder / f"{name}.png")
@@ -191,7 +194,6 @@ def evaluate(**kwargs):
         print("\n".join(f"{name}: {value:.4g}" for name, value in measures.items()))
         print(f"{plain(meter.value())}")
         meter.report(folder)
-        cam.draw(model, val_data, opt.cam, folder)
         print(f"report: {folder}")
 
 

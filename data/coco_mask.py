@@ -17,7 +17,7 @@ from .base import BaseData
 from .coco_format import Picture, clip, draw_mask, find_json, find_pictures, read_coco, to_results
 from .coco_meter import CocoMeter, NoMeter
 from .pictures import folder_files, read_picture, succeeds
-from .samples import as_list, digest, note, shown, split
+from .samples import SUFFIXES, as_list, digest, note, shown, split
 
 SURE = 0.5  # detections with a lower score are not drawn
 DRAWN, SIDE = 4, 480  # pictures of a batch that are drawn; pixels that each should have on its longer side
@@ -38,8 +38,8 @@ class CocoMask(BaseData):
 
     Args:
         root: one or several COCO files, or folders with one annotations/instances_*train*.json each; the pictures are
-            looked for beside them, see find_pictures. In test mode also folders of pictures 000000397133.jpg, ...,
-            named by their ids.
+            looked for beside them, see find_pictures. In test mode also folders of pictures; 000000397133.jpg is
+            named by its id, pictures with other names are numbered from 1, in the order of their names.
         mode: train, val or test.
         image_size: S, pixels.
         val_data_root: files like `root`, or folders with one annotations/instances_*val*.json each; where there are
@@ -176,13 +176,15 @@ class CocoMask(BaseData):
 
     def write_results(self, path, predictions):
         """COCO's JSON of results, in the pictures' own pixels: a list of {image_id, category_id, bbox [x, y, w, h],
-        score, segmentation as compressed run lengths where the model draws masks}, a line for each detection."""
+        score, segmentation as compressed run lengths where the model draws masks, file_name}, a line for each
+        detection."""
 
         def write(file):
             mark = "["
             for ids, batch in predictions:
                 for id, detections in zip(ids, batch, strict=True):
                     for result in to_results(detections, self.by_id[id], self.fit(self.by_id[id])):
+                        result["file_name"] = self.by_id[id].path.name
                         file.write(mark + json.dumps(result, separators=(",", ":")))
                         mark = ",\n"
             file.write("[]\n" if mark == "[" else "]\n")
@@ -231,13 +233,18 @@ def unlabelled(root):
         if Path(one).is_file():
             groups.append(find_pictures(Path(one), read_coco(one, labelled=False).pictures))
             continue
-        files = folder_files(one, "give --test-data-root, a COCO file or a folder of pictures 000000397133.jpg, ...")
-        named = [path for path in files if re.fullmatch(r"\d{1,18}\.(jpe?g|png)", path.name, re.IGNORECASE)]
-        if not named:
-            raise UserError(f"no picture in {one} is named by its id, 000000397133.jpg: give --test-data-root")
-        if len(named) < len(files):
-            note(f"{len(files) - len(named)} files in {one} are not named <id>.jpg and are passed over")
-        groups.append([Picture(int(path.stem), path, 0, 0, []) for path in named])
+        files = folder_files(one, "give --test-data-root, a COCO file or a folder of pictures")
+        paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+        if not paths:
+            raise UserError(
+                f"there are no pictures in {one}: give --test-data-root, a COCO file or a folder of pictures"
+            )
+        ids = range(1, len(paths) + 1)
+        if all(re.fullmatch(r"\d{1,18}", path.stem) for path in paths):
+            ids = [int(path.stem) for path in paths]
+        else:
+            note(f"the pictures in {one} are not all named by an id, 000000397133.jpg: their ids are 1, 2, ... by name")
+        groups.append([Picture(id, path, 0, 0, []) for id, path in zip(ids, paths, strict=True)])
     return sorted(unique(groups))
 
 

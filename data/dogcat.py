@@ -55,7 +55,9 @@ def named(roots, pattern, expected):
     found = [(path, match) for path in files if (match := re.fullmatch(pattern, path.name, re.IGNORECASE))]
     if not found:
         inside = sorted({path.name for root in as_list(roots) for path in Path(root).iterdir() if path.is_dir()})
-        hint = f"{len(files)} other files" + (f", and folders: {', '.join(inside[:5])}" if inside else "")
+        hint = f"{len(files)} other files" + (
+            f", and folders, {', '.join(inside[:5])}: a folder per class is for --dataset=ImageFolder" if inside else ""
+        )
         raise UserError(f"no picture named {expected} in {shown(roots)} ({hint}): {WHERE}")
     if len(found) < len(files):
         note(f"{len(files) - len(found)} files in {shown(roots)} are not named {expected} and are passed over")

@@ -126,7 +126,8 @@ def pictures_in(root):
     """([(path, path from root as text with forward slashes)] of all pictures below it in alphabetical order, how many
     other files there are). Hidden folders count as one file."""
     if not Path(root).is_dir():
-        raise UserError(f"the folder {root} does not exist: check its name")
+        file = "is a file: lists of pictures are for --dataset=ListFile"
+        raise UserError(f"{root} {file if Path(root).is_file() else 'does not exist: give a folder of pictures'}")
     pictures, others = [], 0
     for folder, inner, files in os.walk(root, followlinks=True):
         hidden = [name for name in inner if name.startswith(".")]

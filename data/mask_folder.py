@@ -96,7 +96,8 @@ class MaskFolder(BaseData):
         self.classes = names or [f"class {index}" for index in range(largest + 1)]
         if pixels and not 2 <= len(self.classes) <= UNLABELLED:
             raise UserError(
-                f"{shown(root)} has {len(self.classes)} classes: 2 to 255 are needed, pixels being 0, 1, ..."
+                f"{shown(root)} has {len(self.classes)} classes: 2 to 255 are needed, pixels being 0, 1, ... "
+                "(255 counts for nothing: in masks of 0 and 255 write the objects as 1)"
             )
         for sample, counts in pixels.items():
             if max(counts) >= len(self.classes):

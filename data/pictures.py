@@ -163,7 +163,7 @@ class PictureData(BaseData):
 
     def picture(self, index):
         """A sample to look at: (uint8 [3, S, S], its name)."""
-        return self[index][0], Path(self.paths[index]).name
+        return self[index][0], "/".join(Path(self.paths[index]).parts[-2:])
 
     def draw(self, input, target, prediction):
         """One picture, uint8 [3, H, W]: up to 16 of a prepared batch, each with the class predicted, its probability

@@ -28,8 +28,9 @@ class Backbone(BasicModule):
         try:
             self.net, head = build(name, num_classes, image_size, width)
         except (TypeError, ValueError, AssertionError) as error:
-            asked = f"pictures of {image_size} pixels" + (f" and --width={width:g}" if width != 1 else "")
-            raise ModelError(f"{name} cannot be built for {asked}: {error}") from None
+            asked = f"--width={width:g}" if width != 1 else f"pictures of {image_size} pixels"
+            hint = "models of several widths are mobilenet_v2, resnet50, ..." if width != 1 else "try a multiple of 32"
+            raise ModelError(f"{name} cannot be built for {asked} ({error}): {hint}") from None
         self.head = f"net.{head}"
 
     def forward(self, x):

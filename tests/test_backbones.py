@@ -63,7 +63,7 @@ def test_width():
     assert parameters("mobilenet_v2", 0.5) < 0.4 * parameters("mobilenet_v2", 1.0)
     assert parameters("resnet50", 2.0) > 2 * parameters("resnet50", 1.0)
     for name in ("resnet18", "densenet121", "efficientnet_b0"):
-        with pytest.raises(ModelError, match=f"{name} cannot be built for pictures of 224 pixels and --width=0.5"):
+        with pytest.raises(ModelError, match=f"{name} cannot be built for --width=0.5"):
             parameters(name, 0.5)
 
 

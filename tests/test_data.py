@@ -245,7 +245,7 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
         (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 pictures of dog"),
         (["cat.0.jpg"], "test", "1 other files"),
         (["7.jpg", "07.jpeg"], "test", "the id 7 is there twice"),
-        (["test1/7.jpg"], "test", "and folders: test1"),
+        (["test1/7.jpg"], "test", "and folders, test1: a folder per class is for --dataset=ImageFolder"),
     ],
 )
 def test_folders_that_cannot_be_trained_on_are_named(tmp_path, files, mode, message):

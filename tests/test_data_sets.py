@@ -177,7 +177,7 @@ def test_what_val_measures_with_can_show_its_pictures(forest):
     meter = val.meter()
     assert type(meter).__name__ == "ClassMeter" and meter.classes == ["ash", "fir", "oak"]
     picture, caption = meter.picture(0)
-    assert torch.equal(picture, val[0][0]) and caption == val.paths[0].name
+    assert torch.equal(picture, val[0][0]) and caption == f"ash/{val.paths[0].name}"
 
 
 def test_a_drawn_batch_shows_the_pictures_with_prediction_and_truth(forest):
@@ -283,7 +283,7 @@ def test_a_missing_folder_and_a_val_folder_of_other_classes_are_one_line(tmp_pat
     with pytest.raises(UserError, match="/val has a folder Ash, and .*/train has none"):
         ImageFolder(tmp_path / "train", "val", val_data_root=[tmp_path / "val"])
     for mode in ("train", "test"):
-        with pytest.raises(UserError, match="the folder nowhere does not exist"):
+        with pytest.raises(UserError, match="nowhere does not exist: give a folder"):
             ImageFolder("nowhere", mode)
 
 

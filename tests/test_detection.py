@@ -469,7 +469,7 @@ def test_the_json_of_results_is_pycocotools_own_and_gives_the_meters_numbers(tmp
     assert ids == [1, 2, 3, 4, 5, 6] and images[0].shape == (3, 72, 96)
     test.write_results(tmp_path / "out.json", ((part, [by_id[id] for id in part]) for part in (ids[:4], ids[4:])))
     results = json.loads((tmp_path / "out.json").read_text())
-    assert set(results[0]) == {"image_id", "category_id", "bbox", "score", "segmentation"}
+    assert set(results[0]) == {"image_id", "category_id", "bbox", "score", "segmentation", "file_name"}
     assert results[0]["segmentation"]["size"] == [2 * HEIGHT, 2 * WIDTH]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(file))
@@ -494,11 +494,17 @@ def test_a_folder_of_numbered_pictures_is_predicted_too(tmp_path, drawn, capsys)
     assert [data[index][1] for index in range(6)] == [1, 2, 3, 4, 5, 6] and data[0][0].shape == (3, 32, 32)
     assert (data.pictures[0].height, data.pictures[0].width) == (HEIGHT, WIDTH)
     (tmp_path / "readme.txt").touch()
-    with pytest.raises(UserError, match="no picture in .* is named by its id"):
+    with pytest.raises(UserError, match="there are no pictures in .*: give --test-data-root"):
         CocoMask(tmp_path, "test")
     (tmp_path / "000000000007.jpg").touch()
     assert CocoMask(tmp_path, "test").broken == [str(tmp_path / "000000000007.jpg")]
-    assert "note: 1 files in" in capsys.readouterr().out
+    assert "named by an id" not in capsys.readouterr().out
+    (tmp_path / "000000000007.jpg").unlink()
+    for name in ("tree.png", "house.png"):
+        Image.new("RGB", (20, 30)).save(tmp_path / name)
+    data = CocoMask(tmp_path, "test")
+    assert [(picture.id, picture.path.name) for picture in data.pictures] == [(1, "house.png"), (2, "tree.png")]
+    assert "their ids are 1, 2, ... by name" in capsys.readouterr().out
     with pytest.raises(UserError, match="the folder .*gone does not exist: give --test-data-root"):
         CocoMask(tmp_path / "gone", "test")
     info = tmp_path / "image_info_test2017.json"  # as COCO's own: no annotations

@@ -347,9 +347,10 @@ def test_the_size_of_resnet34_is_the_published_one(capsys):
     model.freeze_body()
     model.train()
     modes, generator = [module.training for module in model.modules()], torch.get_rng_state()
-    ModelSummary(model, Squares()).on_train_begin()
-    ModelSummary(perceptron, Points()).on_train_begin()
-    first, second = capsys.readouterr().out.splitlines()
+    ModelSummary(model, Squares(), Squares()).on_train_begin()
+    ModelSummary(perceptron, Points(), Points()).on_train_begin()
+    data, first, _, second = capsys.readouterr().out.splitlines()
+    assert data.startswith("Squares: ") and " samples to train on, " in data
     assert first == "ResNet34: 21,285,698 parameters (1,026 trainable), 598.1 MFLOPs for one sample"
     assert second == "MLP: 2,881 parameters, 5.5 kFLOPs for one sample"  # 2 x (2 x 72 + 72 x 36 + 36)
     assert [module.training for module in model.modules()] == modes

@@ -7,6 +7,8 @@ import torch
 from .callbacks import Callback
 from .loader import to_device
 
+SHOWN = 10  # names of classes
+
 
 @contextmanager
 def undisturbed(model):
@@ -39,12 +41,16 @@ def summary(model, input):
 
 
 class ModelSummary(Callback):
-    """Prints the model's summary in one line when a training begins; dataset: of mode val, gives the sample."""
+    """Prints what is trained on, and the model's summary, when a training begins."""
 
-    def __init__(self, model, dataset):
-        self.model, self.dataset = model, dataset
+    def __init__(self, model, train_data, val_data):
+        self.model, self.train_data, self.dataset = model, train_data, val_data
 
     def on_train_begin(self):
+        classes = list(self.train_data.classes)
+        names = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
+        samples = f"{len(self.train_data)} samples to train on, {len(self.dataset)} to validate on"
+        print(f"{type(self.train_data).__name__}: {samples}; {len(classes)} classes: {names}")
         device = next(self.model.parameters()).device
         input, target = to_device(self.dataset.collate([self.dataset[0]]), device)
         input, _ = self.dataset.prepare(input, target, generator=None)

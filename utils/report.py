@@ -32,9 +32,11 @@ def write(meter, folder):
 
     draw_curves(meter.classes, own, rest, edges, table, folder)
     mistakes = [(i, meter.classes[true], meter.classes[label], share) for i, true, label, share in meter.mistakes()]
-    write_csv(folder / "mistakes.csv", ["index", "true", "predicted", "confidence"], mistakes)
+    pictures = [meter.picture(index) if meter.picture else (None, "") for index, *_ in mistakes]
+    rows = ([*mistake, name] for mistake, (_, name) in zip(mistakes, pictures, strict=True))
+    write_csv(folder / "mistakes.csv", ["index", "true", "predicted", "confidence", "picture"], rows)
     if meter.picture:
-        draw_mistakes(mistakes, meter.picture, folder / "mistakes.png")
+        draw_mistakes(mistakes, pictures, folder / "mistakes.png")
 
 
 def as_text(numbers):
@@ -144,19 +146,20 @@ def rising(x, y):
     return (x, y) if x[0] < x[-1] else (x[::-1], y[::-1])
 
 
-def draw_mistakes(mistakes, picture, path):
-    """Write one picture with the mistakes (index, true class, predicted class, confidence); none: no file is left."""
+def draw_mistakes(mistakes, pictures, path):
+    """Write one picture with the mistakes (index, true class, predicted class, confidence), given the (uint8 [3, H, W],
+    name) of each; none: no file is left."""
     path.unlink(missing_ok=True)  # an earlier epoch's
     if not mistakes:
         return
     columns = min(4, len(mistakes))
     lines = -(-len(mistakes) // columns)
     figure = Figure(figsize=(2.6 * columns, 3.2 * lines), layout="constrained")
-    for axes, mistake in itertools.zip_longest(figure.subplots(lines, columns, squeeze=False).flat, mistakes):
+    shown = zip(mistakes, pictures, strict=True)
+    for axes, one in itertools.zip_longest(figure.subplots(lines, columns, squeeze=False).flat, shown):
         axes.set(xticks=[], yticks=[], frame_on=False)
-        if mistake:
-            index, true, predicted, confidence = mistake
-            image, caption = picture(index)
+        if one:
+            (_, true, predicted, confidence), (image, caption) = one
             axes.imshow(image.permute(1, 2, 0).numpy())
             axes.set_title(
                 f"true {short(true, 18)}\npredicted {short(predicted, 18)} {100 * confidence:.1f} %", fontsize=8
