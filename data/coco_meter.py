@@ -49,15 +49,17 @@ class CocoMeter(Meter):
 
     def summary(self):
         """AP at an IoU of 0.5 and averaged over 0.5 to 0.95, of boxes and masks, and VOC's mAP of boxes, in %; nan
-        before the first prediction, those of masks also where the model draws none."""
+        before the first prediction. From then on those of masks are left out where the model draws none."""
         box, mask = self.measure().values()
-        return {
+        summary = {
             "box_ap50": box["AP50"],
             "mask_ap50": mask["AP50"],
             "box_ap": box["AP"],
             "mask_ap": mask["AP"],
             "box_voc_map": box["VOC_mAP"],
         }
+        without = self.seen and not self.masks
+        return {name: value for name, value in summary.items() if not (without and name.startswith("mask"))}
 
     def report(self, folder):
         """Write coco.csv in `folder`: a row per number, those of single classes included, in % for boxes and masks."""

@@ -138,6 +138,9 @@ class BasicModule(nn.Module):
                 f"{path} does not fit {self.model_name}{hint}: {len(wrong)} of its weights are missing, unknown or "
                 f"of another shape, the first is {wrong[0]}"
             )
+        known, asked = content.get("info", {}).get("classes"), self.info.get("classes")
+        if known and asked and known != asked and not wrong:
+            print(f"{path}: all weights taken, the head too, though its classes were {', '.join(known)}")
         self.load_state_dict(fitting, strict=not wrong)
         if wrong:
             dropped, new = ([n for n in wrong if n in names] for names in (weights, own))

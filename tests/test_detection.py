@@ -431,7 +431,7 @@ def test_perfect_detections_are_100_percent_and_none_0(drawn, tmp_path, size):
     boxes_only = [{name: values for name, values in one.items() if name != "masks"} for one in perfect(target)]
     meter.reset()
     meter.add(boxes_only, target)
-    assert meter.summary()["box_ap"] == pytest.approx(100) and math.isnan(meter.summary()["mask_ap50"])
+    assert meter.summary()["box_ap"] == pytest.approx(100) and "mask_ap50" not in meter.summary()
     meter.reset()
     meter.add([{name: values[:0] for name, values in one.items()} for one in perfect(target)], target)
     assert list(meter.summary().values()) == [0] * 5
@@ -600,7 +600,7 @@ def test_detectors_give_losses_in_training_and_detections_else(drawn, tmp_path, 
     assert not masks or found[0]["masks"].shape[1:] == (1, 48, 64)
     meter = val.meter()
     meter.add(found, target)
-    assert 0 <= meter.summary()["box_ap"] <= 100 and math.isnan(meter.summary()["mask_ap"]) is not masks
+    assert 0 <= meter.summary()["box_ap"] <= 100 and ("mask_ap" in meter.summary()) is masks
 
     own = model.detector.state_dict()  # a checkpoint of torchvision's own fits
     torch.save(own, tmp_path / "own.pth")

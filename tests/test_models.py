@@ -103,6 +103,9 @@ def test_a_body_can_be_loaded_without_the_head_of_other_classes(tmp_path, capsys
     same.load(path, partly=True)
     assert torch.equal(same.classifier.weight, old.classifier.weight)  # it fits: nothing is left out
     assert capsys.readouterr().out == ""
+    old.info, same.info = {"classes": list("abcde")}, {"classes": list("vwxyz")}
+    same.load(old.save(tmp_path / "named.pth"), partly=True)
+    assert capsys.readouterr().out.endswith("the head too, though its classes were a, b, c, d, e\n")
 
 
 def test_a_model_that_names_no_head_cannot_be_fine_tuned():

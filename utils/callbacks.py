@@ -104,6 +104,8 @@ class Checkpoint(Callback):
             torch._foreach_copy_(self.buffers, self.kept)
 
     def on_epoch_end(self, metrics, val_meter, **_):
+        if self.monitor not in metrics:  # of a measure that the data set has and this model does not
+            raise UserError(f"--monitor={self.monitor}: this model gives {', '.join(metrics)}")
         folder, epoch, value, best = self.run.folder, self.run.epoch, metrics[self.monitor], self.run.best
         if best is None or best != best or (value < best if self.monitor.endswith("loss") else value > best):
             self.run.best = value
