@@ -55,6 +55,14 @@ def test_a_backbone_learns(name):
     assert score.shape == (6, 3) and seen[-1] < 0.7 * seen[0], seen
 
 
+def test_a_frozen_body_keeps_its_statistics():
+    model = models.resnet18(num_classes=2)
+    model.freeze_body()
+    before = model.net.layer4[1].bn2.running_mean.clone()
+    model.train().objective(torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 0, 1]))
+    assert torch.equal(model.net.layer4[1].bn2.running_mean, before) and model.net.fc.training
+
+
 def test_width():
     def parameters(name, width):
         with torch.device("meta"):

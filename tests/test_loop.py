@@ -13,7 +13,10 @@ from torch import nn
 
 import main as program
 import models
+from data import DogCat
 from models.basic_module import BasicModule, read_checkpoint
+from utils.loader import make_loader
+from utils.meters import LossMeter
 
 
 class Sometimes(BasicModule):
@@ -213,3 +216,14 @@ def test_a_file_name_that_is_not_utf8_goes_through(tmp_path):
     )
     main("test", f"--test-data-root={tmp_path / 'trees' / 'oak'}", cwd=tmp_path, check=0)
     assert b"\n\xe90.jpg," in (tmp_path / "result.csv").read_bytes()
+
+
+def test_the_validations_loss_does_not_depend_on_the_batch_size(pictures):
+    torch.manual_seed(0)
+    model, data = models.SqueezeNet(), DogCat(pictures, "val", image_size=32)
+    losses = []
+    for batch_size in (12, 11):
+        meter = LossMeter()
+        program.val(model, make_loader(data, batch_size, num_workers=0), loss_meter=meter)
+        losses.append(meter.summary()["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -8,9 +8,11 @@ import torch
 
 from config import DefaultConfig
 from data.base import BaseData
+from utils.class_meter import ClassMeter
 from utils.files import write_atomically
 from utils.loader import BatchOrder, generator, seed_step, to_device
 from utils.meters import ConfusionMeter, LossMeter
+from utils.run import Run
 from utils.schedule import Schedule
 
 
@@ -212,3 +214,21 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     with pytest.raises(OSError):
         write_atomically(path, fails)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_prediction_that_is_nan_is_never_right():
+    for meter in (ConfusionMeter("ab"), ClassMeter("ab")):
+        meter.add(torch.full((4, 2), math.nan), torch.tensor([0, 0, 0, 1]))
+        assert meter.summary() == {"accuracy": 0.0}
+    meter = ClassMeter("abcdef")
+    meter.add(torch.full((1, 6), math.nan), torch.tensor([0]))
+    assert meter.summary() == {"accuracy": 0.0, "top5": 0.0}
+
+
+def test_columns_that_were_written_stay(tmp_path):
+    run = Run(tmp_path)
+    run.add_result({"epoch": 1, "loss": 1.0, "loss_a": 0.5})
+    rows = run.add_result({"epoch": 2, "loss": 2.0})
+    assert (tmp_path / "results.csv").read_text().split() == ["epoch,loss,loss_a", "1,1.0,0.5", "2,2.0,"]
+    assert [row["loss"] for row in rows] == ["1.0", "2.0"]
+    run.close()

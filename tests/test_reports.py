@@ -156,8 +156,7 @@ def test_nothing_and_nonsense_are_measured_too(tmp_path):
     meter.report(tmp_path)
     assert meter.mistakes() == []
     meter.add(torch.full((3, 6), torch.nan), torch.tensor([0, 1, 5]))
-    assert meter.summary()["accuracy"] == pytest.approx(100 / 3)  # as if all had been called class 0
-    assert meter.summary()["top5"] < 100
+    assert meter.summary() == {"accuracy": 0.0, "top5": 0.0}
     meter.report(tmp_path)
     assert len(meter.mistakes()) == 2
 

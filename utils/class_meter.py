@@ -41,8 +41,9 @@ class ClassMeter(ConfusionMeter):
 
     def add(self, predicted, target):
         """Add a batch: predicted = probabilities [N, C], float32; target = true classes [N] int64."""
-        predicted = predicted.detach().nan_to_num(0.0)  # a model that diverged is wrong, but has to be reported
         super().add(predicted, target)
+        sound = ~predicted.isnan().any(dim=1, keepdim=True)  # [N, 1]
+        predicted = predicted.detach().nan_to_num(0.0)  # a model that diverged is wrong, but has to be reported
         self.sums = {name: value.to(predicted.device) for name, value in self.sums.items()}
         own = target.unsqueeze(1)  # [N, 1]
 
@@ -51,7 +52,7 @@ class ClassMeter(ConfusionMeter):
         for name, chosen in (("every", cells.flatten()), ("own", cells.gather(1, own).flatten())):
             self.sums[name].index_add_(0, chosen, torch.ones_like(chosen))
         if self.k > TOP:
-            self.sums["hits"] += (predicted.topk(TOP, dim=1).indices == own).sum()
+            self.sums["hits"] += (sound & (predicted.topk(TOP, dim=1).indices == own)).sum()
 
         confidence, label = predicted.max(dim=1)
         index = torch.arange(self.seen, self.seen + len(target), device=target.device)
