@@ -164,9 +164,10 @@ FREE_ON_RESUME = {
     *("env", "vis_port", "print_freq", "progress", "debug_file", "result_file", "keep_last"),
     *("val_data_root", "in_memory", "download", "draw_freq", "keep_every", "keep_from", "cam"),
 }
-# Options that some models or data sets have: given for another one they would be read by nobody.
+# Options that some models or data sets have: given for another one they would be read by nobody. (Not proposals: a
+# command for MaskRCNN is to train SSD with nothing but another --model.)
 OF_PART = {
-    "model": {"width", "proposals"},
+    "model": {"width"},
     "dataset": {"val_data_root", "val_size", "download", "in_memory", "resample", "class_weights", "min_crop", "repeat"}
     | {"noise"},
 }

@@ -129,9 +129,9 @@ def test_a_schedule_is_drawn_without_torch(tmp_path):
 
 
 def test_a_yaml_file_cannot_give_what_the_model_does_not_have_either(tmp_path, trained):
-    (tmp_path / "mine.yaml").write_text("proposals: 100\n")
+    (tmp_path / "mine.yaml").write_text("width: 0.5\n")
     done = main("train", "--config=mine.yaml", cwd=tmp_path, check=2)
-    assert done.stderr == "main.py: --proposals means nothing to SqueezeNet: leave it out\n"
+    assert done.stderr == "main.py: --width means nothing to SqueezeNet: leave it out\n"
     done = main("val", "--repeat=2", cwd=trained[0], check=2)
     assert done.stderr == "main.py: --repeat means nothing to DogCat: leave it out\n"
 
