@@ -168,8 +168,10 @@ FREE_ON_RESUME = {
 # command for MaskRCNN is to train SSD with nothing but another --model.)
 OF_PART = {
     "model": {"width"},
-    "dataset": {"val_data_root", "val_size", "download", "in_memory", "resample", "class_weights", "min_crop", "repeat"}
-    | {"noise"},
+    "dataset": {
+        *("val_data_root", "val_size", "download", "in_memory", "resample", "class_weights", "min_crop", "noise"),
+        "repeat",
+    },
 }
 # Options of one schedule alone: given with another one they would be read by nobody.
 OF_SCHEDULER = {

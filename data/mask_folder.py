@@ -1,8 +1,5 @@
 """Pictures and masks of your own, for segmentation."""
 
-import os
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +13,16 @@ from utils.files import write_atomically, write_csv
 from utils.iou_meter import UNLABELLED, IoUMeter
 
 from .base import BaseData
-from .pictures import denormalise, folder_files, normalise, random_crop_and_flip, read_picture, readable, resample
+from .pictures import (
+    denormalise,
+    folder_files,
+    in_threads,
+    normalise,
+    random_crop_and_flip,
+    read_picture,
+    readable,
+    resample,
+)
 from .samples import SUFFIXES, Sample, as_list, class_names, digest, note, shown, split, unique_ids
 
 WHERE = "give folders with the pictures in images/ and, for training, PNG files of the same names in masks/"
@@ -234,9 +240,7 @@ def examine(samples, size):
         return None, pixels
 
     samples = list(dict.fromkeys(samples))
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # Pillow's notes on odd metadata
-        found = dict(zip(samples, pool.map(one, samples), strict=True))
+    found = dict(zip(samples, in_threads(one, samples), strict=True))
     problems = {sample: problem for sample, (problem, _) in found.items() if problem}
     return problems, {sample: pixels for sample, (problem, pixels) in found.items() if not problem}
 

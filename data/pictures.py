@@ -281,7 +281,7 @@ def readable(paths, size):
 
 
 def succeeds(function, arguments):
-    """For each argument, whether function(argument) raised nothing. In threads: Pillow lets others run meanwhile."""
+    """For each argument, whether function(argument) raised nothing."""
 
     def tried(argument):
         try:
@@ -290,9 +290,14 @@ def succeeds(function, arguments):
             return False
         return True
 
+    return in_threads(tried, arguments)
+
+
+def in_threads(function, arguments):
+    """[function(argument), ...] of functions that read pictures, whose threads Pillow lets run side by side."""
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")  # Pillow's notes on odd metadata
-        return list(pool.map(tried, arguments))
+        return list(pool.map(function, arguments))
 
 
 def folder_files(roots, why):
