@@ -162,15 +162,16 @@ def library_names(package):
 FREE_ON_RESUME = {
     *("config", "resume", "work_dir", "max_epoch", "train_data_root", "test_data_root", "num_workers", "use_gpu"),
     *("env", "vis_port", "print_freq", "progress", "debug_file", "result_file", "keep_last"),
-    *("val_data_root", "in_memory", "download", "draw_freq", "keep_every", "keep_from", "cam"),
+    *("val_data_root", "download", "draw_freq", "keep_every", "keep_from", "cam"),
+    *("pack", "pack_dir", "cache", "val_batch_size", "compile"),
 }
 # Options that some models or data sets have: given for another one they would be read by nobody. (Not proposals: a
 # command for MaskRCNN is to train SSD with nothing but another --model.)
 OF_PART = {
     "model": {"width"},
     "dataset": {
-        *("val_data_root", "val_size", "download", "in_memory", "resample", "class_weights", "min_crop", "noise"),
-        "repeat",
+        *("val_data_root", "val_size", "download", "resample", "class_weights", "repeat"),
+        *("pack", "min_crop", "flip", "rotate", "colour", "noise", "erase", "mixup", "cutmix"),
     },
 }
 # Options of one schedule alone: given with another one they would be read by nobody.
@@ -200,15 +201,26 @@ class DefaultConfig:
     test_data_root: several(text) = ["./data/test1"]  # folder(s) or list(s) of samples without labels
     val_size: optional(integer(1)) = None  # validate on so many samples at most
     download: flag = False  # CIFAR10: fetch the data (170 MB) when it is not there
-    in_memory: flag = False  # decode all pictures once and keep them in memory
+    pack: flag = True  # decode every picture once, into pack_dir, and read it from there
+    pack_dir: text = "packs"  # folder for that; it can be deleted at any time
+    cache: choice("auto", "device", "none") = "auto"  # hold all pictures in device memory; auto: if a GPU has room
     resample: choice("none", "mean", "log", "sqrt") = "none"  # balance unequal classes in every epoch: mean evens them
     class_weights: flag = False  # weigh the loss of class c with N / N_c
     image_size: integer(32) = 224  # the model sees pictures of this height and width, in pixels
     min_crop: number(0, above=True, high=1) = 0.08  # a random crop keeps at least this share of the picture
+    flip: number(0, high=1) = 0.5  # share of the training pictures that are mirrored, left and right
+    rotate: number(0, high=180) = 0.0  # turn training pictures by up to so many degrees, either way
+    colour: number(0, high=1) = 0.0  # change their brightness, contrast and saturation by up to this share
     noise: number(0) = 0.0  # Gaussian noise added in training: its standard deviation, where 1 is white
+    erase: number(0, high=1) = 0.0  # share of the training pictures that a grey box is laid over
+    mixup: number(0) = 0.0  # mix each training picture with another: alpha of the Beta distribution; 0: off
+    cutmix: number(0) = 0.0  # paste a box of another one into each: the same
     repeat: integer(1) = 1  # CocoMask: an epoch goes through the pictures so many times
     batch_size: integer(1) = 32  # samples per step
-    num_workers: optional(integer(0)) = None  # processes that read samples; None: one per core, at most 8
+    val_batch_size: optional(integer(1)) = None  # of validation and test; None: on a GPU what fits, else batch_size
+    accumulate: integer(1) = 1  # a step's samples go through the model in so many parts: less memory, the same step
+    num_workers: optional(integer(0)) = None  # processes that read samples; None: none for packed ones, else one per
+    # core, at most 8
 
     model: name_in("models") = "SqueezeNet"  # class of models/, or a classifier of torchvision or timm: resnet18, ...
     width: number(0, above=True) = 1.0  # of models that come in several (mobilenet_v2, ...); 1 is the usual one
@@ -232,10 +244,14 @@ class DefaultConfig:
     cycles: integer(1) = 1  # cosine: how often the rate comes down; in between it climbs back
     cycle_decay: number(0, above=True, high=1) = 1.0  # cosine: height of each peak as a share of the last
     lr_final: number(0, high=1) = 0.2  # one_cycle, linear: share of the rate that is left at the end
+    clip_grad: number(0) = 0.0  # cut the norm of all gradients down to this; 0: no
     warmup_epochs: number(0) = 0.0  # for so many epochs the rate first climbs from 0, step by step
     seed: integer(0) = 0  # order of samples, initial weights, augmentation and dropout follow from it
 
     use_gpu: flag = True  # train on the GPU where there is one
+    precision: choice("auto", "fp32", "bf16", "fp16") = "auto"  # of the model's arithmetic, its weights stay fp32;
+    # auto: what this machine computes fastest
+    compile: flag = False  # torch.compile the training step
     work_dir: text = "checkpoints"  # every run gets a folder of its own in here
     resume: run_name = None  # go on with a run: --resume takes the newest unfinished one, --resume=<run> that one
     monitor: optional(text) = None  # best.pth is the epoch best in this: loss, val_loss, val_accuracy, ...;
@@ -392,6 +408,7 @@ class Heart(DefaultConfig):
     max_epoch = 20
     keep_every = 5  # each with a picture of the heart as the model sees it
     num_workers = 0  # an item costs less than sending it between processes
+    precision = "fp32"  # bf16 has three digits, which is too coarse for the heart's edge
     print_freq = 100
 
 

@@ -1,12 +1,13 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|help [--option=value ...]
+usage: python main.py train|val|test|pack|help [--option=value ...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
   python main.py train --resume                                     go on with the run that was stopped last
   python main.py val                                                accuracy of the newest best model
   python main.py test --test-data-root=data/test1                   its predictions, as a Kaggle CSV
+  python main.py pack --train-data-root=data/train                  decode its pictures once; train does it too
   touch /tmp/debug                                                  step into the running loop
 """
 
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 
 import config
-from utils import UserError, cli
+from utils import UserError, cli, machine
 from utils.schedule import Schedule, draw
 
 
@@ -33,14 +34,12 @@ def help(**kwargs):
 
 if __name__ == "__main__":
     # The whole command line is checked here, before torch is loaded: a mistake is answered in a fraction of a second.
-    command, options = cli.check(sys.argv[1:], ("train", "val", "test", "help"), config.load)
+    command, options = cli.check(sys.argv[1:], ("train", "val", "test", "pack", "help"), config.load)
     if command == "help":
         with cli.one_line_errors(UserError):
             sys.exit(help(**options))
 
-# Read when torch is loaded: its threads then sleep soon instead of spinning while they wait for each other. On cores
-# shared with other work a step was 1.8 times as fast, on idle ones 0.96 times (benchmarks/threads.py).
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+machine.prepare()  # has to come before torch
 
 import fire
 import torch
@@ -56,9 +55,12 @@ from utils.debug import Debugger
 from utils.files import check_writable
 from utils.loader import make_loader, seed_step, to_device
 from utils.meters import LossMeter, named
-from utils.model_summary import ModelSummary
+from utils.model_summary import ModelSummary, largest_batch
 from utils.run import Run, find_run, newest_best
+from utils.update import Update, compiled, pick_precision
 from utils.visualize import Visualizer
+
+machine.loaded()
 
 
 def train(**kwargs):
@@ -68,10 +70,8 @@ def train(**kwargs):
     torch.manual_seed(opt.seed)
 
     # step 1: data
-    train_data, val_data = build_data(opt, "train"), build_data(opt, "val")
+    train_data, val_data = build_data(opt, "train", device), build_data(opt, "val", device)
     refuse_broken(train_data, val_data)
-    train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, seed=opt.seed)
-    val_loader = make_loader(val_data, opt.batch_size, opt.num_workers)
 
     # step 2: model
     model = build_model(opt, train_data.classes)
@@ -82,17 +82,22 @@ def train(**kwargs):
     if opt.finetune:
         model.freeze_body()
     model.to(device, memory_format=torch.channels_last)
+    objective = compiled(model.objective) if opt.compile else model.objective
 
     # step 3: optimizer and learning rate
+    train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device)
+    opt.val_batch_size = opt.val_batch_size or largest_batch(model, val_data, opt.batch_size)
+    val_loader = make_loader(val_data, opt.val_batch_size, opt.num_workers, device=device)
     optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
     schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.named_by(Schedule))
+    update = Update(model, optimizer, **opt.named_by(Update))
 
     # step 4: the run's folder, meters, and what watches the run
     run = Run(opt.resume or Run.new_folder(opt.work_dir, opt.model))
     name_broken(train_data, val_data, folder=run.folder)
     vis = Visualizer(opt.env, port=opt.vis_port, record=run.folder / "events.jsonl")
     loss_meter, train_meter, val_loss = LossMeter(), train_data.meter(), LossMeter()
-    parts = {"optimizer": optimizer, "schedule": schedule, "order": train_loader.batch_sampler}
+    parts = {"optimizer": optimizer, "schedule": schedule, "update": update, "order": train_loader.batch_sampler}
     parts |= {"loss_meter": loss_meter, "train_meter": train_meter}
     callbacks = Callbacks(
         ModelSummary(model, train_data, val_data),
@@ -100,7 +105,7 @@ def train(**kwargs):
         Pictures(opt.draw_freq, vis.img),
         History(run, opt.max_epoch),  # before Checkpoint: what is saved is on record
         Checkpoint(run, model, parts, val_data.meter().summary(), **opt.named_by(Checkpoint)),
-        Progress(run, train_loader, opt.max_epoch, opt.progress),
+        Progress(run, train_loader, update, opt.max_epoch, opt.progress),
         Debugger(opt.debug_file),  # the last one, see there
     )
 
@@ -114,23 +119,19 @@ def train(**kwargs):
             if run.batch == 0:  # else a resumed epoch goes on counting
                 loss_meter.reset()
                 train_meter.reset()
-            for ii, (input, target) in enumerate(train_loader, start=run.batch):
+            for ii, batch in enumerate(train_loader, start=run.batch):
                 callbacks.on_batch_begin()
-                generator = seed_step(opt.seed, run.step, device)
-                input, target = train_data.prepare(*to_device((input, target), device), generator)
                 schedule.step(run.step)
-                optimizer.zero_grad()
-                score, losses = model.objective(input, target)
-                loss = sum(losses.values())
-                loss.backward()
-                if loss.isfinite():
-                    optimizer.step()
-                else:
-                    callbacks.on_bad_loss(losses=losses)
+                generator = seed_step(opt.seed, run.step, device)
+                batch = train_data.prepare(*to_device(batch, device), generator)
+                for input, target in update.parts(*batch):  # a single one, but for --accumulate
+                    with model.autocast():
+                        score, losses = objective(input, target)
+                    loss = update.backward(losses)  # noqa: F841 - for the debugger
+                    loss_meter.add(losses)
+                    train_meter.add(score, target)
+                update.step(run.step)
                 run.batch, run.step = ii + 1, run.step + 1
-
-                loss_meter.add(losses)
-                train_meter.add(score, target)
                 if run.step % opt.print_freq == 0:
                     callbacks.on_train_summary(**loss_meter.summary(), **train_meter.summary())
                 callbacks.on_batch_end()
@@ -159,8 +160,9 @@ def val(model, dataloader, callbacks=None, loss_meter=None):
     try:
         for input, target in dataloader:
             input, target = dataset.prepare(*to_device((input, target), device), generator=None)
-            score, losses = model.objective(input, target)
-            prediction = model.decode(score)
+            with model.autocast():
+                score, losses = model.objective(input, target)
+                prediction = model.decode(score)
             meter.add(prediction, target)
             loss_meter.add(losses, samples=len(target))
             callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
@@ -170,13 +172,25 @@ def val(model, dataloader, callbacks=None, loss_meter=None):
     return meter, next(iter(meter.summary().values()))
 
 
+def pack(**kwargs):
+    """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
+    opt = config.load(kwargs)
+    refuse_unread(opt, opt.given - opt.changed() | kwargs.keys())
+    for mode in ("train", "val", "test"):
+        if mode == "test" and not any(os.path.exists(root) for root in opt.test_data_root):
+            continue
+        packed = build_data(opt, mode, torch.device("cpu"))
+        name_broken(packed)
+
+
 def evaluate(**kwargs):
     """The command val: measure a checkpoint on the validation part of its data, and write a report beside it."""
-    opt, model = load_trained(kwargs)
-    val_data = build_data(opt, "val", model.info["classes"])
+    opt, model, device = load_trained(kwargs)
+    val_data = build_data(opt, "val", device, model.info["classes"])
     refuse_broken(val_data)
     name_broken(val_data)
-    loader, losses = make_loader(val_data, opt.batch_size, opt.num_workers), LossMeter()
+    size = opt.val_batch_size or largest_batch(model, val_data, opt.batch_size)
+    loader, losses = make_loader(val_data, size, opt.num_workers, device=device), LossMeter()
     beside = Path(opt.load_model_path).parent  # may be somebody else's, or an address
     folder = (beside if os.access(beside, os.W_OK) else Path()) / f"{Path(opt.load_model_path).stem}_report"
     folder.mkdir(exist_ok=True)
@@ -200,28 +214,30 @@ def evaluate(**kwargs):
 @torch.inference_mode()
 def test(**kwargs):
     """Write a checkpoint's predictions for samples without labels to opt.result_file."""
-    opt, model = load_trained(kwargs)
+    opt, model, device = load_trained(kwargs)
     check_writable(opt.result_file)
-    test_data = build_data(opt, "test", model.info["classes"])
+    test_data = build_data(opt, "test", device, model.info["classes"])
     name_broken(test_data, consequence="get no prediction of their own")
     if not len(test_data):
         raise UserError(f"there is nothing to predict in {', '.join(opt.test_data_root)}")
-    loader = make_loader(test_data, opt.batch_size, opt.num_workers)
-    device = next(model.parameters()).device
+    size = opt.val_batch_size or largest_batch(model, test_data, opt.batch_size)
+    loader = make_loader(test_data, size, opt.num_workers, device=device)
     with Callbacks(Debugger(opt.debug_file)) as callbacks:
 
         def predictions():
             """(ids, prediction) batch by batch: one at a time is held."""
             for input, id in tqdm(loader, miniters=1, disable=None if opt.progress else True):
                 input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
-                yield id.tolist() if isinstance(id, torch.Tensor) else list(id), model.predict(input)
+                with model.autocast():
+                    prediction = model.predict(input)
+                yield id.tolist() if isinstance(id, torch.Tensor) else list(id), prediction
                 callbacks.on_test_summary()
 
         test_data.write_results(opt.result_file, predictions())
         print(f"wrote {opt.result_file}: predictions for {len(test_data)} samples")
 
 
-def build_data(opt, mode, classes=None):
+def build_data(opt, mode, device, classes=None):
     """The data set that the options name, for train, val or test; `classes` are those of a model that is there."""
     root = opt.test_data_root if mode == "test" else opt.train_data_root
     dataset = getattr(data, opt.dataset)(root, mode, **opt.values())
@@ -232,6 +248,7 @@ def build_data(opt, mode, classes=None):
             f"the classes of {', '.join(opt.val_data_root or root)} are {', '.join(dataset.classes)}, but the model's "
             f"are {', '.join(classes)}: give the data it was trained on, or data of the same classes"
         )
+    dataset.hold(device, opt.cache)
     return dataset
 
 
@@ -242,6 +259,7 @@ def build_model(opt, classes):
     task = getattr(data, opt.dataset).task
     if built.task != task:
         raise UserError(f"--model={opt.model} is for {built.task}, --dataset={opt.dataset} for {task}: change one")
+    built.precision = opt.precision
     return built
 
 
@@ -283,7 +301,7 @@ def refuse_unread(opt, given):
 
 
 def load_trained(kwargs):
-    """(options, model in eval mode) of the checkpoint that val and test are asked for, or of the newest best one.
+    """(options, model in eval mode, device) of the checkpoint that val and test are asked for, or the newest best one.
 
     The options are those it was trained with, but for what is given now.
     """
@@ -294,29 +312,34 @@ def load_trained(kwargs):
     saved = {"model": content.get("model", given.model), **config.from_record(info.get("config", {}))}
     if "train_data_root" in kwargs:
         saved.pop("val_data_root", None)  # other data: its own share is measured
+    if saved.get("precision", "fp32") != "fp32":
+        saved["precision"] = "auto"  # this machine may be another one
     opt = config.load({**saved, **given.changes(), "load_model_path": path})
     opt.given = given.given
     refuse_unread(opt, kwargs.keys())
     opt.show()
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}
     print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()))
+    device = pick_device(opt)
     model = build_model(opt, info.get("classes") or getattr(data, opt.dataset).classes)
     model.info = {"classes": list(getattr(data, opt.dataset).classes), **info}
     model.load(path)
     model.set_criterion(opt.criterion, info.get("weights"))
-    return opt, model.to(pick_device(opt), memory_format=torch.channels_last).eval()
+    return opt, model.to(device, memory_format=torch.channels_last).eval(), device
 
 
 def pick_device(opt):
-    """The GPU where it is wanted and there, else the CPU; a warning when it was asked for in vain."""
-    if opt.use_gpu and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    if opt.use_gpu and "use_gpu" in opt.given:
+    """The GPU where it is wanted and there, else the CPU; opt.precision becomes that in which it will compute."""
+    device = torch.device("cuda" if opt.use_gpu and torch.cuda.is_available() else "cpu")
+    if opt.use_gpu and "use_gpu" in opt.given and device.type == "cpu":
         print("warning: --use-gpu=True, but torch finds no GPU here: going on with the CPU", file=sys.stderr)
-    return torch.device("cpu")
+    chosen, opt.precision = opt.precision, pick_precision(opt.precision, device)
+    why = ", the fastest that this machine has (--precision=auto)" if chosen == "auto" else ""
+    print(f"computing on {'a GPU' if device.type == 'cuda' else 'the CPU'} in {opt.precision}{why}")
+    return device
 
 
 if __name__ == "__main__":
     with cli.one_line_errors(UserError, config.ConfigError, ModelError):
-        commands = {"train": train, "val": evaluate, "test": test, "help": help}
+        commands = {"train": train, "val": evaluate, "test": test, "pack": pack, "help": help}
         fire.Fire(commands, command=cli.for_fire(command, options))

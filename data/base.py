@@ -9,6 +9,8 @@ from torch.utils.data import Dataset, default_collate
 from utils import UserError
 from utils.files import write_atomically
 
+from .pack import Decoded, fits, hold
+
 BROKEN_SHARE = 0.05  # more broken samples than this are an error: the data set is not what it should be
 
 
@@ -19,18 +21,40 @@ class BaseData(Dataset):
     id; items are small and cheap, and the same whenever they are asked for. All options of a run arrive as keyword
     arguments of __init__, which takes those it needs and passes over the rest (**_).
 
+    A subclass may also have __getitems__(indices), which returns a whole batch, a tuple (input, target), at once: that
+    is faster than to collate items.
+
     Attributes:
         task: what is predicted; only models of the same task can be trained on the data.
         classes: list of class names, index = label.
         weights: factor on the loss of each class, float [C], or None.
         broken: paths that could not be read; they are left out of the data set.
+        rows: of data sets of pictures, what they are read from (see pack), else None.
+        cheap: whether reading a sample costs next to nothing, so that workers would only cost time.
+        held: whether `hold` has taken the pictures into the device's memory, where workers cannot read them.
     """
 
     task = "classification"
     classes = ()
     weights = None
     broken = ()
-    collate = staticmethod(default_collate)
+    rows = None
+    held = False
+
+    @property
+    def cheap(self):
+        return self.rows is not None and not isinstance(self.rows, Decoded)
+
+    def hold(self, device, cache):
+        """Take the pictures into the memory of a torch.device, from where they are read from now on: with cache
+        "device", with "auto" where it is a GPU that has room, with "none" never."""
+        if self.rows is not None and fits(self.rows, device, cache):
+            self.rows, self.held = hold(self.rows, device), True
+
+    @staticmethod
+    def collate(batch):
+        """A list of items -> a batch; what __getitems__ returned, a tuple, is one already."""
+        return batch if isinstance(batch, tuple) else default_collate(batch)
 
     def order(self, generator):
         """The samples of one epoch of training, int64 indices in the order drawn from `generator`; always as many."""

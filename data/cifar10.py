@@ -128,7 +128,7 @@ def read_names(path):
 
 
 def read_batch(path, classes):
-    """(pixels uint8 [n, 3, 32, 32], labels, a list of n whole numbers below `classes`) of a batch."""
+    """(pixels uint8 [n, 32, 32, 3], labels, a list of n whole numbers below `classes`) of a batch."""
     content = read_pickle(path)
     pixels, labels = content.get("data"), content.get("labels")
     if (
@@ -139,7 +139,7 @@ def read_batch(path, classes):
         or not all(isinstance(label, int) and 0 <= label < classes for label in labels)
     ):
         raise damaged(path)
-    return torch.from_numpy(pixels.reshape(-1, 3, SIDE, SIDE).copy()), labels
+    return torch.from_numpy(pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1).copy()), labels
 
 
 def damaged(path):

@@ -16,7 +16,8 @@ from utils.files import write_atomically
 from .base import BaseData
 from .coco_format import Picture, clip, draw_mask, find_json, find_pictures, read_coco, to_results
 from .coco_meter import CocoMeter, NoMeter
-from .pictures import folder_files, read_picture, succeeds
+from .pack import open_rows
+from .pictures import folder_files, read_picture, resized
 from .samples import SUFFIXES, as_list, digest, note, shown, split
 
 SURE = 0.5  # detections with a lower score are not drawn
@@ -46,13 +47,26 @@ class CocoMask(BaseData):
             any, they are val and all of `root` is train. Else the two share `root` 70/30, by the pictures' names.
         val_size: val has so many pictures at most.
         repeat: an epoch goes through the pictures so many times, for data sets of a few.
+        pack: decode every picture once, into a file in `pack_dir`, and read it from there; see open_rows.
+        pack_dir: the folder for that.
 
     Raises UserError for whatever is wrong with a COCO file, and for categories that differ between the files.
     """
 
     task = "detection"
 
-    def __init__(self, root, mode, image_size=224, val_data_root=(), val_size=None, repeat=1, **_):
+    def __init__(
+        self,
+        root,
+        mode,
+        image_size=224,
+        val_data_root=(),
+        val_size=None,
+        repeat=1,
+        pack=False,
+        pack_dir="packs",
+        **_,
+    ):
         self.mode, self.image_size, self.repeat = mode, image_size, repeat
         if mode == "test":
             pictures = unlabelled(root)
@@ -68,19 +82,34 @@ class CocoMask(BaseData):
                 note(f"{len(pictures) - len(full)} pictures of {shown(root)} have no objects and are not trained on")
             pictures = full
 
-        sound = succeeds(lambda picture: read_picture(picture.path, image_size), pictures)
-        self.pictures, self.broken = [], []
-        for picture, good in zip(pictures, sound, strict=True):
-            height, width = stored_size(picture.path) if good else (0, 0)
-            if good and (picture.height, picture.width) in ((height, width), (0, 0)):
+        paths, ids = [picture.path for picture in pictures], [picture.id for picture in pictures]
+        self.rows, sizes = open_rows(paths, in_square, image_size, f"{type(self).__name__}_{mode}", pack, pack_dir, ids)
+        self.pictures, self.broken, kept = [], [], []
+        for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
+            if isinstance(size, str):
+                self.broken.append(f"{picture.path}")
+                continue
+            height, width = size
+            if (picture.height, picture.width) in ((height, width), (0, 0)):
                 self.pictures.append(picture._replace(height=height, width=width))
+                kept.append(number)
             else:
-                wrong = f" ({width}x{height}, its annotations say {picture.width}x{picture.height})" if good else ""
-                self.broken.append(f"{picture.path}{wrong}")
+                says = f"its annotations say {picture.width}x{picture.height}"
+                self.broken.append(f"{picture.path} ({width}x{height}, {says})")
+        self.rows.keep(kept)
         self.by_id = {picture.id: picture for picture in self.pictures}
 
     def __len__(self):
         return len(self.pictures)
+
+    @property
+    def cheap(self):
+        """Only in test mode: masks are drawn whenever they are asked for."""
+        return super().cheap and self.mode == "test"
+
+    def hold(self, device, cache):
+        """As always, but "auto" is "none" where there are masks to draw: workers do that, see BaseData.held."""
+        super().hold(device, "none" if cache == "auto" and self.mode != "test" else cache)
 
     def order(self, generator):
         """The samples of one epoch: every picture `repeat` times, each time in another order."""
@@ -88,17 +117,18 @@ class CocoMask(BaseData):
 
     def __getitem__(self, index):
         picture = self.pictures[index]
-        height, width = self.fit(picture)
-        pixels = read_picture(picture.path, self.image_size, upright=False)
-        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-        square = torch.zeros(3, self.image_size, self.image_size, dtype=torch.uint8)
-        square[:, :height, :width] = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+        square = self.rows[[index]][0].permute(2, 0, 1).cpu()
         return square, picture.id if self.mode == "test" else self.target(picture)
+
+    def __getitems__(self, indices):
+        """A batch: (uint8 [n, 3, S, S], list of targets or ids)."""
+        pictures = [self.pictures[index] for index in indices]
+        targets = [picture.id if self.mode == "test" else self.target(picture) for picture in pictures]
+        return self.rows[indices].permute(0, 3, 1, 2), targets
 
     def fit(self, picture):
         """(h, w), the pixels that a picture has in the square."""
-        scale = self.image_size / max(picture.height, picture.width)
-        return max(1, round(picture.height * scale)), max(1, round(picture.width * scale))
+        return fitted(picture.height, picture.width, self.image_size)
 
     def target(self, picture):
         """The truth about a picture, see the class."""
@@ -123,7 +153,9 @@ class CocoMask(BaseData):
 
     @staticmethod
     def collate(batch):
-        """Items -> (uint8 [N, 3, S, S], list of targets or ids)."""
+        """A list of items -> (uint8 [N, 3, S, S], list of targets or ids); a tuple is such a batch already."""
+        if isinstance(batch, tuple):
+            return batch
         input, target = zip(*batch, strict=True)
         return torch.stack(input), list(target)
 
@@ -257,7 +289,19 @@ def unique(groups):
     return list(found.values())
 
 
-def stored_size(path):
-    """(height, width) of a picture file, not turned by EXIF."""
-    with Image.open(path) as picture:
-        return picture.size[::-1]
+def in_square(path, side):
+    """A picture as it is stored in the upper left corner of a black square, for open_rows: (uint8 [side, side, 3],
+    [height, width] of the file)."""
+    picture = read_picture(path, side, upright=False)
+    with Image.open(path) as file:
+        width, height = file.size
+    h, w = fitted(height, width, side)
+    square = np.zeros((side, side, 3), dtype=np.uint8)
+    square[:h, :w] = resized(np.asarray(picture), h, w)
+    return square, [height, width]
+
+
+def fitted(height, width, side):
+    """(h, w) of a picture whose longer side becomes `side`."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))

@@ -21,6 +21,7 @@ class Heart(BaseData):
     """
 
     task = "points"
+    cheap = True
     classes = ("outside", "inside")
 
     def __init__(self, root, mode, **_):
@@ -40,6 +41,11 @@ class Heart(BaseData):
 
     def __getitem__(self, index):
         return self.points[index], index if self.mode == "test" else self.labels[index]
+
+    def __getitems__(self, indices):
+        """A batch: (points float32 [n, 1, 2], labels float32 [n, 1] or ids int64 [n])."""
+        indices = torch.tensor(indices)
+        return self.points[indices], indices if self.mode == "test" else self.labels[indices]
 
     def meter(self):
         """Confusion matrix at the threshold 0.5; of validation with pictures of the points."""

@@ -12,17 +12,10 @@ from utils import UserError
 from utils.files import write_atomically, write_csv
 from utils.iou_meter import UNLABELLED, IoUMeter
 
+from .augment import Augment, denormalise, normalise
 from .base import BaseData
-from .pictures import (
-    denormalise,
-    folder_files,
-    in_threads,
-    normalise,
-    random_crop_and_flip,
-    read_picture,
-    readable,
-    resample,
-)
+from .pack import open_rows
+from .pictures import folder_files, squeezed
 from .samples import SUFFIXES, Sample, as_list, class_names, digest, note, shown, split, unique_ids
 
 WHERE = "give folders with the pictures in images/ and, for training, PNG files of the same names in masks/"
@@ -55,11 +48,12 @@ class MaskFolder(BaseData):
         root: one folder, or a list of them.
         mode: train, val or test.
         image_size: height and width of what `prepare` returns, pixels.
-        min_crop: smallest share of the picture's area that a random crop keeps.
-        noise: standard deviation of the Gaussian noise added in train mode, on a scale of 0 to 1.
+        min_crop, flip, rotate, colour, noise: how train mode changes pictures and masks, see Augment.
         val_data_root: folders like `root`; where there are any, they are val and all of `root` is train.
         val_size: val has so many pictures at most.
         class_weights: let `weights` be N / N_c in train mode, of the pixels.
+        pack: decode everything once, into a file in `pack_dir`, and read it from there; see open_rows.
+        pack_dir: the folder for that.
 
     Raises UserError for missing folders, too few pictures with masks, and a number of classes that cannot be.
     """
@@ -72,19 +66,27 @@ class MaskFolder(BaseData):
         mode,
         image_size=224,
         min_crop=0.08,
+        flip=0.5,
+        rotate=0.0,
+        colour=0.0,
         noise=0.0,
         val_data_root=(),
         val_size=None,
         class_weights=False,
+        pack=False,
+        pack_dir="packs",
         **_,
     ):
-        self.mode, self.image_size, self.min_crop, self.noise = mode, image_size, min_crop, noise
+        self.mode, self.image_size = mode, image_size
+        self.augment = Augment(image_size, min_crop, flip, rotate, colour, noise)
         self.item_size = round(image_size * 8 / 7) if mode == "train" else image_size
+        side, name = self.item_size, f"{type(self).__name__}_{mode}"
         if mode == "test":
-            samples = unlabelled(root)
-            sound = readable([sample.path for sample in samples], self.item_size)
-            self.samples = [sample for sample, good in zip(samples, sound, strict=True) if good]
-            self.broken = [sample.path for sample, good in zip(samples, sound, strict=True) if not good]
+            own = unlabelled(root)
+            paths, ids = [sample.path for sample in own], [sample.target for sample in own]
+            self.rows, wrong = open_rows(paths, squeezed, side, name, pack, pack_dir, ids)
+            self.broken = [path for path, fault in zip(paths, wrong, strict=True) if fault is not None]
+            self._keep(own, [fault is None for fault in wrong])
             return
 
         everything = own = labelled(root)
@@ -97,7 +99,13 @@ class MaskFolder(BaseData):
         own = own[: val_size if mode == "val" else None]
 
         names = class_names(as_list(root)[0])
-        problems, pixels = examine([*own, *(() if names else everything)], self.item_size)
+        mine = set(own)
+        others = [] if names else [sample for sample in everything if sample not in mine]
+        files, more = ([(sample.path, sample.target) for sample in group] for group in (own, others))
+        self.rows, found = open_rows(files, with_mask, side, name, pack, pack_dir, channels=4, also=more)
+        found = dict(zip([*own, *others], found, strict=True))
+        problems = {sample: fact for sample, fact in found.items() if isinstance(fact, str)}
+        pixels = {sample: dict(fact) for sample, fact in found.items() if sample not in problems}
         largest = max((max(pixels[sample]) for sample in everything if sample in pixels), default=-1)
         self.classes = names or [f"class {index}" for index in range(largest + 1)]
         if pixels and not 2 <= len(self.classes) <= UNLABELLED:
@@ -109,10 +117,14 @@ class MaskFolder(BaseData):
             if max(counts) >= len(self.classes):
                 known = f"the classes are 0 to {len(self.classes) - 1}, and 255 counts for nothing"
                 problems[sample] = f"{sample.target} (a pixel is {max(counts)}; {known})"
-        self.samples = [sample for sample in own if sample not in problems]
         self.broken = [problems[sample] for sample in own if sample in problems]
+        self._keep(own, [sample not in problems for sample in own])
         if class_weights and mode == "train":
             self.weights = self._weights([pixels[sample] for sample in self.samples])
+
+    def _keep(self, samples, sound):
+        self.rows.keep([number for number, good in enumerate(sound) if good])
+        self.samples = [sample for sample, good in zip(samples, sound, strict=True) if good]
 
     def _weights(self, pixels):
         counts = [sum(counts.get(index, 0) for counts in pixels) for index in range(len(self.classes))]
@@ -125,25 +137,25 @@ class MaskFolder(BaseData):
         return len(self.samples)
 
     def __getitem__(self, index):
-        path, target, _ = self.samples[index]
-        size = self.item_size, self.item_size
-        picture = np.array(read_picture(path, self.item_size).resize(size, Image.Resampling.BILINEAR))
-        if self.mode != "test":
-            mask = Image.fromarray(read_mask(target).astype(np.uint8))
-            target = torch.from_numpy(np.array(mask.resize(size, Image.Resampling.NEAREST)))
-        return torch.from_numpy(picture).permute(2, 0, 1).contiguous(), target
+        id, row = self.samples[index].target, self.rows[[index]][0].cpu()
+        return row[..., :3].permute(2, 0, 1), id if self.mode == "test" else row[..., 3]
+
+    def __getitems__(self, indices):
+        """A batch: (uint8 [n, 3, S, S], masks uint8 [n, S, S] or a list of ids)."""
+        rows = self.rows[indices]
+        pictures = rows[..., :3].contiguous().permute(0, 3, 1, 2)  # in memory channels last
+        if self.mode == "test":
+            return pictures, [self.samples[index].target for index in indices]
+        return pictures, rows[..., 3].contiguous()
 
     def prepare(self, input, target, generator):
         """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size], masks uint8 [N, S, S] -> int64
         [N, image_size, image_size]; in train mode both are cropped and flipped alike, ids stay as they are."""
-        input = input.float() / 255
         if self.mode == "train":
-            grid = random_crop_and_flip(len(input), self.image_size, self.min_crop, generator, input.device)
-            input = resample(input, grid)
-            target = resample(target[:, None].float(), grid, mode="nearest")[:, 0]
-            if self.noise:
-                input += self.noise * torch.randn(input.shape, generator=generator, device=input.device)
-        return normalise(input), target if self.mode == "test" else target.long()
+            input, target = self.augment(input, generator, target)
+        else:
+            input = normalise(input)
+        return input, target if self.mode == "test" else target.long()
 
     def meter(self):
         """IoU of the classes."""
@@ -214,35 +226,32 @@ def by_stem(folder, suffixes):
     return found
 
 
-def examine(samples, size):
-    """({sample: what is wrong with it}, {sound sample: {class: pixels of it}}). Every file is decoded, in threads."""
-
-    def one(sample):
-        try:
-            read_picture(sample.path, size)
-            width, height = upright_size(sample.path)
-        except Exception:  # decoders raise anything, see succeeds
-            return str(sample.path), None
-        try:
-            mask = read_mask(sample.target)
-        except Exception:
-            return str(sample.target), None
-        if mask.ndim != 2:
-            return f"{sample.target} (it has colours or transparency: a grey or palette PNG is needed)", None
-        if mask.shape != (height, width):
-            return f"{sample.target} ({mask.shape[1]}x{mask.shape[0]}, but its picture {width}x{height})", None
-        counts = np.bincount(mask.ravel())
-        pixels = {int(label): int(counts[label]) for label in counts.nonzero()[0] if label != UNLABELLED}
-        if not pixels:
-            return f"{sample.target} (all 255, which counts for nothing)", None
-        if max(pixels) > UNLABELLED:
-            return f"{sample.target} (a pixel is {max(pixels)}; 254 is the largest class)", None
-        return None, pixels
-
-    samples = list(dict.fromkeys(samples))
-    found = dict(zip(samples, in_threads(one, samples), strict=True))
-    problems = {sample: problem for sample, (problem, _) in found.items() if problem}
-    return problems, {sample: pixels for sample, (problem, pixels) in found.items() if not problem}
+def with_mask(files, size):
+    """A picture and its mask, both squeezed to a square, for open_rows: (uint8 [size, size, 4], the mask being the
+    last channel, [[class, pixels of it in the file], ...]). Raises UserError with what is wrong with either."""
+    path, target = files
+    try:
+        picture, _ = squeezed(path, size)
+        width, height = upright_size(path)
+    except Exception as error:  # decoders raise anything, see attempt
+        raise UserError(str(path)) from error
+    try:
+        mask = read_mask(target)
+    except Exception as error:
+        raise UserError(str(target)) from error
+    if mask.ndim != 2:
+        raise UserError(f"{target} (it has colours or transparency: a grey or palette PNG is needed)")
+    if mask.shape != (height, width):
+        raise UserError(f"{target} ({mask.shape[1]}x{mask.shape[0]}, but its picture {width}x{height})")
+    counts = np.bincount(mask.ravel())
+    pixels = [[int(label), int(counts[label])] for label in counts.nonzero()[0] if label != UNLABELLED]
+    if not pixels:
+        raise UserError(f"{target} (all 255, which counts for nothing)")
+    largest, _ = pixels[-1]
+    if largest > UNLABELLED:
+        raise UserError(f"{target} (a pixel is {largest}; 254 is the largest class)")
+    mask = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+    return np.dstack([picture, mask]), pixels
 
 
 def read_mask(path):

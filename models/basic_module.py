@@ -26,6 +26,7 @@ class BasicModule(nn.Module):
         loss: name of the loss that the model learns with when none is asked for, see losses.py.
         inner: name of the child that is another library's whole model, or "". Its own checkpoints fit too.
         info: plain values that travel with the weights (class names, preparation, options), set by who trains it.
+        precision: fp32, bf16 or fp16, in which `autocast` lets it compute.
         criterion: (score, target) -> {name: scalar loss}, used by `objective`.
     """
 
@@ -34,6 +35,7 @@ class BasicModule(nn.Module):
     val_loss = True
     loss = "cross_entropy"
     inner = ""
+    precision = "fp32"
 
     def __init__(self):
         super().__init__()
@@ -57,19 +59,28 @@ class BasicModule(nn.Module):
         """Scores [N, C, ...] -> predictions, here probabilities: float32, the classes sum to 1."""
         return score.float().softmax(dim=1)
 
+    def autocast(self):
+        """The context in which objective and predict run: convolutions and products in `precision`, what needs its
+        digits (softmax, losses) in float32. Weights and gradients are float32 always."""
+        types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        device = next(self.parameters()).device.type
+        return torch.autocast(device, types[self.precision], enabled=self.precision != "fp32")
+
     def predict(self, input):
         """A prepared batch -> predictions, see decode."""
         return self.decode(self(input))
 
     def get_optimizer(self, name, lr, weight_decay, momentum):
-        """The torch.optim class `name` over the trainable parameters; weights decay, biases and norms do not."""
+        """The torch.optim class `name` over the trainable parameters; weights decay, biases and norms do not.
+
+        Fused: a kernel for all parameters, which can also skip a step without the host's being asked."""
         trainable = [p for p in self.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
         extra = {"momentum": momentum} if name == "SGD" else {"betas": (momentum, 0.999)}
-        return getattr(torch.optim, name)(groups, lr=lr, **extra)
+        return getattr(torch.optim, name)(groups, lr=lr, fused=True, **extra)
 
     def freeze_body(self):
         """Leave only the head trainable (fine-tuning). Raises ModelError when the class does not name its head."""

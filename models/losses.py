@@ -2,9 +2,10 @@
 scores are. A new one is a function here and its name in LOSSES, below and in config.py.
 
 Those over classes take scores [N, C] against classes [N], int64 from 0 to C - 1, or those of pixels: [N, C, H, W]
-against [N, H, W], where a target of 255 counts for nothing. `weight` is None or one factor per class, float [C], with
-which the mean is weighted; it is 0 where nothing counts. The others take score and target of the same shape, and no
-weight. All raise ModelError for what they cannot compare.
+against [N, H, W], where a target of 255 counts for nothing. A picture may also be of several classes, each with its
+share: float32 [N, C], rows that sum to 1; all of one class is the same as that class. `weight` is None or one factor
+per class, float [C], with which the mean is weighted; it is 0 where nothing counts. The others take score and target of
+the same shape, and no weight. All raise ModelError for what they cannot compare.
 """
 
 import torch
@@ -36,7 +37,10 @@ def focal(score, target, weight):
     """Cross-entropy times (1 - p)^2, where p is the true class's softmax: what is learnt already hardly counts (Lin et
     al. 2017, arXiv:1708.02002, with gamma = 2, and `weight` as alpha)."""
     ignored = check_classes("focal", score, target, weight)
-    entropy = F.cross_entropy(score.float(), target, ignore_index=ignored, reduction="none")
+    if target.is_floating_point():
+        entropy = -score.float().log_softmax(dim=1)  # of every class
+    else:
+        entropy = F.cross_entropy(score.float(), target, ignore_index=ignored, reduction="none")
     factor = factors(target, weight, ignored)
     return weighted_mean((torch.expm1(-entropy) ** 2 * entropy * factor).sum(), factor)
 
@@ -71,7 +75,9 @@ LOSSES = {**OVER_CLASSES, "bce": bce, "l1": l1, "mse": mse}
 
 
 def factors(target, weight, ignored):
-    """How much each target counts: float, of the target's shape."""
+    """How much each target, or each class's share of it, counts: float, of the target's shape."""
+    if target.is_floating_point():
+        return target if weight is None else target * weight
     counts = target != ignored
     return counts.float() if weight is None else weight[target.where(counts, 0)] * counts
 
@@ -84,17 +90,24 @@ def weighted_mean(total, factor):
 
 def check_classes(name, score, target, weight):
     """The target that counts for nothing with such scores. Raises ModelError where the loss cannot be computed."""
-    fits = score.ndim in (2, 4) and score.shape[1] > 1 and target.shape == score[:, 0].shape
-    if not fits or target.dtype != torch.int64:
+    soft = target.dtype == torch.float32 and score.ndim == 2 and target.shape == score.shape
+    hard = target.dtype == torch.int64 and score.ndim in (2, 4) and target.shape == score[:, 0].shape
+    if not (soft or hard) or score.shape[1] < 2:
         raise ModelError(
-            f"the loss {name} compares scores [N, C] or [N, C, H, W] of two classes or more with int64 targets [N] or "
-            f"[N, H, W], {described(score, target)}: another --criterion or another model is needed"
+            f"the loss {name} compares scores [N, C] or [N, C, H, W] of 2 classes or more with int64 [N] or [N, H, W], "
+            f"or shares [N, C], {described(score, target)}: another --criterion or another model is needed"
         )
     classes = score.shape[1]
     if weight is not None and weight.shape != (classes,):
         raise ModelError(f"the loss {name} has {weight.numel()} class weights for scores of {classes} classes")
     ignored = IGNORED if score.ndim == 4 else NEVER
-    if target.device.type == "cpu":
+    if target.device.type == "cpu" and soft:
+        check_range(name, target, 1)
+        sums = target.sum(dim=1)
+        wrong = sums[(sums - 1).abs() > 1e-3]
+        if len(wrong):
+            raise ModelError(f"the loss {name} met shares that sum to {wrong[0]:g}, not 1: check labels and model")
+    elif target.device.type == "cpu":
         check_range(name, target[target != ignored], classes - 1)
     return ignored
 

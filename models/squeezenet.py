@@ -3,6 +3,7 @@
 from torch import nn
 
 from .basic_module import BasicModule
+from .submodules import Dropout
 
 
 class SqueezeNet(BasicModule):
@@ -19,7 +20,7 @@ class SqueezeNet(BasicModule):
 
         self.features = squeezenet1_1(weights=None).features
         self.classifier = nn.Sequential(
-            nn.Dropout(0.5),
+            Dropout(0.5),
             nn.Conv2d(512, num_classes, kernel_size=1),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),

@@ -1,4 +1,4 @@
-"""Parts for segmentation models to be made of."""
+"""Parts for models to be made of."""
 
 import torch
 from torch import nn
@@ -13,6 +13,20 @@ class ConvBNReLU(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         )
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout, whose mask takes an eighth of the time on a CPU: torch draws a 64 bit number for every element there,
+    one after another, which was a seventh of SqueezeNet's step. Here 8 bits are one; `p` is rounded to that."""
+
+    def forward(self, x):
+        """Any shape, dense in memory."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        kept = round(256 * (1 - self.p))
+        numbers = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
+        mask = (numbers[: x.numel()] < kept).to(x.dtype) * (256 / kept)
+        return x * mask.as_strided(x.shape, x.stride())
 
 
 class UpConv(nn.ConvTranspose2d):

@@ -11,8 +11,9 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from data import DogCat
+from data.augment import MEAN, STD
 from data.base import refuse_broken
-from data.pictures import MEAN, STD, random_crop_and_flip, read_picture, resample
+from data.pictures import read_picture
 from utils import UserError
 from utils.loader import generator
 
@@ -91,46 +92,6 @@ def test_augmentation_is_a_function_of_its_generator_with_one_draw_per_image(pic
     assert torch.equal(draw(5), draw(5)) and not torch.equal(draw(5), draw(6))
     images = draw(5)
     assert all(not torch.equal(images[0], image) for image in images[1:])
-
-
-def crop(images, size, min_crop, generator):
-    """What train mode's prepare does first."""
-    return resample(images, random_crop_and_flip(len(images), size, min_crop, generator, images.device))
-
-
-def test_without_freedom_the_random_crop_is_torchvisions_resize_or_its_mirror_image():
-    images = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    cropped = crop(images, 32, 1.0, generator(0, 3, "cpu"))
-    plain, mirrored, stretched = 0, 0, 0
-    for image, result in zip(images, cropped, strict=True):
-        # an area of 1 leaves only the ratio free: one side whole, the other at least sqrt(3/4) of it
-        plain += (result - image).abs().mean() < (result - image.flip(-1)).abs().mean()
-        mirrored += (result - image.flip(-1)).abs().mean() < (result - image).abs().mean()
-        stretched += bool((result - image).abs().max() > 1e-3 and (result - image.flip(-1)).abs().max() > 1e-3)
-    assert plain and mirrored and plain + mirrored == 16 and stretched
-
-
-def test_random_crops_agree_with_torchvision_on_the_same_boxes(monkeypatch):
-    """Read the boxes back from the grid that is sampled, and crop them with torchvision."""
-    smooth = torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(1))
-    images = torch.nn.functional.interpolate(smooth, size=(128, 128), mode="bicubic").clamp(0, 1)
-    thetas, original = [], torch.nn.functional.affine_grid
-    monkeypatch.setattr(
-        "data.pictures.F.affine_grid", lambda theta, *a, **k: thetas.append(theta) or original(theta, *a, **k)
-    )
-    results = crop(images, 112, 0.08, generator(0, 0, "cpu"))
-    for image, result, theta in zip(images, results, thetas[0], strict=True):
-        width, height = theta[0, 0].abs().item() * 128, theta[1, 1].item() * 128
-        left, top = (theta[0, 2].item() + 1) * 64 - width / 2, (theta[1, 2].item() + 1) * 64 - height / 2
-        assert left > -0.01 and top > -0.01 and left + width < 128.01 and top + height < 128.01
-        assert (
-            0.08 * 128**2 * 0.99 < width * height and 0.74 < width / height * 1.0 < 1.35 or max(width, height) > 127.9
-        )
-        expected = F.resized_crop(
-            image, round(top), round(left), round(height), round(width), [112, 112], antialias=False
-        )
-        expected = expected.flip(-1) if theta[0, 0] < 0 else expected
-        assert (result - expected).abs().mean() < 0.02  # torchvision's boxes are whole pixels
 
 
 # --- pictures of every kind

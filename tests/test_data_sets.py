@@ -1,4 +1,4 @@
-"""ImageFolder, ListFile and CIFAR10, and what they share: val's share, classes evened out, pictures kept in memory."""
+"""ImageFolder, ListFile and CIFAR10, and what they share: val's share, classes evened out, pictures held in memory."""
 
 import csv
 import hashlib
@@ -121,17 +121,21 @@ def test_pictures_in_memory_are_the_same_and_outlive_their_files(tmp_path, capsy
     trees(tmp_path, oak=20, ash=20)
     (tmp_path / "oak" / "7.png").write_bytes(b"broken")  # leaves a gap in the tensor
     for mode in ("train", "val"):
-        read, kept = (ImageFolder(tmp_path, mode, image_size=32, in_memory=flag) for flag in (False, True))
+        read, kept = (ImageFolder(tmp_path, mode, image_size=32) for _ in range(2))
+        for cache in ("none", "auto"):  # auto is for GPUs
+            kept.hold(torch.device("cpu"), cache)
+            assert not kept.held and not kept.cheap
+        kept.hold(torch.device("cpu"), "device")
+        assert kept.held and kept.cheap
         assert kept.paths == read.paths and kept.broken == read.broken and kept.targets == read.targets
         assert all(torch.equal(a, b) and m == n for (a, m), (b, n) in zip(read, kept, strict=True))
     printed = capsys.readouterr().out
-    assert "note: kept in memory: 28 pictures of 37 x 37 for train, 0.1 MB" in printed and "12 pictures" in printed
+    assert "note: 28 pictures of 37 x 37, 0.1 MB, are held in the memory of cpu" in printed and "11 pictures" in printed
     shutil.rmtree(tmp_path / "oak")
     assert [kept[index][1] for index in range(len(kept))] == kept.targets
     batches = list(make_loader(kept, 4, num_workers=2))
-    assert (
-        sum(len(target) for _, target in batches) == len(kept) and len(kept.pixels.untyped_storage()) == 12 * 3 * 32**2
-    )
+    assert torch.cat([target for _, target in batches]).tolist() == kept.targets
+    assert torch.equal(torch.cat([input for input, _ in batches]), torch.stack([picture for picture, _ in kept]))
 
 
 # --- train's and val's share
@@ -462,7 +466,11 @@ def test_cifar10_has_five_batches_to_train_on_and_one_for_val_and_test(batches):
 def test_batches_by_any_numpy_and_with_keys_of_bytes_are_read(tmp_path, batches, module):
     write_batches(tmp_path, key=str.encode, module=module)
     first, second = CIFAR10(tmp_path, "train"), CIFAR10(batches, "train")
-    assert torch.equal(first.pixels, second.pixels) and first.targets == second.targets and first.classes == NAMES
+    assert (
+        torch.equal(first.rows.pixels, second.rows.pixels)
+        and first.targets == second.targets
+        and first.classes == NAMES
+    )
 
 
 def test_a_batch_as_python_2_wrote_it_is_read(tmp_path, batches):
@@ -482,7 +490,8 @@ def test_a_batch_as_python_2_wrote_it_is_read(tmp_path, batches):
     pickled = b"\x80\x02}(" + text(b"data") + array + text(b"labels") + b"](K\x03K\x07eu."
     (tmp_path / "test_batch").write_bytes(pickled)
     data = CIFAR10(tmp_path, "val")
-    assert data.targets == [3, 7] and data.pixels.flatten().tolist() == list(range(256)) * 24
+    assert data.targets == [3, 7]
+    assert torch.cat([data[0][0], data[1][0]]).flatten().tolist() == list(range(256)) * 24
 
 
 @pytest.mark.parametrize("size", [32, 224])
@@ -497,7 +506,7 @@ def test_the_device_makes_cifar10_as_large_as_the_model_wants_it(batches, size):
 
 def test_cifar10_takes_val_size_and_resampling_too(batches):
     val = CIFAR10(batches, "val", val_size=13)
-    assert len(val) == len(val.pixels) == 13 and set(val.targets) == set(range(10))
+    assert len(val) == val.rows.shape[0] == 13 and set(val.targets) == set(range(10))
     whole = CIFAR10(batches, "val")
     assert all(torch.equal(val[index][0], whole[int(path.split()[1])][0]) for index, path in enumerate(val.paths))
     assert CIFAR10(batches, "train", class_weights=True).weights == [10.0] * 10
@@ -615,9 +624,10 @@ def test_cifar10_trains_and_tests_by_its_preset(tmp_path, batches, size, model):
 
 def test_a_folder_of_ones_own_trains_with_one_command(tmp_path, forest):
     options = ["--model=SqueezeNet", "--image-size=32", "--batch-size=8", "--num-workers=2", "--max-epoch=1", NO_SERVER]
-    options += ["--resample=mean", "--class-weights", "--in-memory", "--draw-freq=1"]
+    options += ["--resample=mean", "--class-weights", "--cache=device", "--draw-freq=1"]
     done = main("train", "--dataset=ImageFolder", f"--train-data-root={forest}", *options, cwd=tmp_path, check=0)
-    assert "kept in memory: 29 pictures" in done.stdout
+    assert "packed 29 pictures into packs/ImageFolder_train_37_" in done.stdout
+    assert "29 pictures of 37 x 37, 0.1 MB, are held in the memory of cpu" in done.stdout
     (matrix,) = tmp_path.glob("checkpoints/*/confusion.csv")
     assert matrix.read_text().splitlines()[0].endswith("ash,fir,oak")
     bad = main("train", "--dataset=ListFile", f"--train-data-root={forest}", NO_SERVER, cwd=tmp_path)

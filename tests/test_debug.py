@@ -210,11 +210,11 @@ def test_touch_stops_in_train_and_the_usual_commands_work(training):
     assert "--Return--" in session.do("r")
     assert "train()" in session.do("n")
 
-    zero_grad = line_of("optimizer.zero_grad()")
-    assert "Breakpoint 1 at" in session.do(f"b {zero_grad}") and f"main.py:{zero_grad}" in session.do("b")
-    assert f"main.py({zero_grad})train()" in session.do("c")
+    rate = line_of("schedule.step(run.step)")
+    assert "Breakpoint 1 at" in session.do(f"b {rate}") and f"main.py:{rate}" in session.do("b")
+    assert f"main.py({rate})train()" in session.do("c")
     session.do("n")
-    assert f"main.py({zero_grad})train()" in session.do(f"j {zero_grad}")  # back, to make a line once more
+    assert f"main.py({rate})train()" in session.do(f"j {rate}")  # back, to make a line once more
     assert "0.001" in session.do("!opt.lr")
     assert "Deleted breakpoint 1" in session.do("clear 1")
 
@@ -238,8 +238,8 @@ def test_variables_can_be_looked_at_and_changed_with_effect(training):
     assert SqueezeNet().load(path)["info"]["classes"] == ["cat", "dog"]
 
     # The layer's input, from the line of the forward down to the layer.
-    session.do(f"b {line_of('model.objective(')}")
-    assert "model.objective(" in current_line(session.do("c"))
+    session.do(f"b {line_of('losses = objective(')}")
+    assert "losses = objective(" in current_line(session.do("c"))
     assert "objective()" in session.do("s")
     session.until("s", r"> \S*squeezenet\.py")
     session.do("n")
@@ -249,14 +249,14 @@ def test_variables_can_be_looked_at_and_changed_with_effect(training):
 
     # A gradient, and a local variable of the loop that is bound to something else.
     gradient = "next(model.parameters()).grad"
-    assert "Breakpoint 2" in session.do(f"b main.py:{line_of('optimizer.step()')}")  # from the layer's file
+    assert "Breakpoint 2" in session.do(f"b main.py:{line_of('update.step(')}")  # from the layer's file
     session.do("c")
     mean, std = session.value(f"({gradient}.mean().item(), {gradient}.std().item())")
     assert mean == mean and std > 0
     session.do("clear 2")
-    session.do(f"b {line_of('loss.backward()')}")
+    session.do(f"b {line_of('update.backward(')}")
     session.do("c")
-    session.do("!loss = loss * 0")
+    session.do("!losses = {name: value * 0 for name, value in losses.items()}")
     session.do("n")
     assert session.value("loss.item()") == 0 and session.value(f"{gradient}.abs().max().item()") == 0
     session.do("clear 3")

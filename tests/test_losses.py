@@ -74,6 +74,12 @@ def computed(name, score, target, weight=None):
     return loss.item()
 
 
+def shares(target):
+    """Of classes [N] some shares [N, 3] that sum to 1: 0.7 of each, 0.3 of the one before it, as mixtures have them."""
+    hard = F.one_hot(target, C).float()
+    return 0.7 * hard + 0.3 * hard.roll(1, 0)
+
+
 CASES = [(name, dims, weight) for name in losses.OVER_CLASSES for dims in (2, 4) for weight in WEIGHTS]
 
 
@@ -131,6 +137,35 @@ def test_torchs_own_losses_agree(name, dims, weight):
     tensor = None if weight is None else torch.tensor(weight)
     expected = F.cross_entropy(score, target, tensor, ignore_index=255, label_smoothing=smoothing)
     assert computed(name, score, target, weight) == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("name", losses.OVER_CLASSES)
+def test_a_picture_of_one_class_alone_costs_what_the_class_costs(name, weight, dtype):
+    score, target = classes(2, dtype)
+    expected = computed(name, score, target, weight)
+    gradient = score.grad.clone()
+    assert computed(name, score, F.one_hot(target, C).float(), weight) == pytest.approx(expected, rel=1e-6)
+    torch.testing.assert_close(score.grad, gradient)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("name", losses.OVER_CLASSES)
+def test_shares_of_classes_count_as_so_much_of_each_class(name, weight):
+    """A picture of 0.7 of one class and 0.3 of another costs as much as 7 pictures of the one and 3 of the other."""
+    score, target = classes(2)
+    many = torch.cat([score.detach()] * 10).requires_grad_()
+    expected = computed(name, many, torch.cat([target] * 7 + [target.roll(1)] * 3), weight)
+    assert computed(name, score, shares(target), weight) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "label_smoothing"])
+def test_torchs_own_losses_of_shares_agree(name):
+    score, target = classes(2)
+    smoothing = 0.1 if name == "label_smoothing" else 0.0
+    expected = F.cross_entropy(score, shares(target), label_smoothing=smoothing)
+    assert computed(name, score, shares(target)) == pytest.approx(expected.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
@@ -250,7 +285,14 @@ def test_a_criterion_that_cannot_be_is_refused_at_once(names, weight, message):
         (torch.rand(32, 1), torch.zeros(32).long(), "not [32, 1] with [32] (int64)"),
         (torch.rand(32), torch.zeros(32).long(), "not [32] with [32] (int64)"),
         (torch.rand(32, 2), torch.zeros(32), "not [32, 2] with [32] (float32)"),
-        (torch.rand(32, 2), torch.zeros(32, 2), "not [32, 2] with [32, 2] (float32)"),
+        (torch.rand(32, 2), torch.zeros(32, 2).double(), "not [32, 2] with [32, 2] (float64)"),
+        (torch.rand(32, 2), torch.zeros(32, 2).long(), "not [32, 2] with [32, 2] (int64)"),
+        (torch.rand(32, 1), torch.ones(32, 1), "not [32, 1] with [32, 1] (float32)"),
+        (torch.rand(32, 2), torch.zeros(32, 3), "not [32, 2] with [32, 3] (float32)"),
+        (torch.rand(2, 3, 8, 8), torch.zeros(2, 3, 8, 8), "not [2, 3, 8, 8] with [2, 3, 8, 8] (float32)"),
+        (torch.rand(2, 2), torch.tensor([[0.5, 0.5], [0.5, 0.4]]), "met shares that sum to 0.9, not 1: check labels"),
+        (torch.rand(2, 2), torch.tensor([[0.5, 0.5], [1.5, -0.5]]), "met 1.5 where it takes 0 to 1"),
+        (torch.rand(2, 2), torch.tensor([[0.5, 0.5], [-0.5, 1.0]]), "met -0.5 where it takes 0 to 1"),
         (torch.rand(32, 2), torch.zeros(32, 1).long(), "not [32, 2] with [32, 1] (int64)"),
         (torch.rand(32, 2), torch.zeros(31).long(), "not [32, 2] with [31] (int64)"),
         (torch.rand(2, 3, 8, 8), torch.zeros(2, 8, 9).long(), "not [2, 3, 8, 8] with [2, 8, 9] (int64)"),

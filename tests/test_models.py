@@ -10,6 +10,7 @@ from torch import nn
 import models
 from config import DefaultConfig, imported_names
 from models.basic_module import BasicModule, ModelError, read_checkpoint
+from models.submodules import Dropout
 
 MODELS = imported_names("models")
 CLASSIFIERS = [name for name in MODELS if getattr(models, name).task == "classification"]
@@ -214,3 +215,25 @@ def test_bad_checkpoints_are_refused_in_one_line_and_run_no_code(tmp_path):
 def test_read_checkpoint_needs_no_model(tmp_path):
     Tiny().save(tmp_path / "a.pth", epoch=3)
     assert read_checkpoint(tmp_path / "a.pth")["epoch"] == 3
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("p", [0.25, 0.5])
+def test_dropout_is_torchs_but_for_the_numbers_that_it_draws(p, layout):
+    layer = Dropout(p)
+    input = torch.rand(8, 37, 13, 11).add(1).to(memory_format=layout).requires_grad_()
+    torch.manual_seed(0)
+    output = layer(input)
+    (share,) = set((output / input).detach()[output != 0].mul(1000).round().tolist())
+    assert share == round(1000 / (1 - p))  # the mean stays
+    dropped = output == 0
+    assert dropped.float().mean().item() == pytest.approx(p, abs=0.01)
+    for axis in range(4):  # nowhere more than elsewhere, and no two alike
+        parts = [part.float() for part in dropped.unbind(axis)]
+        assert all(part.mean().item() == pytest.approx(p, abs=0.06) for part in parts)
+        assert all(not torch.equal(part, parts[0]) for part in parts[1:])
+    output.sum().backward()
+    assert torch.equal(input.grad == 0, dropped)
+    torch.manual_seed(0)
+    assert torch.equal(layer(input), output)
+    assert torch.equal(layer.eval()(input), input)

@@ -84,7 +84,7 @@ def test_the_saved_config_can_be_passed_back_and_repeats_the_run_bit_by_bit(trai
     _, run, _ = trained
     main("train", f"--config={run / 'config.yaml'}", cwd=tmp_path, check=0)
     assert differences(state(run), state(only_run(tmp_path))) == []
-    timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in rows(run)]
+    timeless = [{name: value for name, value in row.items() if "seconds" not in name} for row in rows(run)]
     assert timeless == [{name: row[name] for name in timeless[0]} for row in rows(only_run(tmp_path))]
 
 
@@ -138,6 +138,7 @@ def test_training_learns_and_best_follows_the_monitor(tmp_path, pictures):
         "--max-epoch=6",
         "--keep-last=2",
         "--lr=3e-4",
+        "--precision=fp32",  # BatchNorm over four pictures' last pixel makes too much of bf16's rounding
     ]
     main("train", *[a for a in arguments if a != "--model=SqueezeNet"], "--monitor=loss", cwd=tmp_path, check=0)
     run = only_run(tmp_path)

@@ -1,5 +1,6 @@
 """What watches a run. A callback hears of events while main.py's loop goes its way; it overrides what it cares for."""
 
+import math
 import shlex
 import sys
 import time
@@ -14,7 +15,6 @@ EVENTS = (
     "on_train_begin",  # before the first epoch, once
     "on_epoch_begin",
     "on_batch_begin",
-    "on_bad_loss",  # losses: they are not finite, the step is skipped
     "on_train_summary",  # every print_freq steps: losses and the training meter's measures so far
     "on_batch_end",
     "on_test_begin",
@@ -92,16 +92,6 @@ class Checkpoint(Callback):
             print(f"going on with {self.run.folder} after {self.run.epoch} epochs and {self.run.batch} batches")
         else:
             self._save_last()  # tells now, not after the first epoch, when there is no room; and --resume has a start
-        self.buffers = list(self.model.buffers())
-        self.kept = [buffer.clone() for buffer in self.buffers]
-
-    def on_batch_begin(self):
-        if self.buffers:
-            torch._foreach_copy_(self.kept, self.buffers)
-
-    def on_bad_loss(self, losses):
-        if self.buffers:  # its forward has spoilt BatchNorm's statistics
-            torch._foreach_copy_(self.buffers, self.kept)
 
     def on_epoch_end(self, metrics, val_meter, **_):
         if self.monitor not in metrics:  # of a measure that the data set has and this model does not
@@ -199,9 +189,14 @@ class History(Callback):
     def on_epoch_begin(self):
         self.began = time.monotonic()
 
+    def on_test_begin(self):
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # once an epoch; the host is ahead of the device
+        self.trained = time.monotonic()
+
     def on_epoch_end(self, metrics, val_meter, **_):
-        seconds = time.monotonic() - self.began
-        rows = self.run.add_result({**metrics, "seconds": round(seconds, 2)})
+        seconds, training = time.monotonic() - self.began, self.trained - self.began
+        rows = self.run.add_result({**metrics, "train_seconds": round(training, 2), "seconds": round(seconds, 2)})
 
         def draw():
             try:
@@ -225,12 +220,13 @@ class History(Callback):
 
 
 class Progress(Callback):
-    """A bar on a terminal, a plain line every few seconds elsewhere: epoch, loss, accuracy, samples/s, time left."""
+    """A bar on a terminal, a plain line every few seconds elsewhere: epoch, loss, accuracy, samples/s, time left; and a
+    warning for the steps that `update` skipped."""
 
     EVERY = 10.0  # seconds between two plain lines
 
-    def __init__(self, run, loader, max_epoch, shown):
-        order = loader.batch_sampler
+    def __init__(self, run, loader, update, max_epoch, shown):
+        order, self.update = loader.batch_sampler, update
         self.run, self.batch_size, self.max_epoch, self.shown = run, order.batch_size, max_epoch, shown
         self.per_epoch, self.total = order.length, order.length * max_epoch
         self.bar, self.facts = None, {}
@@ -255,16 +251,10 @@ class Progress(Callback):
     def on_train_summary(self, loss, **facts):
         measures = {name: f"{value:.1f}" for name, value in facts.items() if not name.startswith("loss")}
         self.facts = {"loss": f"{loss:.3f}", **measures}
+        self._warn()
 
-    def on_bad_loss(self, losses):
-        self.bad = self.bad + 1 if self.run.step == self.last_bad + 1 else 1
-        self.last_bad = self.run.step
-        if self.bad & (self.bad - 1) == 0:  # 1, 2, 4, 8, ... in a row
-            parts = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
-            row = f" ({self.bad} in a row)" if self.bad > 1 else ""
-            tqdm.write(
-                f"warning: step {self.run.step} is skipped, its loss is not finite: {parts}{row}", file=sys.stderr
-            )
+    def on_epoch_end(self, **_):
+        self._warn()
 
     def on_batch_end(self):
         head = f"epoch {min(self.run.epoch + 1, self.max_epoch)}/{self.max_epoch}"
@@ -281,8 +271,19 @@ class Progress(Callback):
             print(f"{head} {done}{facts}, {rate:.1f} samples/s, {left} left", flush=True)
 
     def on_train_end(self, **_):
+        self._warn()
         if self.bar is not None:
             self.bar.close()
+
+    def _warn(self):
+        for step, losses in self.update.skipped():
+            self.bad = self.bad + 1 if step == self.last_bad + 1 else 1
+            self.last_bad = step
+            if self.bad & (self.bad - 1) == 0:  # 1, 2, 4, 8, ... in a row
+                parts = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+                row = f" ({self.bad} in a row)" if self.bad > 1 else ""
+                what = "a gradient" if math.isfinite(sum(losses.values())) else "its loss"
+                tqdm.write(f"warning: step {step} is skipped, {what} is not finite: {parts}{row}", file=sys.stderr)
 
     def _seen(self):
         within = min(self.run.batch * self.batch_size, self.per_epoch)

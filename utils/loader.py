@@ -54,18 +54,24 @@ class BatchOrder(Sampler):
         return self.dataset.order(generator(self.seed, epoch, "cpu", stream=1))
 
 
-def make_loader(dataset, batch_size, num_workers=None, seed=None):
-    """A DataLoader over `dataset`; shuffled when a seed is given. num_workers None: one per core, at most 8."""
+def make_loader(dataset, batch_size, num_workers=None, seed=None, device="cpu"):
+    """A DataLoader over `dataset`, for a run on `device`; shuffled when a seed is given.
+
+    num_workers None: as many as there are cores, at most 8; where samples cost next to nothing, none, or on a GPU two,
+    that gather batches while it computes. Samples that are held on the device are gathered there.
+    """
+    order, to_gpu = BatchOrder(dataset, batch_size, seed), torch.device(device).type == "cuda"
     if num_workers is None:
-        num_workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-    order = BatchOrder(dataset, batch_size, seed)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        num_workers = (2 if to_gpu else 0) if dataset.cheap else min(8, cores)
+    num_workers = 0 if dataset.held else min(num_workers, len(order))
     return DataLoader(
         dataset,
         batch_sampler=order,
-        num_workers=min(num_workers, len(order)),
+        num_workers=num_workers,
         collate_fn=dataset.collate,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=seed is not None and min(num_workers, len(order)) > 0,
+        pin_memory=to_gpu and not dataset.held,
+        persistent_workers=seed is not None and num_workers > 0,
         worker_init_fn=ignore_interrupts,
     )
 

@@ -78,7 +78,9 @@ class ConfusionMeter(meter.ConfusionMeter):
         self.counts = torch.zeros(self.k * self.k, dtype=torch.int64)
 
     def add(self, predicted, target):
-        """Add a batch: predicted = scores or probabilities [N, k], any float type; target = true classes [N] int64."""
+        """Add a batch: predicted = scores or probabilities [N, k], any float type; target = true classes [N] int64, or
+        shares of the classes [N, k] float, of which the largest is true."""
+        target = target.argmax(dim=1) if target.is_floating_point() else target
         label, lost = predicted.detach().argmax(dim=1), predicted.detach().isnan().any(dim=1)
         label = torch.where(lost, (target + 1) % self.k, label)  # nan is never right
         cells = target * self.k + label

@@ -40,6 +40,25 @@ def summary(model, input):
     return {"parameters": sum(size for size, _ in sizes), "trainable": trainable, "flops": counter.get_total_flops()}
 
 
+def largest_batch(model, dataset, batch_size):
+    """How many samples to validate at once: on a GPU as many as half of its free memory holds, a power of two times
+    batch_size, at most 1024; on a CPU batch_size, for there larger ones are slower (benchmarks/val_batch.py)."""
+    device, size = next(model.parameters()).device, min(batch_size, len(dataset))
+    if device.type != "cuda" or not size:
+        return batch_size
+    with undisturbed(model), torch.no_grad():
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        batch = to_device(dataset.collate([dataset[index] for index in range(size)]), device)
+        input, _ = dataset.prepare(*batch, generator=None)
+        with model.autocast():
+            model.predict(input)
+        each = (torch.cuda.max_memory_allocated(device) - before) / size
+    while 2 * batch_size <= 1024 and 2 * batch_size * each <= torch.cuda.mem_get_info(device)[0] / 2:
+        batch_size *= 2
+    return batch_size
+
+
 class ModelSummary(Callback):
     """Prints what is trained on, and the model's summary, when a training begins."""
 

@@ -27,7 +27,7 @@ def save(figure, path):
     def write(file):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box in its place says as much
-            figure.savefig(file, format="png", dpi=100)
+            figure.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})  # 6 takes most of the time
 
     write_atomically(path, write, binary=True)
 
@@ -74,7 +74,8 @@ def curves(rows, path):
     rows: list of dicts, one an epoch, as results.csv has them: `epoch` and numbers by name, which may be missing.
     """
     panels = {}  # {measure: [names]}
-    for name in dict.fromkeys(name for row in rows for name in row if name not in ("epoch", "step", "lr", "seconds")):
+    others = "epoch", "step", "lr", "train_seconds", "seconds"
+    for name in dict.fromkeys(name for row in rows for name in row if name not in others):
         measure = name.removeprefix("train_").removeprefix("val_")
         panels.setdefault("loss" if measure.startswith("loss_") else measure, []).append(name)
     if not panels:

@@ -1,0 +1,215 @@
+"""One step of the optimizer: parts, precision, clipping, and steps that must not happen."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from models import MLP
+from models.basic_module import BasicModule
+from utils.update import BLOCK, Update, compiled, pick_precision
+
+
+class Net(BasicModule):
+    """Small, with BatchNorm where asked for."""
+
+    def __init__(self, norm=True):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)
+        )
+        self(torch.zeros(2, 3, 8, 8))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def a_batch(size=8, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(size, 3, 8, 8, generator=random), torch.randint(0, 3, (size,), generator=random)
+
+
+def take(model, update, input, target, number=0, spoil=None):
+    """One step as main.py has it; `spoil` changes the losses."""
+    for part in update.parts(input, target):
+        with model.autocast():
+            _, losses = model.objective(*part)
+        loss = update.backward(spoil(losses) if spoil else losses)
+    update.step(number)
+    return loss
+
+
+def everything(model, optimizer):
+    """Copies of all that a step may change."""
+    state = {f"{i}.{name}": value for i, one in optimizer.state_dict()["state"].items() for name, value in one.items()}
+    return copy.deepcopy({**model.state_dict(), **state})
+
+
+def equal(one, other):
+    """The names whose values differ."""
+    return [name for name in one if not torch.equal(torch.as_tensor(one[name]), torch.as_tensor(other[name]))]
+
+
+OPTIMIZERS = {
+    "Adam": lambda model: model.get_optimizer("Adam", 0.1, 0.01, 0.9),
+    "AdamW": lambda model: model.get_optimizer("AdamW", 0.1, 0.01, 0.9),
+    "SGD": lambda model: model.get_optimizer("SGD", 0.1, 0.01, 0.9),
+    "not fused": lambda model: torch.optim.RMSprop(model.parameters(), 0.1, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_step_that_is_not_finite_leaves_no_trace_and_the_next_one_counts(kind, bad):
+    model = Net()
+    optimizer = OPTIMIZERS[kind](model)
+    update = Update(model, optimizer)
+    input, target = a_batch()
+    take(model, update, input, target, 0)
+    before = everything(model, optimizer)
+
+    poisoned = input.clone()
+    poisoned[3] = bad
+    take(model, update, poisoned, target, 1)
+    changed = equal(before, everything(model, optimizer))
+    assert changed == []
+
+    take(model, update, input, target, 2)
+    after = everything(model, optimizer)
+    assert {"layers.0.weight", "layers.1.running_var", "layers.4.weight"} <= set(equal(before, after))
+    assert all(torch.as_tensor(value).isfinite().all() for value in after.values())
+    assert [number for number, _ in update.skipped()] == [1]
+    assert update.skipped() == []
+
+
+def test_a_skipped_step_is_told_with_the_components_of_its_loss():
+    model = Net()
+    update = Update(model, OPTIMIZERS["SGD"](model))
+    for number in range(2 * BLOCK + 3):
+        factor = math.nan if number in (1, BLOCK, 2 * BLOCK + 2) else 1.0
+        spoil = lambda losses, factor=factor: {"a": losses["loss"], "b": factor * losses["loss"]}  # noqa: E731
+        take(model, update, *a_batch(), number, spoil)
+    told = update.skipped()
+    assert [number for number, _ in told] == [1, BLOCK, 2 * BLOCK + 2]
+    assert all(math.isfinite(losses["a"]) and math.isnan(losses["b"]) for _, losses in told)
+
+
+def test_a_loss_that_is_nan_without_a_bad_gradient_is_skipped_too():
+    model = Net()
+    optimizer = OPTIMIZERS["Adam"](model)
+    update = Update(model, optimizer)
+    take(model, update, *a_batch())
+    before = everything(model, optimizer)
+    take(model, update, *a_batch(), 1, lambda losses: {**losses, "constant": torch.tensor(math.nan)})
+    assert equal(before, everything(model, optimizer)) == []
+    assert len(update.skipped()) == 1
+
+
+def test_a_gradient_that_is_nan_under_a_finite_loss_is_skipped_and_told():
+    model = Net()
+    optimizer = OPTIMIZERS["Adam"](model)
+    update = Update(model, optimizer)
+    before = everything(model, optimizer)
+    # The square root's slope at 0 is infinite, and infinity times 0 is no number.
+    take(model, update, *a_batch(), 7, lambda losses: {"loss": losses["loss"] + (0 * losses["loss"]).sqrt()})
+    assert equal(before, everything(model, optimizer)) == []
+    ((number, losses),) = update.skipped()
+    assert number == 7 and math.isfinite(losses["loss"])
+
+
+@pytest.mark.parametrize("parts, sizes", [(1, [8]), (2, [4, 4]), (3, [3, 3, 2]), (8, [1] * 8), (20, [1] * 8)])
+def test_a_batch_in_parts_makes_the_same_step(parts, sizes):
+    whole = Net(norm=False)
+    split = copy.deepcopy(whole)
+    input, target = a_batch()
+    one, other = (Update(model, OPTIMIZERS["SGD"](model), accumulate=n) for model, n in ((whole, 1), (split, parts)))
+    take(whole, one, input, target)
+    seen = [len(part) for part, _ in other.parts(input, target)]
+    take(split, other, input, target)
+    assert seen == sizes
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, split.state_dict()[name], atol=1e-6), name
+
+
+def test_detections_of_lists_are_split_too():
+    model = Net()
+    update = Update(model, OPTIMIZERS["SGD"](model), accumulate=2)
+    parts = list(update.parts(["a", "b", "c"], [{"x": 1}, {"x": 2}, {"x": 3}]))
+    assert parts == [(["a", "b"], [{"x": 1}, {"x": 2}]), (["c"], [{"x": 3}])]
+
+
+def test_gradients_are_cut_down_to_the_norm_asked_for():
+    model = Net(norm=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, fused=True)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    take(
+        model, Update(model, optimizer, clip_grad=0.25), *a_batch(), spoil=lambda losses: {"loss": 100 * losses["loss"]}
+    )
+    moved = torch.cat([(p - q).flatten() for p, q in zip(model.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.25, rel=1e-3)
+
+
+def test_fp16_finds_its_scale_without_a_word_and_keeps_it_in_the_checkpoint():
+    model = Net(norm=False)
+    model.precision = "fp16"
+    update = Update(model, OPTIMIZERS["SGD"](model), precision="fp16")
+    before = everything(model, update.optimizer)
+    take(model, update, *a_batch(), spoil=lambda losses: {"loss": losses["loss"] * 1e36})  # times 65536 is infinite
+    assert equal(before, everything(model, update.optimizer)) == [] and update.skipped() == []
+    assert update.state_dict()["scale"] == 32768.0
+    other = Update(model, OPTIMIZERS["SGD"](model), precision="fp16")
+    other.load_state_dict(update.state_dict())
+    take(model, other, *a_batch())
+    assert other.state_dict()["scale"] == 32768.0
+    assert equal(before, everything(model, other.optimizer))
+
+
+KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@pytest.mark.parametrize("precision, kind", KINDS.items())
+def test_the_model_computes_in_its_precision_and_learns_in_float32(precision, kind):
+    model = Net()
+    model.precision = precision
+    update = Update(model, OPTIMIZERS["Adam"](model), precision=precision)
+    seen = []
+    model.layers[0].register_forward_hook(lambda module, input, output: seen.append(output.dtype))
+    first = take(model, update, *a_batch())
+    for number in range(1, 30):
+        last = take(model, update, *a_batch(), number)
+    assert set(seen) == {kind}
+    assert first.dtype == torch.float32 and last < 0.5 * first
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+    assert model.predict(a_batch()[0]).dtype == torch.float32
+
+
+def test_buffers_share_memory_and_are_saved_and_loaded_as_before(tmp_path):
+    model, other = Net(), Net()
+    update = Update(model, OPTIMIZERS["SGD"](model))
+    take(model, update, *a_batch())
+    path = model.save(tmp_path / "saved.pth")
+    Update(other, OPTIMIZERS["SGD"](other))
+    other.load(path)
+    assert equal(model.state_dict(), other.state_dict()) == []
+    inside = torch.cat([model.layers[1].running_mean, model.layers[1].running_var])
+    assert torch.equal(update.buffers[0], inside) and not torch.equal(inside, torch.tensor([0.0] * 8 + [1.0] * 8))
+
+
+def test_what_is_asked_for_is_taken_and_auto_is_what_the_machine_is_fast_in(monkeypatch):
+    cpu = torch.device("cpu")
+    assert [pick_precision(name, cpu) for name in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+    for known, expected in (({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
+        assert pick_precision("auto", cpu) == expected
+
+
+def test_a_compiled_step_gives_the_same_loss_and_says_how_long_it_took(capsys):
+    model = MLP(num_classes=2)
+    point, label = torch.randn(10, 1, 2), torch.randint(0, 2, (10, 1)).float()
+    objective = compiled(model.objective)
+    plain = model.objective(point, label)[1]["loss"]
+    assert torch.allclose(objective(point, label)[1]["loss"], plain, atol=1e-6)
+    objective(point, label)
+    assert capsys.readouterr().out.count("compiled") == 1
