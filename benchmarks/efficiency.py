@@ -1,0 +1,115 @@
+"""How much of the hardware's pace is left when the pictures have to be read and augmented, too?
+
+    python -m benchmarks.efficiency [--n=4] [--models SqueezeNet ResNet34]
+
+Trains with the real program on the photographs of ../shared/data. After every epoch the same model takes as many steps
+on one synthetic batch that lies on the device already, with the same precision and optimizer: the limit. Their ratio is
+the efficiency; the first epoch, which warms everything up, is not counted. On a GPU also the share of its peak that the
+limit reaches (FLOPs of the forward times 3; --peak in TFLOP/s, 989 for an H100 or H200 in bf16).
+"""
+
+import os
+import sys
+import tempfile
+import time
+
+import main as program  # prepares the machine, before torch is loaded
+
+# isort: split
+import torch
+
+from benchmarks.common import PHOTOGRAPHS, arguments, hardware, spread, statistics
+from benchmarks.common import Report as Printer
+from data.augment import normalise
+from utils.model_summary import summary
+from utils.update import Update
+
+
+def measure(name, n, batch_size, image_size):
+    """(images/s of every epoch but the first, images/s of the limit after each, FLOPs of a picture's forward)."""
+    epochs, limits, flops = [], [], []
+
+    class Recorder(program.Progress):
+        """Takes the time of the training phase, and that of the limit right after it."""
+
+        def on_epoch_begin(self):
+            super().on_epoch_begin()
+            self.began = now()
+
+        def on_test_begin(self):
+            epochs.append(self.per_epoch / (now() - self.began))
+            limits.append(limit(self.per_epoch // self.batch_size))
+
+    def limit(steps):
+        if not flops:
+            prepare()
+        model, update, batch = state
+        began = now()
+        for step in range(steps):
+            for input, target in update.parts(*batch):
+                with model.autocast():
+                    _, losses = model.objective(input, target)
+                update.backward(losses)
+            update.step(step)
+        return steps * batch_size / (now() - began)
+
+    def prepare():
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = getattr(program.models, name)(num_classes=2).to(device, memory_format=torch.channels_last)
+        model.precision = program.pick_precision("auto", device)
+        update = Update(model, model.get_optimizer("Adam", 0.001, 1e-4, 0.9), model.precision)
+        random = torch.randint(0, 256, (batch_size, 3, image_size, image_size), dtype=torch.uint8, device=device)
+        batch = normalise(random), torch.randint(0, 2, (batch_size,), device=device)
+        flops.append(summary(model, batch[0][:1])["flops"])
+        state.extend((model.train(), update, batch))
+
+    state, program.Progress = [], Recorder
+    program.train(
+        model=name,
+        train_data_root=str(PHOTOGRAPHS),
+        batch_size=batch_size,
+        image_size=image_size,
+        max_epoch=n + 1,
+        scheduler="constant",
+        vis_port=1,
+        progress=False,
+    )
+    return epochs[1:], limits[1:], flops[0]
+
+
+def now():
+    """Seconds, when everything asked of the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def main():
+    """Measure and print."""
+    parser = arguments(__doc__, 4)
+    parser.add_argument("--models", nargs="+", default=["SqueezeNet", "ResNet34"])
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--peak", type=float, default=0, help="TFLOP/s that the GPU has in this precision")
+    given = parser.parse_args()
+    if not PHOTOGRAPHS.is_dir():
+        sys.exit(f"{PHOTOGRAPHS} is not there: this benchmark needs the photographs")
+    report = Printer(__file__)
+    report(hardware("torch", "torchvision"))
+    results = given.results.resolve()
+    for name in given.models:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            epochs, limits, flops = measure(name, given.n, given.batch_size, given.image_size)
+        ratios = [epoch / limit for epoch, limit in zip(epochs, limits, strict=True)]
+        report(f"{name}, batch {given.batch_size}, {given.image_size} pixels:")
+        report(f"  the program, images/s: {spread(epochs, 'images/s', 1)}")
+        report(f"  the limit, images/s:   {spread(limits, 'images/s', 1)}")
+        report(f"  efficiency: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+        if given.peak:
+            report(f"  share of the peak: {3 * flops * statistics.median(limits) / given.peak / 1e12:.3f}")
+    report.save(results)
+
+
+if __name__ == "__main__":
+    main()
