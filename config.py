@@ -218,7 +218,7 @@ class DefaultConfig:
     repeat: integer(1) = 1  # CocoMask: an epoch goes through the pictures so many times
     batch_size: integer(1) = 32  # samples per step
     val_batch_size: optional(integer(1)) = None  # of validation and test; None: on a GPU what fits, else batch_size
-    accumulate: integer(1) = 1  # a step's samples go through the model in so many parts: less memory, the same step
+    accumulate: integer(1) = 1  # a step's samples go through the model in so many parts: less memory
     num_workers: optional(integer(0)) = None  # processes that read samples; None: none for packed ones, else one per
     # core, at most 8
 

@@ -48,6 +48,7 @@ from tqdm import tqdm
 import data
 import models
 from data.base import name_broken, refuse_broken
+from data.pack import Pack
 from models.basic_module import ModelError, read_checkpoint
 from utils import cam, plots
 from utils.callbacks import Callbacks, Checkpoint, History, Pictures, Plots, Progress, plain
@@ -86,8 +87,8 @@ def train(**kwargs):
 
     # step 3: optimizer and learning rate
     train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device)
-    opt.val_batch_size = opt.val_batch_size or largest_batch(model, val_data, opt.batch_size)
-    val_loader = make_loader(val_data, opt.val_batch_size, opt.num_workers, device=device)
+    val_size = opt.val_batch_size or largest_batch(model, val_data, opt.batch_size)
+    val_loader = make_loader(val_data, val_size, opt.num_workers, device=device)
     optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
     schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.named_by(Schedule))
     update = Update(model, optimizer, **opt.named_by(Update))
@@ -174,13 +175,15 @@ def val(model, dataloader, callbacks=None, loss_meter=None):
 
 def pack(**kwargs):
     """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
-    opt = config.load(kwargs)
+    opt = config.load({**kwargs, "cache": "none"})
     refuse_unread(opt, opt.given - opt.changed() | kwargs.keys())
     for mode in ("train", "val", "test"):
         if mode == "test" and not any(os.path.exists(root) for root in opt.test_data_root):
             continue
         packed = build_data(opt, mode, torch.device("cpu"))
         name_broken(packed)
+        if not isinstance(packed.rows, Pack):
+            raise UserError(f"there is nothing to pack for {opt.dataset} in mode {mode}, or a note above says why not")
 
 
 def evaluate(**kwargs):
@@ -312,8 +315,8 @@ def load_trained(kwargs):
     saved = {"model": content.get("model", given.model), **config.from_record(info.get("config", {}))}
     if "train_data_root" in kwargs:
         saved.pop("val_data_root", None)  # other data: its own share is measured
-    if saved.get("precision", "fp32") != "fp32":
-        saved["precision"] = "auto"  # this machine may be another one
+    # What was trained in 16 bits is measured in those that this machine is fast in.
+    saved["precision"] = "fp32" if saved.get("precision", "fp32") == "fp32" else "auto"
     opt = config.load({**saved, **given.changes(), "load_model_path": path})
     opt.given = given.given
     refuse_unread(opt, kwargs.keys())

@@ -2,8 +2,8 @@
 
     python -m benchmarks.efficiency [--n=4] [--models SqueezeNet ResNet34]
 
-Trains with the real program on the photographs of ../shared/data. After every epoch the same model takes as many steps
-on one synthetic batch that lies on the device already, with the same precision and optimizer: the limit. Their ratio is
+Trains with the real program on the photographs of ../shared/data. After every 11 steps the same model takes as many on
+one synthetic batch that lies on the device already, with the same precision and optimizer: the limit. Their ratio is
 the efficiency; the first epoch, which warms everything up, is not counted. On a GPU also the share of its peak that the
 limit reaches (FLOPs of the forward times 3; --peak in TFLOP/s, 989 for an H100 or H200 in bf16).
 """
@@ -24,25 +24,30 @@ from data.augment import normalise
 from utils.model_summary import summary
 from utils.update import Update
 
+BLOCK = 11  # steps: on these machines the pace changes from minute to minute
+
 
 def measure(name, n, batch_size, image_size):
-    """(images/s of every epoch but the first, images/s of the limit after each, FLOPs of a picture's forward)."""
-    epochs, limits, flops = [], [], []
+    """(images/s of every block of steps but the first epoch's, those of the limit after each, FLOPs of a forward)."""
+    programs, limits, flops = [], [], []
 
     class Recorder(program.Progress):
-        """Takes the time of the training phase, and that of the limit right after it."""
+        """Takes the time of every BLOCK steps of the program, and right after them that of as many at the limit."""
 
         def on_epoch_begin(self):
             super().on_epoch_begin()
-            self.began = now()
+            self.began, self.done, self.steps = now(), self._seen(), 0
 
-        def on_test_begin(self):
-            epochs.append(self.per_epoch / (now() - self.began))
-            limits.append(limit(self.per_epoch // self.batch_size))
+        def on_batch_end(self):
+            super().on_batch_end()
+            self.steps += 1
+            if self.steps % BLOCK == 0:
+                if self.run.epoch:  # the first epoch warms up
+                    programs.append((self._seen() - self.done) / (now() - self.began))
+                    limits.append(limit(BLOCK))
+                self.began, self.done = now(), self._seen()
 
     def limit(steps):
-        if not flops:
-            prepare()
         model, update, batch = state
         began = now()
         for step in range(steps):
@@ -64,6 +69,7 @@ def measure(name, n, batch_size, image_size):
         state.extend((model.train(), update, batch))
 
     state, program.Progress = [], Recorder
+    prepare()
     program.train(
         model=name,
         train_data_root=str(PHOTOGRAPHS),
@@ -74,7 +80,7 @@ def measure(name, n, batch_size, image_size):
         vis_port=1,
         progress=False,
     )
-    return epochs[1:], limits[1:], flops[0]
+    return programs, limits, flops[0]
 
 
 def now():
@@ -100,12 +106,15 @@ def main():
     for name in given.models:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            epochs, limits, flops = measure(name, given.n, given.batch_size, given.image_size)
-        ratios = [epoch / limit for epoch, limit in zip(epochs, limits, strict=True)]
+            programs, limits, flops = measure(name, given.n, given.batch_size, given.image_size)
+        ratios = [one / limit for one, limit in zip(programs, limits, strict=True)]
         report(f"{name}, batch {given.batch_size}, {given.image_size} pixels:")
-        report(f"  the program, images/s: {spread(epochs, 'images/s', 1)}")
+        report(f"  the program, images/s: {spread(programs, 'images/s', 1)}")
         report(f"  the limit, images/s:   {spread(limits, 'images/s', 1)}")
-        report(f"  efficiency: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+        idle = [given.batch_size * (1000 / one - 1000 / limit) for one, limit in zip(programs, limits, strict=True)]
+        report(f"  a step takes longer by: {spread(idle, 'ms')}, which a GPU is idle")
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        report(f"  efficiency: n {len(ratios)}, median {middle:.3f}, middle half {low:.3f} to {high:.3f}")
         if given.peak:
             report(f"  share of the peak: {3 * flops * statistics.median(limits) / given.peak / 1e12:.3f}")
     report.save(results)

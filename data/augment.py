@@ -115,10 +115,15 @@ def crop_one_by_one(images, boxes, flip, size):
     """resized_crop by torch's resize, the fastest on a CPU."""
     shape = len(images), images.shape[1], size, size
     out = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
-    for index, ((top, left, h, w), mirrored) in enumerate(zip(boxes.tolist(), flip.tolist(), strict=True)):
-        part = images[index : index + 1, :, top : top + h, left : left + w]
-        part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
-        out[index] = part[0].flip(-1) if mirrored else part[0]
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)  # to wake the others for a single picture takes longer than the work
+    try:
+        for index, ((top, left, h, w), mirrored) in enumerate(zip(boxes.tolist(), flip.tolist(), strict=True)):
+            part = images[index : index + 1, :, top : top + h, left : left + w]
+            part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
+            out[index] = part[0].flip(-1) if mirrored else part[0]
+    finally:
+        torch.set_num_threads(count)
     return out
 
 

@@ -36,7 +36,7 @@ except ImportError:  # Windows, where nothing is packed
 
 VERSION = 1  # of the two files
 DISK_SHARE = 0.5  # of what is free on the disk a pack takes so much at most
-DEVICE_SHARE = 0.4  # and pictures so much of what is free in a GPU's memory, unless they are told to
+DEVICE_SHARE = 0.2  # and the pictures of each mode so much of a GPU's free memory, unless they are told to
 PIECE = 2_000_000  # bytes that are copied to the device at a time
 say = note.__wrapped__  # what happens twice is said twice
 
@@ -107,24 +107,31 @@ class Pack:
         path: the file.
         shape: (H, W, C) of each row.
         places: numpy array of int, the place of each row in the file.
+        stamp: [size, time of change in ns] that the file must have, or None.
 
-    Raises OSError when it cannot be opened.
+    Raises OSError when it cannot be opened, UserError when it is not the file that it was.
     """
 
-    def __init__(self, path, shape, places):
+    def __init__(self, path, shape, places, stamp=None):
         self.path, self.places, self.shape = path, places, (len(places), *shape)
         self.file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.file)
         status = os.fstat(self.file)
         self.stamp = [status.st_size, status.st_mtime_ns]
+        if self.stamp != (stamp or self.stamp):
+            raise UserError(f"{path} was changed while it was in use: start again")
 
     def __reduce__(self):
-        return Pack, (self.path, self.shape[1:], self.places)
+        return Pack, (self.path, self.shape[1:], self.places, self.stamp)
 
     def __getitem__(self, indices):
         rows = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
         for row, place in zip(rows, self.places[indices].tolist(), strict=True):
-            if os.preadv(self.file, [row], place * row.nbytes) < row.nbytes:
+            try:
+                size = os.preadv(self.file, [row], place * row.nbytes)
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be read: {error.strerror}; --pack=False does without") from None
+            if size < row.nbytes:
                 raise UserError(f"{self.path} was cut off while it was read: start again, and it is made anew")
         return torch.from_numpy(rows)
 
@@ -147,7 +154,7 @@ class Held:
 
 def fits(rows, device, cache):
     """Whether `rows` are to be held in the memory of `device`: cache device says yes, none no, and auto where it is a
-    GPU of whose free memory they take 40 % at most."""
+    GPU of whose free memory they take a fifth at most."""
     if cache != "auto" or device.type != "cuda":
         return cache == "device"
     return math.prod(rows.shape) <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
@@ -201,11 +208,11 @@ def open_pack(path, decoded, targets, also):
     if not found:
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_packer(path) as file:
-            found = load(path, key, targets, verify=True)  # another process may have been first
+            found = load(path, key, targets)  # another process may have been first
             if not found:
                 begin = time.monotonic()
                 write(file, path, {"version": VERSION, "key": key, "fit": fit, "targets": targets}, decoded, also)
-                found = load(path, key, targets, verify=True)
+                found = load(path, key, targets)
                 if not found:
                     raise OSError(f"{path} cannot be read back")
                 rows, _ = found
@@ -234,17 +241,17 @@ def files_of(source):
     return source if isinstance(source, tuple) else (source,)
 
 
-def load(path, key, targets, verify=False):
+def load(path, key, targets):
     """(Pack, facts), or None where there is no pack of that key.
 
-    Without `verify` a file that was changed after it was packed counts as none; else its rows' checksums decide.
+    Of a file that was changed, or copied, after it was packed the rows' checksums decide.
     """
     index = read_index(path)
     if index is None or index["key"] != key or not path.exists():
         return None
     whole = np.array([value is not None for value in index["checksums"]])
     rows = Pack(path, index["shape"][1:], np.where(whole, whole.cumsum() - 1, -1))
-    if rows.stamp != index["stamp"] and not (verify and intact(rows, index)):
+    if rows.stamp != index["stamp"] and not intact(rows, index):
         return None
     if (rows.stamp, targets) != (index["stamp"], index["targets"]):  # copied; or labelled anew
         with contextlib.suppress(OSError):

@@ -80,7 +80,11 @@ class BasicModule(nn.Module):
             {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
         ]
         extra = {"momentum": momentum} if name == "SGD" else {"betas": (momentum, 0.999)}
-        return getattr(torch.optim, name)(groups, lr=lr, fused=True, **extra)
+        optimizer = getattr(torch.optim, name)(groups, lr=lr, fused=True, **extra)
+        if extra.get("momentum"):  # else torch leaves what was in memory there when the first step is skipped
+            for parameter in trainable:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
 
     def freeze_body(self):
         """Leave only the head trainable (fine-tuning). Raises ModelError when the class does not name its head."""

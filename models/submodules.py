@@ -21,9 +21,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, x):
         """Any shape, dense in memory."""
-        if not self.training or x.device.type != "cpu":
-            return super().forward(x)
         kept = round(256 * (1 - self.p))
+        if not self.training or x.device.type != "cpu" or kept in (0, 256):
+            return super().forward(x)
         numbers = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None).view(torch.uint8)
         mask = (numbers[: x.numel()] < kept).to(x.dtype) * (256 / kept)
         return x * mask.as_strided(x.shape, x.stride())

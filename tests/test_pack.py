@@ -181,16 +181,20 @@ def test_a_list_with_other_labels_needs_no_other_pack(tmp_path, capsys):
     first = open_set("test", **options)
     path = tmp_path / "set" / "list.txt"
     lines = path.read_text().splitlines()
-    data = [ListFile(path, "train", image_size=32, val_data_root=[path], **options)]
-    path.write_text("\n".join(line.replace(" cat", " mouse").replace(" dog", " cat") for line in lines))
+    before = ListFile(path, "train", image_size=32, val_data_root=[path], **options)
+    path.write_text("\n".join(line.replace(" cat", " sloth") for line in lines))  # now dogs are the first class
     capsys.readouterr()
-    data.append(ListFile(path, "train", image_size=32, val_data_root=[path], **options))
-    assert data[1].classes == ["cat", "mouse"] and len(first) == 10
-    index = json.loads(Path(data[1].rows.path).with_suffix(".json").read_text())
+    after = ListFile(path, "train", image_size=32, val_data_root=[path], **options)
+    assert after.classes == ["dog", "sloth"] and len(first) == 10
+    index = json.loads(Path(after.rows.path).with_suffix(".json").read_text())
     names = [Path(source).name for (source,) in index["sources"]]
-    if data[0].rows.path == data[1].rows.path:  # the files are in the same order
-        assert "packed" not in capsys.readouterr().out
     assert index["targets"] == [int(name.startswith("cat")) for name in names] and not first.broken
+    # The same pack where the order of the files, which is that of the classes, is the same.
+    path.write_text("\n".join(line.replace(" cat", " bat") for line in lines))
+    capsys.readouterr()
+    renamed = ListFile(path, "train", image_size=32, val_data_root=[path], **options)
+    assert renamed.classes == ["bat", "dog"] and renamed.rows.path == before.rows.path
+    assert "packed" not in capsys.readouterr().out
 
 
 def test_batches_are_gathered_in_one_go_and_workers_read_the_same(many, expected, tmp_path):
@@ -232,7 +236,7 @@ def test_packed_pictures_can_be_held_and_outlive_their_pack(many, expected, tmp_
 
 def test_auto_holds_what_takes_40_percent_of_a_gpus_free_memory_at_most(monkeypatch):
     rows, gpu = pack.Held(torch.zeros(4, 10, 10, 1, dtype=torch.uint8)), torch.device("cuda:0")
-    for free, expected in ((1000, True), (999, False)):
+    for free, expected in ((2000, True), (1999, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**9))
         assert pack.fits(rows, gpu, "auto") == expected
         assert pack.fits(rows, gpu, "device") and not pack.fits(rows, gpu, "none")

@@ -62,19 +62,22 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_step_that_is_not_finite_leaves_no_trace_and_the_next_one_counts(kind, bad):
+@pytest.mark.parametrize("first", [True, False])
+def test_a_step_that_is_not_finite_leaves_no_trace_and_the_next_one_counts(kind, bad, first):
     model = Net()
     optimizer = OPTIMIZERS[kind](model)
+    twin, other = copy.deepcopy(model), None
     update = Update(model, optimizer)
     input, target = a_batch()
-    take(model, update, input, target, 0)
+    if not first:
+        take(model, update, input, target, 0)
     before = everything(model, optimizer)
 
     poisoned = input.clone()
     poisoned[3] = bad
     take(model, update, poisoned, target, 1)
-    changed = equal(before, everything(model, optimizer))
-    assert changed == []
+    spoilt = everything(model, optimizer)
+    assert equal(before, {name: spoilt[name] for name in before}) == []
 
     take(model, update, input, target, 2)
     after = everything(model, optimizer)
@@ -82,6 +85,10 @@ def test_a_step_that_is_not_finite_leaves_no_trace_and_the_next_one_counts(kind,
     assert all(torch.as_tensor(value).isfinite().all() for value in after.values())
     assert [number for number, _ in update.skipped()] == [1]
     assert update.skipped() == []
+    if first:  # as if it had never been
+        other = Update(twin, OPTIMIZERS[kind](twin))
+        take(twin, other, input, target, 0)
+        assert equal(twin.state_dict(), model.state_dict()) == []
 
 
 def test_a_skipped_step_is_told_with_the_components_of_its_loss():
@@ -119,7 +126,7 @@ def test_a_gradient_that_is_nan_under_a_finite_loss_is_skipped_and_told():
     assert number == 7 and math.isfinite(losses["loss"])
 
 
-@pytest.mark.parametrize("parts, sizes", [(1, [8]), (2, [4, 4]), (3, [3, 3, 2]), (8, [1] * 8), (20, [1] * 8)])
+@pytest.mark.parametrize("parts, sizes", [(1, [8]), (2, [4, 4]), (3, [2, 3, 3]), (8, [2] * 4), (20, [2] * 4)])
 def test_a_batch_in_parts_makes_the_same_step(parts, sizes):
     whole = Net(norm=False)
     split = copy.deepcopy(whole)
@@ -136,8 +143,8 @@ def test_a_batch_in_parts_makes_the_same_step(parts, sizes):
 def test_detections_of_lists_are_split_too():
     model = Net()
     update = Update(model, OPTIMIZERS["SGD"](model), accumulate=2)
-    parts = list(update.parts(["a", "b", "c"], [{"x": 1}, {"x": 2}, {"x": 3}]))
-    assert parts == [(["a", "b"], [{"x": 1}, {"x": 2}]), (["c"], [{"x": 3}])]
+    parts = list(update.parts(["a", "b", "c", "d"], [{"x": 1}, {"x": 2}, {"x": 3}, {"x": 4}]))
+    assert parts == [(["a", "b"], [{"x": 1}, {"x": 2}]), (["c", "d"], [{"x": 3}, {"x": 4}])]
 
 
 def test_gradients_are_cut_down_to_the_norm_asked_for():
@@ -164,6 +171,9 @@ def test_fp16_finds_its_scale_without_a_word_and_keeps_it_in_the_checkpoint():
     take(model, other, *a_batch())
     assert other.state_dict()["scale"] == 32768.0
     assert equal(before, everything(model, other.optimizer))
+    for number in range(20):  # nothing is learnt any more
+        take(model, other, *a_batch(), number, lambda losses: {"loss": losses["loss"] + (0 * losses["loss"]).sqrt()})
+    assert [number for number, _ in other.skipped()] == [16, 17, 18, 19]
 
 
 KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

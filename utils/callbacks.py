@@ -87,6 +87,12 @@ class Checkpoint(Callback):
     def on_train_begin(self):
         if (self.run.folder / "last.pth").exists():
             content = self.model.load(self.run.folder / "last.pth")
+            missing = self.parts.keys() - content.keys()
+            if missing:
+                raise UserError(
+                    f"{self.run.folder} was begun by an older hearth: last.pth has no {', '.join(missing)}. A new run "
+                    "can start from its weights with --load-model-path, without --resume"
+                )
             for name, part in self.parts.items():
                 part.load_state_dict(content[name])
             print(f"going on with {self.run.folder} after {self.run.epoch} epochs and {self.run.batch} batches")

@@ -8,6 +8,7 @@ from torch import nn
 
 from . import UserError
 
+SEARCH = 16  # steps in a row that fp16 may skip to find its scale, which begins at 2 ** 16, without a word
 BLOCK = 64  # steps whose numbers wait on the device before they are fetched in one go
 
 
@@ -40,19 +41,20 @@ class Update:
         self.scaler = torch.amp.GradScaler(device, init_scale=self.fixed or 2.0**16)
         self.buffers = share_memory(module.buffers())
         self.kept = [buffer.clone() for buffer in self.buffers]
-        self.waiting, self.names, self.bad = [], [], []
+        self.waiting, self.names, self.bad, self.row = [], [], [], 0
 
     def parts(self, input, target):
-        """Forget the old gradients and yield the batch in parts, (input, target) each, as equal as they can be."""
+        """Forget the old gradients and yield the batch in parts, (input, target) each, as equal as they can be and of
+        two samples at least."""
         self.optimizer.zero_grad()
         for kept, buffer in zip(self.kept, self.buffers, strict=True):
             kept.copy_(buffer)
         self.losses = {}
-        size = math.ceil(len(input) / self.accumulate)
-        for start in range(0, len(input), size):
-            part = input[start : start + size], target[start : start + size]
-            self.share = len(part[0]) / len(input)
-            yield part
+        count = max(1, min(self.accumulate, len(input) // 2))  # BatchNorm cannot learn from a single sample
+        ends = [len(input) * part // count for part in range(count + 1)]
+        for start, end in zip(ends, ends[1:], strict=False):
+            self.share = (end - start) / len(input)
+            yield input[start:end], target[start:end]
 
     def backward(self, losses):
         """Add the gradients of one part's {name: scalar} and return their sum."""
@@ -95,7 +97,9 @@ class Update:
     def _fetch(self):
         rows = torch.stack([values for _, values in self.waiting]).tolist() if self.waiting else ()
         for (number, _), (bad, *losses) in zip(self.waiting, rows, strict=True):
-            if bad and not (self.fixed is None and math.isfinite(sum(losses))):  # fp16 finds its scale by such steps
+            self.row = self.row + 1 if bad else 0
+            searching = self.fixed is None and math.isfinite(sum(losses)) and self.row <= SEARCH
+            if bad and not searching:
                 self.bad.append((number, dict(zip(self.names, losses, strict=True))))
         self.waiting = []
 
@@ -137,7 +141,7 @@ def compiled(function):
         begin.append(time.perf_counter())
         try:
             result = fast(*arguments)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except torch._dynamo.exc.TorchDynamoException as error:
             reason = next(line for line in str(error).splitlines() if line.strip())
             raise UserError(f"--compile fails here, torch's compiler says: {reason}; leave it out") from None
         print(f"compiled, and the first step computed, in {time.perf_counter() - begin[0]:.1f} s")
