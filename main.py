@@ -177,13 +177,16 @@ def pack(**kwargs):
     """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
     opt = config.load({**kwargs, "cache": "none"})
     refuse_unread(opt, opt.given - opt.changed() | kwargs.keys())
+    if not opt.pack:
+        raise UserError("--pack=False leaves nothing to do: leave it out")
     for mode in ("train", "val", "test"):
-        if mode == "test" and not any(os.path.exists(root) for root in opt.test_data_root):
+        if mode == "test" and "test_data_root" not in kwargs and not any(map(os.path.exists, opt.test_data_root)):
             continue
         packed = build_data(opt, mode, torch.device("cpu"))
         name_broken(packed)
         if not isinstance(packed.rows, Pack):
-            raise UserError(f"there is nothing to pack for {opt.dataset} in mode {mode}, or a note above says why not")
+            raise UserError(f"{opt.dataset} has no pictures to pack, or a note above says why they are not")
+        print(f"{mode}: {len(packed)} pictures in {packed.rows.path}")
 
 
 def evaluate(**kwargs):

@@ -50,15 +50,20 @@ def test_fifty_steps_are_the_same_whichever_way_the_pictures_come(tmp_path, pict
 def test_pack_packs_for_train_val_and_test_which_then_decode_nothing(tmp_path, pictures, unlabelled):
     roots = [f"--train-data-root={pictures}", f"--test-data-root={unlabelled}"]
     done = main("pack", *roots, "--image-size=32", cwd=tmp_path, check=0)
-    assert [line.split(" into ")[0] for line in done.stdout.splitlines()] == [
+    assert [line.split(" into ")[0] for line in done.stdout.splitlines() if "note" in line] == [
         "note: packed 28 pictures",
         "note: packed 12 pictures",
         "note: packed 12 pictures",
     ]
+    told = [line.split(" in packs")[0] for line in done.stdout.splitlines() if "note" not in line]
+    assert told == ["train: 28 pictures", "val: 12 pictures", "test: 12 pictures"]
     assert len(list((tmp_path / "packs").glob("*.u8"))) == len(list((tmp_path / "packs").glob("*.json"))) == 3
     for command, options in (("train", [*roots, *FAST, "--max-epoch=1"]), ("val", []), ("test", [])):
         assert "packed" not in main(command, *options, cwd=tmp_path, check=0).stdout
-    assert main("pack", *roots, "--image-size=32", cwd=tmp_path, check=0).stdout == ""
+    assert len(main("pack", *roots, "--image-size=32", cwd=tmp_path, check=0).stdout.splitlines()) == 3, "all there"
+    for wrong in (["--pack=False"], ["--test-data-root=nowhere"], ["--config=Heart"]):
+        done = main("pack", roots[0], *wrong, "--image-size=32", cwd=tmp_path)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
     draw(pictures / "cat.900.jpg", "cat", 900)
     try:
         assert "packed 29 pictures" in main("pack", *roots, "--image-size=32", cwd=tmp_path, check=0).stdout
