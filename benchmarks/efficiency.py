@@ -53,8 +53,8 @@ def measure(name, n, batch_size, image_size):
         for step in range(steps):
             for input, target in update.parts(*batch):
                 with model.autocast():
-                    _, losses = model.objective(input, target)
-                update.backward(losses)
+                    score, losses = model.objective(input, target)
+                update.backward(losses, score, target)
             update.step(step)
         return steps * batch_size / (now() - began)
 

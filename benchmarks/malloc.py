@@ -28,8 +28,8 @@ for step in range(int(sys.argv[2]) + 2):
     began, faults = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for input, target in update.parts(*batch):
         with model.autocast():
-            _, losses = model.objective(input, target)
-        update.backward(losses)
+            score, losses = model.objective(input, target)
+        update.backward(losses, score, target)
     update.step(step)
     times.append(time.perf_counter() - began)
 used = resource.getrusage(resource.RUSAGE_SELF)

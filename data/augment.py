@@ -6,7 +6,10 @@ Pictures are uint8 [N, 3, H, W] in channels_last memory, for which torch's resiz
 width), in pixels.
 """
 
+import contextlib
+import ctypes
 import math
+import os
 from functools import lru_cache
 
 import torch
@@ -115,16 +118,26 @@ def crop_one_by_one(images, boxes, flip, size):
     """resized_crop by torch's resize, the fastest on a CPU."""
     shape = len(images), images.shape[1], size, size
     out = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)  # to wake the others for a single picture takes longer than the work
-    try:
+    with one_thread():  # to wake the others for a single picture takes longer than the work
         for index, ((top, left, h, w), mirrored) in enumerate(zip(boxes.tolist(), flip.tolist(), strict=True)):
             part = images[index : index + 1, :, top : top + h, left : left + w]
             part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
             out[index] = part[0].flip(-1) if mirrored else part[0]
-    finally:
-        torch.set_num_threads(count)
     return out
+
+
+@contextlib.contextmanager
+def one_thread():
+    """What torch computes on the CPU in this block, it computes in the calling thread alone."""
+    # OpenMP's own function: torch's also forgets what oneDNN has prepared, which costs the next step 3 ms.
+    openmp = ctypes.CDLL(None) if os.name == "posix" else None
+    set_number = getattr(openmp, "omp_set_num_threads", torch.set_num_threads)
+    count = torch.get_num_threads()
+    set_number(1)
+    try:
+        yield
+    finally:
+        set_number(count)
 
 
 def crop_by_products(images, boxes, flip, size, dtype):
