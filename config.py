@@ -164,6 +164,7 @@ FREE_ON_RESUME = {
     *("env", "vis_port", "print_freq", "progress", "debug_file", "result_file", "keep_last"),
     *("val_data_root", "download", "draw_freq", "keep_every", "keep_from", "cam"),
     *("pack", "pack_dir", "cache", "val_batch_size", "compile"),
+    *("save_freq", "pdb", "bad_steps", "bad_action"),
 }
 # Options that some models or data sets have: given for another one they would be read by nobody. (Not proposals: a
 # command for MaskRCNN is to train SSD with nothing but another --model.)
@@ -245,6 +246,10 @@ class DefaultConfig:
     cycle_decay: number(0, above=True, high=1) = 1.0  # cosine: height of each peak as a share of the last
     lr_final: number(0, high=1) = 0.2  # one_cycle, linear: share of the rate that is left at the end
     clip_grad: number(0) = 0.0  # cut the norm of all gradients down to this; 0: no
+    bad_steps: integer(1) = 50  # after so many steps in a row without a finite loss or gradient, as counted every
+    # print_freq,
+    bad_action: choice("stop", "back") = "stop"  # the run ends, or goes back to a checkpoint, and on at half the rate
+    ema: number(0, high=0.99999) = 0.0  # validate, and keep as best.pth, a moving average of the weights, of this decay
     warmup_epochs: number(0) = 0.0  # for so many epochs the rate first climbs from 0, step by step
     seed: integer(0) = 0  # order of samples, initial weights, augmentation and dropout follow from it
 
@@ -256,6 +261,7 @@ class DefaultConfig:
     resume: run_name = None  # go on with a run: --resume takes the newest unfinished one, --resume=<run> that one
     monitor: optional(text) = None  # best.pth is the epoch best in this: loss, val_loss, val_accuracy, ...;
     # None: the first measure of the data set
+    save_freq: integer(0) = 0  # save everything every so many steps; 0: after every epoch, and where the run is stopped
     keep_last: integer(0) = 0  # besides last.pth and best.pth, keep the weights of the last k epochs
     keep_every: integer(0) = 0  # and those of every k-th epoch, with that epoch's report; 0: of none
     keep_from: integer(1) = 1  # keep_every begins with this epoch
@@ -264,6 +270,7 @@ class DefaultConfig:
     print_freq: integer(1) = 20  # steps between two points of the plots
     progress: flag = True  # progress bar (plain lines when the output is no terminal)
     debug_file: text = "/tmp/debug"  # `touch` it to stop the running loop in the debugger
+    pdb: flag = False  # open the debugger where an error ends the training
     result_file: text = "result.csv"  # where test writes its predictions; masks go into a folder beside it
 
     def __init__(self):

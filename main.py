@@ -16,8 +16,13 @@ import os
 import sys
 from pathlib import Path
 
+from utils import UserError, signals
+
+if __name__ == "__main__":
+    signals.end_on_signals()
+
 import config
-from utils import UserError, cli, machine
+from utils import cli, machine
 from utils.schedule import Schedule, draw
 
 
@@ -49,15 +54,21 @@ import data
 import models
 from data.base import name_broken, refuse_broken
 from data.pack import Pack
-from models.basic_module import ModelError, read_checkpoint
-from utils import cam, plots
-from utils.callbacks import Callbacks, Checkpoint, History, Pictures, Plots, Progress, plain
-from utils.debug import Debugger
+from models.basic_module import ModelError
+from models.checkpoint import read_checkpoint
+from utils import cam, distributed, plots, preflight
+from utils.average import Average
+from utils.callbacks import History, Pictures, Plots, Progress, plain
+from utils.checkpoint import Checkpoint, Follower
+from utils.debug import Debugger, terminal
+from utils.divergence import Divergence
+from utils.events import Callbacks
+from utils.failure import Failure
 from utils.files import check_writable
 from utils.loader import make_loader, seed_step, to_device
 from utils.meters import LossMeter, named
 from utils.model_summary import ModelSummary, largest_batch
-from utils.run import Run, find_run, newest_best
+from utils.run import Position, Run, find_launched, find_run, newest_best
 from utils.update import Update, compiled, pick_precision
 from utils.visualize import Visualizer
 
@@ -66,49 +77,38 @@ machine.loaded()
 
 def train(**kwargs):
     """Train a model. Options: those of config.py."""
-    opt = configure(kwargs)
+    world = distributed.start(config.load(kwargs).use_gpu)
+    opt = configure(kwargs, world)
     device = pick_device(opt)
     torch.manual_seed(opt.seed)
+    preflight.check_folder(opt.resume or opt.work_dir)
 
     # step 1: data
     train_data, val_data = build_data(opt, "train", device), build_data(opt, "val", device)
     refuse_broken(train_data, val_data)
 
     # step 2: model
-    model = build_model(opt, train_data.classes)
-    model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.record()}
-    model.set_criterion(opt.criterion, train_data.weights)
-    if opt.load_model_path and not opt.resume:
-        model.load(opt.load_model_path, partly=True)
-    if opt.finetune:
-        model.freeze_body()
-    model.to(device, memory_format=torch.channels_last)
+    model = build_untrained(opt, train_data).to(device, memory_format=torch.channels_last)
     objective = compiled(model.objective) if opt.compile else model.objective
 
     # step 3: optimizer and learning rate
-    train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device)
+    train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device, world.rank, world.size)
     val_size = opt.val_batch_size or largest_batch(model, val_data, opt.batch_size)
-    val_loader = make_loader(val_data, val_size, opt.num_workers, device=device)
+    val_loader = make_loader(val_data, val_size, opt.num_workers, None, device, world.rank, world.size)
     optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
     schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.named_by(Schedule))
-    update = Update(model, optimizer, **opt.named_by(Update))
+    update = Update(model, optimizer, world=world, **opt.named_by(Update))
+    average = Average(model, update, opt.ema)
+    room = opt.named_by(preflight.check_room)
+    world.first(lambda: preflight.check_room(opt.resume or opt.work_dir, model, optimizer, **room))
 
     # step 4: the run's folder, meters, and what watches the run
-    run = Run(opt.resume or Run.new_folder(opt.work_dir, opt.model))
-    name_broken(train_data, val_data, folder=run.folder)
-    vis = Visualizer(opt.env, port=opt.vis_port, record=run.folder / "events.jsonl")
+    folder = opt.resume or world.first(Run.new_folder, opt.work_dir, opt.model)
+    run = Run(folder) if world.main else Position(folder)
     loss_meter, train_meter, val_loss = LossMeter(), train_data.meter(), LossMeter()
-    parts = {"optimizer": optimizer, "schedule": schedule, "update": update, "order": train_loader.batch_sampler}
-    parts |= {"loss_meter": loss_meter, "train_meter": train_meter}
-    callbacks = Callbacks(
-        ModelSummary(model, train_data, val_data),
-        Plots(vis, run),
-        Pictures(opt.draw_freq, vis.img),
-        History(run, opt.max_epoch),  # before Checkpoint: what is saved is on record
-        Checkpoint(run, model, parts, val_data.meter().summary(), **opt.named_by(Checkpoint)),
-        Progress(run, train_loader, update, opt.max_epoch, opt.progress),
-        Debugger(opt.debug_file),  # the last one, see there
-    )
+    parts = {"run": run, "optimizer": optimizer, "schedule": schedule, "update": update, "average": average}
+    parts |= {"order": train_loader.batch_sampler, "loss_meter": loss_meter, "train_meter": train_meter}
+    callbacks = watchers(opt, world, run, model, parts, train_loader, val_loader)
 
     # step 5: the loop
     with callbacks:  # from here on the run can be gone on with, wherever it ends
@@ -123,21 +123,25 @@ def train(**kwargs):
             for ii, batch in enumerate(train_loader, start=run.batch):
                 callbacks.on_batch_begin()
                 schedule.step(run.step)
-                generator = seed_step(opt.seed, run.step, device)
+                generator = seed_step(opt.seed, run.step, device, world.rank)
                 batch = train_data.prepare(*to_device(batch, device), generator)
-                for input, target in update.parts(*batch):  # a single one, but for --accumulate
-                    with model.autocast():
-                        score, losses = objective(input, target)
-                    loss = update.backward(losses)  # noqa: F841 - for the debugger
-                    loss_meter.add(losses)
-                    train_meter.add(score, target)
+                for input, target in update.parts(*batch):  # one, but for --accumulate; anew where memory ran out
+                    score = losses = None  # of a part that did not fit: they would fill the memory again
+                    with update.attempt():
+                        with model.autocast():
+                            score, losses = objective(input, target)
+                        loss = update.backward(losses, score, target)  # noqa: F841 - for the debugger
                 update.step(run.step)
+                average.step()
                 run.batch, run.step = ii + 1, run.step + 1
+                update.report(loss_meter, train_meter)
                 if run.step % opt.print_freq == 0:
+                    world.merge(train_meter)
                     callbacks.on_train_summary(**loss_meter.summary(), **train_meter.summary())
                 callbacks.on_batch_end()
 
-            val_meter, _ = val(model, val_loader, callbacks, val_loss)
+            world.merge(train_meter)
+            val_meter, _ = val(average.module, val_loader, callbacks, val_loss, world)
             run.epoch, run.batch = epoch + 1, 0
             metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, **loss_meter.summary()}
             metrics |= named("train", train_meter.summary()) | named("val", val_meter.summary() | val_loss.summary())
@@ -145,8 +149,38 @@ def train(**kwargs):
             callbacks.on_epoch_end(metrics=metrics, train_meter=train_meter, val_meter=val_meter)
 
 
+def watchers(opt, world, run, model, parts, train_loader, val_loader):
+    """The callbacks that watch a training; only those of the first process show and write anything."""
+    train_data, val_data = train_loader.dataset, val_loader.dataset
+    keeper, measures = Checkpoint if world.main else Follower, val_data.meter().summary()
+    checkpoint = keeper(run, model, parts, measures, world=world, **opt.named_by(Checkpoint))
+    parts["divergence"] = divergence = Divergence(
+        run, parts["update"], parts["optimizer"], checkpoint.restore_before, world, **opt.named_by(Divergence)
+    )
+    failure, debugger = Failure(run, train_loader, val_loader, opt.pdb), Debugger(opt.debug_file)
+    stop = signals.Signals(world, parts["train_meter"], debugger)
+    if world.first(terminal):
+        world.wait_long()  # for whoever sits there, at the debugger
+    if not world.main:
+        return Callbacks(failure, divergence, checkpoint, stop)
+    name_broken(train_data, val_data, folder=run.folder)
+    vis = Visualizer(opt.env, port=opt.vis_port, record=run.folder / "events.jsonl")
+    return Callbacks(
+        failure,  # the first one, see there
+        ModelSummary(model, train_data, val_data),
+        Plots(vis, run),
+        Pictures(opt.draw_freq, vis.img),
+        History(run, opt.max_epoch),  # before Checkpoint: what is saved is on record
+        divergence,
+        checkpoint,
+        Progress(run, train_loader, opt.max_epoch, opt.progress),  # after it, which knows the position
+        stop,
+        debugger,  # the last one, see there
+    )
+
+
 @torch.inference_mode()
-def val(model, dataloader, callbacks=None, loss_meter=None):
+def val(model, dataloader, callbacks=None, loss_meter=None, world=distributed.ALONE):
     """Measure the model on a loader of labelled data, in eval mode; the model's mode is the same afterwards.
 
     Returns (the data set's meter, its first measure): for classes a confusion meter and the accuracy in %. The losses
@@ -169,6 +203,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None):
             callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
     finally:
         model.train(training)
+    world.merge(meter, loss_meter)
     callbacks.on_test_end()
     return meter, next(iter(meter.summary().values()))
 
@@ -177,6 +212,7 @@ def pack(**kwargs):
     """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
     opt = config.load({**kwargs, "cache": "none"})
     refuse_unread(opt, opt.given - opt.changed() | kwargs.keys())
+    distributed.refuse()
     if not opt.pack:
         raise UserError("--pack=False leaves nothing to do: leave it out")
     for mode in ("train", "val", "test"):
@@ -258,6 +294,18 @@ def build_data(opt, mode, device, classes=None):
     return dataset
 
 
+def build_untrained(opt, train_data):
+    """The model as a training begins with it: new, or with the weights of another run."""
+    model = build_model(opt, train_data.classes)
+    model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.record()}
+    model.set_criterion(opt.criterion, train_data.weights)
+    if opt.load_model_path and not opt.resume:
+        model.load(opt.load_model_path, partly=True)
+    if opt.finetune:
+        model.freeze_body()
+    return model
+
+
 def build_model(opt, classes):
     """The model that the options name, for these classes; it gets the options that its constructor names."""
     model = getattr(models, opt.model)
@@ -269,13 +317,17 @@ def build_model(opt, classes):
     return built
 
 
-def configure(kwargs):
+def configure(kwargs, world):
     """The options of a training. With --resume they are those of that run, and `resume` becomes its folder."""
     opt = config.load(kwargs)
+    if opt.pdb and world.size > 1:
+        raise UserError("--pdb is for one process: leave it or torchrun out")
+    if begun := world.first(find_launched, opt.work_dir):  # torchrun has started these processes again
+        opt = config.load({"resume": begun})
     if opt.resume:
         if opt.config:
             raise UserError("--resume goes on with the run's own options: leave --config out")
-        folder = find_run(opt.work_dir, opt.resume)
+        folder = world.first(find_run, opt.work_dir, opt.resume)
         given, started = opt.changes(), config.load({"config": folder / "config.yaml"})
         opt = config.load({**config.from_record(started.record()), **given, "resume": folder})
         opt.given = set(given)
@@ -312,6 +364,7 @@ def load_trained(kwargs):
     The options are those it was trained with, but for what is given now.
     """
     given = config.load(kwargs)
+    distributed.refuse()
     path = given.load_model_path or newest_best(given.work_dir)
     content = read_checkpoint(path)
     info = content.get("info", {})
@@ -349,3 +402,4 @@ if __name__ == "__main__":
     with cli.one_line_errors(UserError, config.ConfigError, ModelError):
         commands = {"train": train, "val": evaluate, "test": test, "pack": pack, "help": help}
         fire.Fire(commands, command=cli.for_fire(command, options))
+        distributed.leave()

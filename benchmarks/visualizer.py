@@ -62,12 +62,12 @@ class Training:
             if step % GROUP == 1:
                 began = time.perf_counter()
             self.optimizer.zero_grad()
-            loss = self.model.objective(self.input, self.target)[1]["loss"]
-            loss.backward()
+            losses = self.model.objective(self.input, self.target)[1]
+            sum(losses.values()).backward()
             self.optimizer.step()
-            self.meter.add(loss)
+            self.meter.add(losses)
             if step % print_freq == 0:
-                value = self.meter.value()[0]
+                value = self.meter.summary()["loss"]
                 called = time.perf_counter()
                 vis.plot("loss", value, x=step)
                 calls.append(time.perf_counter() - called)

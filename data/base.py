@@ -71,7 +71,8 @@ class BaseData(Dataset):
     def meter(self):
         """What measures predictions of this data: a torchnet meter (reset, add(prediction, target), value) with also
         summary() -> {measure: number}, the most telling first and all of them from the start (nan), report(folder),
-        state_dict and load_state_dict. In train mode it is given the scores of objective, in val mode predictions."""
+        state_dict, load_state_dict and, for several processes, merge(their state_dicts). In train mode it is given the
+        scores of objective, in val mode predictions."""
         raise NotImplementedError
 
     def draw(self, input, target, prediction):

@@ -75,6 +75,11 @@ class CocoMeter(Meter):
         """Go on from a state_dict()."""
         vars(self).update(state, measured=None)
 
+    def merge(self, states):
+        """Go on from the state_dict()s of several meters."""
+        self.results, self.seen = (sum((state[name] for state in states), []) for name in ("results", "seen"))
+        self.masks, self.measured = any(state["masks"] for state in states), None
+
     def measure(self):
         """{"box": {name: %}, "mask": {name: %}} of STATS, VOC_mAP and every class's AP; computed when first asked."""
         if self.measured is None:
@@ -174,3 +179,5 @@ class NoMeter(Meter):
 
     def load_state_dict(self, state):
         """Nothing."""
+
+    merge = load_state_dict

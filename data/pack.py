@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from utils import UserError
-from utils.files import write_atomically
+from utils.files import megabytes, write_atomically
 
 from .samples import note
 
@@ -379,8 +379,3 @@ def read_index(path):
         return index if index.pop("checksum") == zlib.crc32(text.partition("\n")[2].encode()) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or not one of ours
         return None
-
-
-def megabytes(size):
-    """Bytes -> "275.4 MB"."""
-    return f"{size / 1e6:,.1f} MB"

@@ -1,15 +1,12 @@
 """The model contract: what the loop in main.py asks of a model, and how models are saved and loaded."""
 
-import hashlib
-import http.client
-import os
 import time
-import urllib.error
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from .checkpoint import read_checkpoint, write_checkpoint
 from .errors import ModelError
 from .losses import Criterion
 
@@ -102,31 +99,17 @@ class BasicModule(nn.Module):
                 module.eval()
         return self
 
-    def save(self, name=None, **state):
-        """Write the weights, `info` and whatever plain state is given (optimizer, ...) to one file.
+    def save(self, name=None, previous=None, **state):
+        """Write the weights, `info` and whatever plain state is given (optimizer, ...), see write_checkpoint.
 
-        The file appears whole or not at all: it is written beside its place, flushed and renamed.
         Without a name it is checkpoints/<Model>_<mmdd_HH_MM_SS>.pth, never one that exists. Returns the path as text.
         """
         path = (
             Path(name) if name else unused(Path("checkpoints") / time.strftime(f"{self.model_name}_%m%d_%H_%M_%S.pth"))
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         content = {"model": self.model_name, "info": self.info, "weights": self.state_dict(), **state}
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:  # torch's writer turns the disk's error into one of its own
-            cause = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(cause, OSError):
-                raise
-            raise OSError(cause.errno, cause.strerror, str(path)) from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_checkpoint(content, path, previous)
         return str(path)
 
     def load(self, path, partly=False):
@@ -162,39 +145,6 @@ class BasicModule(nn.Module):
             print(f"{path}: {len(fitting)} of {len(weights)} weights taken; dropped: {', '.join(dropped) or 'none'}")
             print(f"  at their initial values: {', '.join(new) or 'none'}")
         return content
-
-
-def read_checkpoint(path):
-    """The dict that a checkpoint file holds, on the CPU; `weights` is always one of its keys.
-
-    Only tensors and plain values are read: a file that would run code is refused. Raises ModelError.
-    """
-    try:
-        if str(path).startswith(("https://", "http://")):
-            # Kept under the whole address: many have a best.pth.
-            file = f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{Path(path).name}"
-            content = torch.hub.load_state_dict_from_url(
-                str(path), file_name=file, map_location="cpu", weights_only=True
-            )
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (urllib.error.URLError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ModelError(f"{path} cannot be downloaded ({reason}): fetch it elsewhere and give the file") from None
-    except OSError as error:
-        raise ModelError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
-    except Exception:  # torch raises whatever its readers raise: RuntimeError, EOFError, UnpicklingError, KeyError ...
-        raise ModelError(
-            f"{path} is not a whole checkpoint (cut off, damaged, or another thing): name one with --load-model-path"
-        ) from None
-    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
-        content = {"weights": content}
-    weights = content.get("weights") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
-    ):
-        raise ModelError(f"{path} holds no weights that hearth knows: a file of model.save() or a state dict is needed")
-    return content
 
 
 def unused(path):

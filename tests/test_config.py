@@ -148,7 +148,7 @@ def test_every_option_is_read_somewhere():
     for path in [
         *ROOT.glob("data/*.py"),
         *ROOT.glob("models/*.py"),
-        *(ROOT / "utils" / f"{name}.py" for name in ("schedule", "callbacks", "update")),
+        *(ROOT / "utils" / f"{name}.py" for name in ("schedule", "checkpoint", "divergence", "update")),
     ]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":

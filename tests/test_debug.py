@@ -205,7 +205,7 @@ def test_touch_stops_in_train_and_the_usual_commands_work(training):
     assert f"{line_of('schedule.step(run.step)')} " in session.do("l")
     assert "Documented commands" in session.do("h") and "next" in session.do("h n")
     session.until("n", r"-> .*callbacks\.on_batch_begin\(\)")  # after an epoch's last batch that is some lines away
-    assert re.search(r"> \S*callbacks\.py\(\d+\)forward\(\)", session.do("s"))  # into the function
+    assert re.search(r"> \S*events\.py\(\d+\)forward\(\)", session.do("s"))  # into the function
     assert "train()" in session.do("u") and "forward()" in session.do("d")
     assert "--Return--" in session.do("r")
     assert "train()" in session.do("n")

@@ -14,7 +14,8 @@ from torch import nn
 import main as program
 import models
 from data import DogCat
-from models.basic_module import BasicModule, read_checkpoint
+from models.basic_module import BasicModule
+from models.checkpoint import read_checkpoint
 from utils.loader import make_loader
 from utils.meters import LossMeter
 

@@ -9,7 +9,8 @@ from torch import nn
 
 import models
 from config import DefaultConfig, imported_names
-from models.basic_module import BasicModule, ModelError, read_checkpoint
+from models.basic_module import BasicModule, ModelError
+from models.checkpoint import read_checkpoint
 from models.submodules import Dropout
 
 MODELS = imported_names("models")

@@ -12,7 +12,7 @@ import torch
 import yaml
 from conftest import FAST, NO_SERVER, ROOT, draw, main
 
-from models.basic_module import read_checkpoint
+from models.checkpoint import read_checkpoint
 
 EVERYTHING = ["--rotate=10", "--colour=0.3", "--noise=0.02", "--erase=0.3", "--mixup=0.4", "--cutmix=1"]
 WAYS = {

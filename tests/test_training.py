@@ -22,7 +22,7 @@ import config
 from data import DogCat
 from main import val
 from models import ResNet34
-from models.basic_module import read_checkpoint
+from models.checkpoint import read_checkpoint
 from utils.loader import make_loader
 
 
@@ -64,7 +64,7 @@ def test_a_run_leaves_its_folder(trained):
     pictures = {"curves.png", "confusion.png", "roc.png", "pr.png", "threshold.png"}
     tables = {"results.csv", "confusion.csv", "report.csv", "measures.csv"}
     names -= {"mistakes.csv", "mistakes.png"}  # where there are any
-    assert names == {"config.yaml", "last.pth", "best.pth", "events.jsonl"} | tables | pictures
+    assert names == {"config.yaml", "last.pth", "previous.pth", "best.pth", "events.jsonl"} | tables | pictures
     for name in pictures:
         assert Image.open(run / name).size[0] > 200
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]

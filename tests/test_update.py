@@ -1,7 +1,8 @@
-"""One step of the optimizer: parts, precision, clipping, and steps that must not happen."""
+"""One step of the optimizer: parts, precision, clipping, memory that runs out, and steps that must not happen."""
 
 import copy
 import math
+import weakref
 
 import pytest
 import torch
@@ -9,16 +10,23 @@ from torch import nn
 
 from models import MLP
 from models.basic_module import BasicModule
+from utils import UserError
+from utils.meters import ConfusionMeter, LossMeter
 from utils.update import BLOCK, Update, compiled, pick_precision
 
 
 class Net(BasicModule):
-    """Small, with BatchNorm where asked for."""
+    """Small, with BatchNorm and dropout where asked for."""
 
-    def __init__(self, norm=True):
+    def __init__(self, norm=True, dropout=0.0):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8) if norm else nn.Identity(), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8) if norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.LazyLinear(3),
         )
         self(torch.zeros(2, 3, 8, 8))
 
@@ -31,13 +39,18 @@ def a_batch(size=8, seed=0):
     return torch.randn(size, 3, 8, 8, generator=random), torch.randint(0, 3, (size,), generator=random)
 
 
-def take(model, update, input, target, number=0, spoil=None):
+def take(model, update, input, target, number=0, spoil=None, meters=None):
     """One step as main.py has it; `spoil` changes the losses."""
+    torch.manual_seed(number)
     for part in update.parts(input, target):
-        with model.autocast():
-            _, losses = model.objective(*part)
-        loss = update.backward(spoil(losses) if spoil else losses)
+        score = losses = None  # noqa: F841
+        with update.attempt():
+            with model.autocast():
+                score, losses = model.objective(*part)
+            loss = update.backward(spoil(losses) if spoil else losses, score, part[1])
     update.step(number)
+    if meters:
+        update.report(*meters)
     return loss
 
 
@@ -81,7 +94,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace_and_the_next_one_counts(kind,
 
     take(model, update, input, target, 2)
     after = everything(model, optimizer)
-    assert {"layers.0.weight", "layers.1.running_var", "layers.4.weight"} <= set(equal(before, after))
+    assert {"layers.0.weight", "layers.1.running_var", "layers.5.weight"} <= set(equal(before, after))
     assert all(torch.as_tensor(value).isfinite().all() for value in after.values())
     assert [number for number, _ in update.skipped()] == [1]
     assert update.skipped() == []
@@ -145,6 +158,148 @@ def test_detections_of_lists_are_split_too():
     update = Update(model, OPTIMIZERS["SGD"](model), accumulate=2)
     parts = list(update.parts(["a", "b", "c", "d"], [{"x": 1}, {"x": 2}, {"x": 3}, {"x": 4}]))
     assert parts == [(["a", "b"], [{"x": 1}, {"x": 2}]), (["c", "d"], [{"x": 3}, {"x": 4}])]
+
+
+class Backward(torch.autograd.Function):
+    """Does nothing, but what is asked in its backward; the graph holds on to `held`, as to activations."""
+
+    @staticmethod
+    def forward(ctx, value, ask, held):
+        ctx.ask, ctx.held = ask, held
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        ctx.ask()
+        return gradient, None, None
+
+
+class Held:
+    """Something to point at."""
+
+
+class Small(Net):
+    """Has memory for `room` samples at a time, and for no more in the try with the number `hurdle`; what was in memory
+    in a try that failed has to be gone in the next."""
+
+    def __init__(self, where, room=4, hurdle=None):
+        super().__init__(dropout=0.5)
+        self.where, self.room, self.hurdle, self.tries, self.before = where, room, hurdle, [], None
+
+    def ask(self):
+        if self.tries[-1] > self.room or len(self.tries) == self.hurdle:
+            if self.where == "allocator":
+                torch.empty(2**50, dtype=torch.uint8)  # the real thing
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def forward(self, x):
+        if not hasattr(self, "tries"):
+            return super().forward(x)
+        assert self.before is None or self.before() is None, "the try before is still in memory"
+        self.tries.append(len(x))
+        held, late = Held(), self.where == "backward"
+        self.before = weakref.ref(held)
+        features = Backward.apply(self.layers[:4](x), self.ask if late else bool, held)
+        if not late:
+            self.ask()
+        return self.layers[4:](features)
+
+
+@pytest.mark.parametrize(
+    "where, hurdle, tries",
+    [
+        ("forward", None, [8, 4, 4]),
+        ("backward", None, [8, 4, 4]),
+        ("allocator", None, [8, 4, 4]),
+        ("forward", 3, [8, 4, 4, 2, 2, 2, 2]),
+        ("backward", 3, [8, 4, 4, 2, 2, 2, 2]),
+    ],
+)
+def test_where_memory_runs_out_smaller_parts_make_the_same_step(where, hurdle, tries, capsys):
+    model = Small(where, hurdle=hurdle)
+    twin = copy.deepcopy(model)
+    twin.room, twin.hurdle = 99, None
+    optimizer, other = OPTIMIZERS["SGD"](model), OPTIMIZERS["SGD"](twin)
+    update, meters = Update(model, optimizer), (LossMeter(), ConfusionMeter("abc"))
+    count = 8 // tries[-1]
+    told = Update(twin, other, accumulate=count)
+    same = LossMeter(), ConfusionMeter("abc")
+    for number in range(3):
+        batch = a_batch(seed=number)
+        take(model, update, *batch, number, meters=meters)
+        take(twin, told, *batch, number, meters=same)
+    assert model.tries == tries + 2 * count * [8 // count]  # what was learnt of the memory is kept
+    assert equal(everything(model, optimizer), everything(twin, other)) == []
+    assert meters[0].value() == same[0].value() and (meters[1].value() == same[1].value()).all()
+    assert meters[1].value().sum() == 24
+    lines = [line for line in capsys.readouterr().err.splitlines() if "memory" in line]
+    sizes = [8, 4, 2][: len(lines) + 1]
+    assert lines == [
+        f"warning: out of memory with {large} samples at a time: going on with {small} (--accumulate={8 // small}), "
+        "the batch stays 8"
+        for large, small in zip(sizes, sizes[1:], strict=False)
+    ]
+    assert len(lines) == {2: 1, 4: 2}[count]
+
+    model.tries, model.hurdle = [], None
+    resumed = Update(model, optimizer)
+    resumed.load_state_dict(update.state_dict())
+    take(model, resumed, *a_batch())
+    assert model.tries == count * [8 // count]
+
+
+def test_where_two_samples_are_too_many_the_error_says_what_to_do_and_nothing_has_changed():
+    model = Small("forward", room=1)
+    update = Update(model, OPTIMIZERS["SGD"](model), accumulate=2)
+    before = everything(model, update.optimizer)
+    with pytest.raises(UserError, match="^out of memory with 2 samples at a time, and fewer .*--image-size"):
+        take(model, update, *a_batch(size=4))
+    assert model.tries == [2]
+    assert equal(before, everything(model, update.optimizer)) == []
+
+
+def test_any_other_error_of_a_part_goes_its_way():
+    model = Net()
+    update = Update(model, OPTIMIZERS["SGD"](model))
+    with pytest.raises(RuntimeError, match="expected input"):
+        take(model, update, torch.zeros(4, 2, 8, 8), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_unfinished_step_is_undone_and_a_finished_one_is_not(parts):
+    model = Net()
+    optimizer = OPTIMIZERS["Adam"](model)
+    update, meters = Update(model, optimizer, accumulate=2), (LossMeter(), ConfusionMeter("abc"))
+    take(model, update, *a_batch(), meters=meters)
+    before = everything(model, optimizer)
+    for part, _ in zip(update.parts(*a_batch(seed=1)), range(parts), strict=False):
+        score, losses = model.objective(*part)
+        update.backward(losses, score, part[1])
+    assert "layers.1.running_mean" in equal(before, everything(model, optimizer))
+    update.abandon()
+    assert equal(before, everything(model, optimizer)) == []
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert meters[1].value().sum() == 8
+
+    take(model, update, *a_batch(seed=1), 1, meters=meters)
+    after = everything(model, optimizer)
+    update.abandon()
+    assert equal(after, everything(model, optimizer)) == [] and equal(before, after)
+    assert meters[1].value().sum() == 16
+
+
+def test_the_loss_told_is_the_mean_over_batches_whatever_the_parts():
+    input, target = a_batch()
+    meters = {}
+    for parts in (1, 2, 3):
+        torch.manual_seed(0)
+        model = Net(norm=False)
+        meters[parts] = LossMeter(), ConfusionMeter("abc")
+        take(model, Update(model, OPTIMIZERS["SGD"](model), accumulate=parts), input, target, meters=meters[parts])
+        take(model, Update(model, OPTIMIZERS["SGD"](model)), input[:4], target[:4], meters=meters[parts])
+    for losses, scores in meters.values():
+        assert losses.value() == pytest.approx(meters[1][0].value(), rel=1e-5) and losses.n == 2
+        assert (scores.value() == meters[1][1].value()).all()
 
 
 def test_gradients_are_cut_down_to_the_norm_asked_for():

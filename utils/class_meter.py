@@ -99,3 +99,15 @@ class ClassMeter(ConfusionMeter):
         """Go on from a state_dict()."""
         super().load_state_dict(state)
         self.seen, self.sums = state["seen"], dict(state["sums"])
+
+    def merge(self, states):
+        """Go on from the state_dict()s of several meters, whose samples follow each other."""
+        super().merge(states)
+        self.seen = 0
+        for state in states:
+            state["sums"]["mistakes"][:, 0] += self.seen
+            self.seen += state["seen"]
+        self.sums = {name: sum(state["sums"][name] for state in states) for name in ("every", "own", "hits")}
+        confidence, kept = torch.cat([state["sums"]["confidence"] for state in states]).topk(WORST)
+        mistakes = torch.cat([state["sums"]["mistakes"] for state in states])[kept]
+        self.sums |= {"confidence": confidence, "mistakes": mistakes}

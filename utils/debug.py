@@ -1,14 +1,14 @@
 """`touch /tmp/debug` stops the running loop in the debugger, in the frame of main.py's loop, with its variables."""
 
 import os
+import pdb
 import stat
 import sys
 from bdb import BdbQuit
-from pdb import Pdb
 
 from tqdm import tqdm
 
-from .callbacks import Callback
+from .events import Callback
 
 
 class Debugger(Callback):
@@ -75,8 +75,8 @@ def terminal():
         return False
     try:
         return not hasattr(os, "tcgetpgrp") or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except OSError:  # a terminal, but another session's
-        return False
+    except OSError:  # a terminal, but another session's: torchrun gives each process one of its own, and does not read
+        return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def caller():
@@ -87,21 +87,32 @@ def caller():
     return frame
 
 
-def open_prompt(frame, leave):
-    """Stop at the next line of `frame`: ipdb where it is installed, else pdb. To quit there means leave() and go on."""
-    print("\nstopped by the touch file: h help, c go on, q end the run safely", flush=True)
+def post_mortem(error):
+    """Open a prompt in the frame that an exception was raised in: ipdb where it is installed, else pdb."""
+    print(f"\n{type(error).__name__}: {error}\nstopped where it was raised: h help, u up, q leave", flush=True)
+    prompt(lambda ipdb: ipdb.post_mortem(error.__traceback__), lambda: pdb.post_mortem(error.__traceback__))
+
+
+def prompt(with_ipdb, with_pdb):
+    """Call with_ipdb(ipdb), or where it does not start with_pdb()."""
     main, excepthook = sys.modules["__main__"], sys.excepthook
     try:
         import ipdb
 
-        ipdb.set_trace(frame)
+        with_ipdb(ipdb)
     except (Exception, SystemExit) as error:  # it does not start with a home it cannot write to, or a broken profile
         if not isinstance(error, ImportError):
             print(f"pdb instead of ipdb, which does not start: {error}", flush=True)
-        Pdb().set_trace(frame)
+        with_pdb()
+    sys.modules["__main__"], sys.excepthook = main, excepthook  # IPython puts its own in their places
+
+
+def open_prompt(frame, leave):
+    """Stop at the next line of `frame`: ipdb where it is installed, else pdb. To quit there means leave() and go on."""
+    print("\nstopped by the touch file: h help, c go on, q end the run safely", flush=True)
+    prompt(lambda ipdb: ipdb.set_trace(frame), lambda: pdb.Pdb().set_trace(frame))
     debugger = sys.gettrace().__self__
     sys.settrace(None)  # else it would stop in the next function that is called, which is not in `frame`
-    sys.modules["__main__"], sys.excepthook = main, excepthook  # IPython puts its own in their places
 
     def quit():
         leave()

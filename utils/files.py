@@ -46,3 +46,8 @@ def write_atomically(path, write, binary=False):
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def megabytes(size):
+    """Bytes -> "275.4 MB"."""
+    return f"{size / 1e6:,.1f} MB"

@@ -54,6 +54,20 @@ class LossMeter(meter.AverageValueMeter):
         """Go on from a state_dict()."""
         vars(self).update(state)
 
+    def merge(self, states):
+        """Go on from the state_dict()s of several meters, as if this one had been given all that they were."""
+        self.reset()
+        for state in (state for state in states if state["n"]):
+            # Chan, Golub & LeVeque 1983, The American Statistician 37: the variance of parts put together.
+            apart, total = state["mean"] - self.mean_old, self.n + state["n"]
+            self.m_s += state["m_s"] + apart**2 * self.n * state["n"] / total
+            self.n, self.sum, self.var = total, self.sum + state["sum"], self.var + state["var"]
+            self.mean = self.mean_old = self.sum / total
+            self.std = math.sqrt(self.m_s / (total - 1)) if total > 1 else math.inf
+            self.weight += state["weight"]
+            for name, value in state["sums"].items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+
     def _fetch(self):
         rows = torch.stack(self.waiting).tolist() if self.waiting else ()
         for parts, samples in zip(rows, self.samples, strict=True):
@@ -111,6 +125,10 @@ class ConfusionMeter(meter.ConfusionMeter):
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
         self.counts = state["counts"]
+
+    def merge(self, states):
+        """Go on from the state_dict()s of several meters."""
+        self.counts = sum(state["counts"] for state in states)
 
 
 def named(part, measures):

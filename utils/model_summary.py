@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .callbacks import Callback
+from .events import Callback
 from .loader import to_device
 
 SHOWN = 10  # names of classes

@@ -1,5 +1,6 @@
 """A run: its folder, where it stands, and the record of what it was started with."""
 
+import contextlib
 import csv
 import os
 import platform
@@ -10,8 +11,9 @@ from importlib import metadata
 from pathlib import Path
 
 import yaml
+from tqdm import tqdm
 
-from . import UserError
+from . import UserError, distributed
 from .files import write_atomically, write_csv
 
 try:
@@ -19,26 +21,50 @@ try:
 except ImportError:  # Windows: there is no such lock, so nobody is kept from continuing a run that is still going
     fcntl = None
 
+CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
 PACKAGES = ("torch", "torchvision", "torchnet", "visdom", "fire", "pillow", "numpy")
 
 
-class Run:
-    """One training's folder and position.
+class Position:
+    """Where a training stands: of every process of several but the first, which has the folder, all that it needs.
 
     Attributes:
-        folder: Path; config.yaml, last.pth, best.pth, events.jsonl, results.csv and the pictures are in it.
+        folder: Path, of the run; here it is only read.
         epoch, batch, step: epochs finished, batches done in the one under way, steps over all.
         best: the best value so far of the measure that best.pth follows, or None.
-
-    The file `lock` in the folder says whether the run is finished, and is locked while a process works on the run; the
-    lock ends with the process, however that ends.
     """
 
     def __init__(self, folder):
         self.folder = Path(folder)
         self.epoch = self.batch = self.step = 0
         self.best = None
-        self._lock = open(self.folder / "lock", "a")  # noqa: SIM115 - held open as long as the run lives
+
+    def state_dict(self):
+        """Where the run stands, plain values."""
+        return {"epoch": self.epoch, "batch": self.batch, "step": self.step, "best": self.best}
+
+    def load_state_dict(self, state):
+        """Go on from a state_dict()."""
+        vars(self).update(state)
+
+    def write_config(self, options):
+        """Nothing: the first process does."""
+
+
+class Run(Position):
+    """One training's folder and position.
+
+    Attributes:
+        folder: Path; config.yaml, last.pth, previous.pth, best.pth, events.jsonl, results.csv and pictures are in it.
+
+    The file `lock` in the folder says whether the run is finished, and is locked while a process works on the run; the
+    lock ends with the process, however that ends.
+    """
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self._rows, self._warned = None, False  # of results.csv; whether it was said that it lacks some
+        self._lock = open(self.folder / "lock", "ab", buffering=0)  # noqa: SIM115 - held open as long as the run lives
         if not lock(self._lock):
             raise UserError(f"{folder} is being trained by another process: wait for it, or stop it first")
         for leftover in self.folder.glob("*.tmp"):  # of a save that was killed
@@ -58,34 +84,52 @@ class Run:
                 count += 1
 
     def write_config(self, options):
-        """Write config.yaml: every option, and for each start of the run its code, command and packages."""
+        """Write config.yaml: every option, and for each start of the run its code, command and packages.
+
+        Raises OSError when a new run's file cannot be written; an older one that stays as it was is a warning."""
         path = self.folder / "config.yaml"
         starts = yaml.safe_load(path.read_text(encoding="utf-8"))["run"] if path.exists() else []
         diff = self.folder / f"source_{len(starts) + 1}.diff"
         record = {"command": sys.argv, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **source_version(diff)}
+        record["launch"] = distributed.launch()  # by which a restarted torchrun finds its run
         record["versions"] = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-        self._mark("unfinished")
         content = {**options, "run": [*starts, record]}
         header = "# python main.py train --config=<this file> trains with the same options.\n"
         text = header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        write_atomically(path, lambda file: file.write(text))
+        try:
+            self._mark(b"unfinished")
+            write_atomically(path, lambda file: file.write(text))
+        except OSError as error:
+            if not starts:
+                raise
+            print(f"warning: {path}: {error.strerror}; this start of the run is not on record", file=sys.stderr)
 
     def add_result(self, row):
         """Add the finished epoch's row, a dict with `epoch`, to results.csv. A row of the same epoch (of a run that was
-        killed between this and saving its checkpoint) is replaced. Returns all rows, values as text."""
+        killed between this and saving its checkpoint) is replaced. Returns all rows, values as text.
+
+        Rows that the disk does not take are written with a later one; one warning says so."""
         path = self.folder / "results.csv"
-        rows = []
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
-        rows.append({name: str(value) for name, value in row.items()})
-        header = list(dict.fromkeys(name for one in [row, *rows] for name in one))
-        write_csv(path, header, ([one.get(name, "") for name in header] for one in rows))
-        return rows
+        if self._rows is None and path.is_file():
+            with open(path, newline="", encoding="utf-8", errors="replace") as file:
+                self._rows = [old for old in csv.DictReader(file) if (old.get("epoch") or "").isdecimal()]
+        self._rows = [old for old in self._rows or () if int(old["epoch"]) < row["epoch"]]
+        self._rows.append({name: str(value) for name, value in row.items()})
+        header = list(dict.fromkeys(name for one in [row, *self._rows] for name in one))
+        try:
+            write_csv(path, header, ([one.get(name, "") for name in header] for one in self._rows))
+            self._warned = False
+        except OSError as error:
+            if not self._warned:
+                what = f"the rows from epoch {row['epoch']} on are not in it yet"
+                tqdm.write(f"warning: {path}: {error.strerror}; {what}", file=sys.stderr)
+            self._warned = True
+        return self._rows
 
     def finish(self):
         """All epochs are done: --resume does not look here any more."""
-        self._mark("finished")
+        with contextlib.suppress(OSError):  # then it does look, and finds nothing left to do
+            self._mark(b"finished")
 
     def close(self):
         """Let others go on with the run."""
@@ -94,15 +138,6 @@ class Run:
     def _mark(self, progress):
         self._lock.truncate(0)  # not written anew: closing any handle of the file would end the lock
         self._lock.write(progress)
-        self._lock.flush()
-
-    def state_dict(self):
-        """Where the run stands, plain values."""
-        return {"epoch": self.epoch, "batch": self.batch, "step": self.step, "best": self.best}
-
-    def load_state_dict(self, state):
-        """Go on from a state_dict()."""
-        vars(self).update(state)
 
 
 def find_run(work_dir, name):
@@ -110,25 +145,46 @@ def find_run(work_dir, name):
     run that no process works on. Raises UserError when there is none."""
     if name != "newest":
         for folder in (Path(name), Path(work_dir) / name):
-            if (folder / "config.yaml").is_file() and (folder / "last.pth").is_file():
+            if (folder / "config.yaml").is_file() and any((folder / file).is_file() for file in CHECKPOINTS):
                 return folder
         raise UserError(
             f"--resume={name}: no such run (a folder with config.yaml and last.pth), also not in {work_dir}"
         )
     busy = []
-    for path in sorted(Path(work_dir).glob("*/last.pth"), key=os.path.getmtime, reverse=True):
-        if not (path.parent / "config.yaml").is_file():
+    paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}")]
+    for folder in dict.fromkeys(path.parent for path in sorted(paths, key=written, reverse=True)):
+        if not (folder / "config.yaml").is_file():
             continue  # killed before it began
-        with open(path.parent / "lock", "a+") as file:
+        with open(folder / "lock", "a+") as file:
             file.seek(0)
             if not lock(file):
-                busy.append(path.parent.name)
+                busy.append(folder.name)
             elif file.read() != "finished":
-                return path.parent
+                return folder
     going = f" but {', '.join(busy)}, which another process is training" if busy else ""
     raise UserError(
         f"--resume: {work_dir} holds no unfinished run{going}; a finished one has to be named: --resume=<run>"
     )
+
+
+def written(path):
+    """When a file was written, in seconds; 0 when a training has just renamed it."""
+    try:
+        return os.path.getmtime(path)
+    except FileNotFoundError:
+        return 0
+
+
+def find_launched(work_dir):
+    """The folder of the run that this torchrun began before it started its processes anew, as text; "" for none."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return ""
+    for path in sorted(Path(work_dir).glob("*/config.yaml"), key=written, reverse=True):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+            last = yaml.safe_load(path.read_text(encoding="utf-8"))["run"][-1]
+            if last["launch"] == distributed.launch():
+                return "" if (path.parent / "lock").read_text() == "finished" else str(path.parent)
+    return ""
 
 
 def lock(file):

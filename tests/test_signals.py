@@ -1,0 +1,284 @@
+"""Signals, exceptions and what is left behind: real processes, most of them forks of one that has loaded everything."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import ROOT
+from test_debug import PROMPT, Training
+
+from benchmarks.faults_signals import (
+    SMALL,
+    Server,
+    alive,
+    state,
+    stop_again_and_again,
+    stop_early,
+    stop_packing,
+)
+from data import DogCat
+from models.checkpoint import read_checkpoint
+from utils import UserError
+from utils.distributed import ALONE
+from utils.events import Callback, Callbacks
+from utils.failure import Failure
+from utils.loader import make_loader
+from utils.signals import Signals
+
+if not Path("/proc/self/stat").exists():
+    pytest.skip("needs /proc", allow_module_level=True)
+
+FAILS = """
+import models
+plain, steps = models.SqueezeNet.forward, []
+def forward(self, x):
+    if self.training:
+        steps.append(x)
+    if len(steps) == 4:
+        raise ValueError("no such luck")
+    return plain(self, x)
+models.SqueezeNet.forward = forward
+"""
+# The first of two workers, which makes the batches 1, 3, 5, ...
+HANGS = """
+import data, time, torch
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # how long torch waits for it to end: 5 seconds
+plain_items, made = data.DogCat.__getitems__, []
+def items(self, indices):
+    made.append(indices)
+    if torch.utils.data.get_worker_info().id == 0 and len(made) == 3:
+        time.sleep(1000)
+    return plain_items(self, indices)
+data.DogCat.__getitems__ = items
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def options(pictures):
+    return [f"--train-data-root={pictures}", *SMALL, "--max-epoch=3"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, options, tmp_path_factory):
+    """What a run ends with that nobody stops."""
+    folder = tmp_path_factory.mktemp("calm")
+    assert server.run("train", *options, "--num-workers=0", cwd=folder) == 0, (folder / "output").read_text()
+    return state(folder)
+
+
+def assert_right(stops):
+    assert stops and all(fault == "" and lost == 0 for _, fault, lost in stops), stops
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# --- signals
+
+
+def test_stopped_again_and_again_a_run_ends_as_the_undisturbed_one(server, options, undisturbed, tmp_path):
+    assert_right(stop_again_and_again(server, options, tmp_path, random.Random(1)))
+    assert state(tmp_path) == undisturbed
+
+
+def test_a_signal_ends_packing_and_leaves_nothing_behind(server, pictures, tmp_path):
+    assert_right(stop_packing(server, pictures, tmp_path / "packing", 3, random.Random(2)))
+
+
+def test_a_signal_ends_a_program_that_is_still_loading(pictures, tmp_path):
+    assert_right(stop_early(pictures, tmp_path / "early", 3, random.Random(3)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    {
+        "swallowed, and then nothing happens": "try: stop()\nexcept BaseException: time.sleep(100)",
+        "swallowed, and then the program ends": "try: stop()\nexcept BaseException: print('fine')",
+        "in a destructor": "class A:\n  def __del__(self): stop()\nA()\ntime.sleep(100)",
+        "become another exception": "try: stop()\nexcept BaseException: raise ImportError('no torch')",
+        "in a finally that takes too long": "try: stop()\nfinally: time.sleep(100)",
+        "with a thread that does not end": "threading.Thread(target=time.sleep, args=(100,)).start(); stop()",
+    }.values(),
+)
+def test_no_exception_handler_keeps_a_signal_from_ending_the_program(code):
+    begin = "import os, signal, threading, time\nfrom utils import signals\nsignals.GRACE = 0.3\n"
+    begin += "signals.end_on_signals()\ndef stop(): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\n"
+    done = subprocess.run([sys.executable, "-c", begin + code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130 and done.stderr == "stopped by SIGINT\n"
+
+
+class Watcher(Callback):
+    """Writes down how the training ended."""
+
+    def __init__(self, failure=None):
+        self.ends, self.failure = [], failure
+
+    def on_train_end(self, finished, stopped, error):
+        self.ends.append((finished, stopped, error))
+        if self.failure:
+            raise self.failure
+
+
+NOBODY = SimpleNamespace(left=False)  # at the debugger
+NOTEBOOK = """
+import signal, sys
+from types import SimpleNamespace
+from utils.distributed import ALONE
+from utils.events import Callback, Callbacks
+from utils.signals import Signals
+
+class Watcher(Callback):
+    def on_train_end(self, **facts):
+        print(facts)
+
+NOBODY = SimpleNamespace(left=False)  # at the debugger
+number, steps = int(sys.argv[1]), []
+before = signal.getsignal(number)
+try:
+    with Callbacks(Watcher(), Signals(ALONE, None, NOBODY)) as callbacks:
+        for step in range(10):
+            if step == 5:
+                signal.raise_signal(number)
+                signal.raise_signal(number)
+            steps.append(step)
+            callbacks.on_batch_end()
+except BaseException as error:
+    print(repr(error), len(steps), signal.getsignal(number) is before)
+"""
+
+
+@pytest.mark.parametrize("number, end", [(signal.SIGINT, "KeyboardInterrupt()"), (signal.SIGTERM, "Stopped(143)")])
+def test_in_a_notebook_a_signal_waits_for_the_step_and_the_old_handlers_come_back(number, end):
+    command = [sys.executable, "-c", NOTEBOOK, str(int(number))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{{'finished': False, 'stopped': True, 'error': None}}\n{end} 6 True\n", done.stderr
+
+
+def test_in_another_thread_nothing_happens_to_the_handlers():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def run():
+        with Callbacks(Signals(ALONE, None, NOBODY)) as callbacks:
+            seen.append(signal.getsignal(signal.SIGTERM))
+            callbacks.on_batch_end()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [before] == [signal.getsignal(signal.SIGTERM)]
+
+
+# --- exceptions
+
+
+def test_every_callback_hears_of_the_end_and_the_first_exception_is_the_one_that_is_raised(capsys):
+    for loop, end, raised in [(None, OSError("disk"), OSError), (ValueError("x"), OSError("disk"), ValueError)]:
+        first, last = Watcher(end), Watcher()
+        with pytest.raises(raised), Callbacks(first, last):
+            if loop:
+                raise loop
+        assert first.ends == last.ends == [(loop is None, False, loop)]
+    assert capsys.readouterr().err == "and then: OSError: disk\n"
+
+
+def test_an_exception_names_the_batch_and_its_run_is_gone_on_with(server, options, undisturbed, tmp_path):
+    """With a worker that hangs, and would not let the process end."""
+    pid = server.start("train", *options, "--num-workers=2", "--pack=False", "--pdb", cwd=tmp_path, first=FAILS + HANGS)
+    workers = until(lambda: len(children(pid)) >= 2 and children(pid))
+    assert server.wait() == 1 and not any(map(alive, workers))
+    output = (tmp_path / "output").read_text()
+    assert "failed in epoch 1, batch 4 (step 4), samples: " in output and "jpg, ... and 2 more" in output
+    assert output.count("Traceback (most recent call last)") == 1 and "ValueError: no such luck" in output
+    assert output.count("warning: --pdb: there is no terminal to type at") == 1
+    (last,) = tmp_path.glob("checkpoints/*/last.pth")
+    assert read_checkpoint(last)["run"]["step"] == 3
+    assert server.run("train", "--resume", "--num-workers=0", cwd=tmp_path) == 0
+    assert state(tmp_path) == undisturbed
+
+
+def test_what_is_named_is_the_batch_that_failed(pictures, capsys):
+    train_data, val_data = (DogCat(pictures, mode, image_size=32) for mode in ("train", "val"))
+    train_loader = make_loader(train_data, 4, 0, seed=1)
+    val_loader, run = make_loader(val_data, 2, 0), SimpleNamespace(epoch=2, batch=0, step=14)
+    failure = Failure(run, train_loader, val_loader, pdb=False)
+
+    def named(error=None):
+        failure.on_train_end(error=error or ValueError())
+        return capsys.readouterr().err
+
+    assert named() == ""  # before the first batch
+    failure.on_epoch_begin()
+    train_loader.batch_sampler.start(2, 0)
+    drawn = [[str(train_data.paths[index]) for index in batch] for batch in train_loader.batch_sampler]
+    first, second = (", ".join(batch[:2]) for batch in drawn[:2])
+    assert named() == f"failed in epoch 3, batch 1 (step 15), samples: {first}, ... and 2 more\n"
+    run.batch, run.step = 1, 15
+    assert named().startswith("failed in epoch 3, batch 1 (step 15)")  # after its step, say in a meter
+    failure.on_batch_end()
+    assert named() == f"failed in epoch 3, batch 2 (step 16), samples: {second}, ... and 2 more\n"
+    assert named(UserError("one line")) == named(FileNotFoundError(2, "not there", "x")) == ""
+    run.batch = len(train_loader)
+    failure.on_batch_end()
+    assert named() == ""
+    failure.on_test_begin()
+    failure.on_test_summary()
+    names = f"{val_data.paths[2]}, {val_data.paths[3]}"
+    assert named() == f"failed in epoch 3, batch 2 of the validation, samples: {names}\n"
+    failure.on_test_end()
+    assert named() == ""
+
+
+def test_pdb_opens_where_the_exception_was_raised_before_anything_is_saved(options, tmp_path):
+    run = f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n{FAILS}\nsys.argv = sys.argv[1:]\n"
+    run += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    session = Training(
+        [sys.executable, "-c", run, str(ROOT / "main.py"), "train", *options, "--num-workers=0", "--pdb"], tmp_path
+    )
+    opened = session.wait(PROMPT)
+    assert "failed in epoch 1, batch 4 (step 4)" in opened and "ValueError: no such luck" in opened
+    assert session.value("tuple(x.shape)") == (4, 3, 32, 32) and session.value("len(steps)") == 4
+    session.do("u")
+    step = "__import__('models.checkpoint').checkpoint.read_checkpoint(run.folder / 'last.pth')['run']['step']"
+    while "train()" not in session.do("u"):
+        pass
+    assert session.value(step) == 0 and session.value("run.step") == 3
+    assert session.end("q\n") == 1
+    assert "to go on: python main.py train --resume=" in session.screen and session.screen.count("Traceback") == 1
+    (last,) = tmp_path.glob("checkpoints/*/last.pth")
+    assert read_checkpoint(last)["run"]["step"] == 3
+
+
+# --- no orphans
+
+
+@pytest.mark.parametrize("first", ["", HANGS], ids=["working", "hanging"])
+def test_workers_end_with_a_parent_that_is_killed(first, server, options, tmp_path):
+    pid = server.start("train", *options, "--num-workers=2", "--pack=False", cwd=tmp_path, first=first)
+    workers = until(lambda: len(children(pid)) >= 2 and children(pid))
+    until(lambda: "epoch 1/" in (tmp_path / "output").read_text() or first)
+    time.sleep(0.3)
+    os.kill(pid, signal.SIGKILL)
+    assert server.wait() == -signal.SIGKILL
+    until(lambda: not any(map(alive, workers)), seconds=10)
