@@ -26,60 +26,13 @@ from PIL import Image
 
 from benchmarks.common import ROOT, Report, arguments, hardware
 from models.checkpoint import read_checkpoint
+from tests.fork_server import Server
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SMALL = ["--image-size=32", "--batch-size=4", "--val-batch-size=4", "--model=SqueezeNet", "--precision=fp32"]
 SMALL += ["--vis-port=1", "--print-freq=1", "--draw-freq=1"]
-# Everything is loaded once, and each process is a fork of this one: that takes away three seconds of four. To draw the
-# reports would take another one.
-SERVER = """
-import json, os, runpy, sys
-import main, matplotlib.figure, sklearn.metrics, torch._dynamo
-matplotlib.figure.Figure.savefig = lambda self, file, **_: file.write(b"nothing")
-for line in sys.stdin:
-    if pid := os.fork():
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-        continue
-    sys.argv, folder, first = json.loads(line)
-    os.setsid()
-    os.chdir(folder)
-    for stream, file in enumerate([os.devnull, "output", "output"]):
-        os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), stream)
-    exec(first)
-    runpy.run_path(sys.argv[0], run_name="__main__")
-    break
-"""
-
-
-class Server:
-    """Starts `python main.py ...` as forks of a process that has loaded everything, one at a time."""
-
-    def __enter__(self):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, **pipes)
-        return self
-
-    def __exit__(self, *_):
-        self.process.communicate()
-
-    def start(self, *command, cwd, first=""):
-        """Start main.py with this command; its pid. What it prints is added to cwd/output. `first` is Python code that
-        the process runs before."""
-        self.process.stdin.write(json.dumps([[str(ROOT / "main.py"), *map(str, command)], str(cwd), first]) + "\n")
-        self.process.stdin.flush()
-        self.pid = int(self.process.stdout.readline())
-        return self.pid
-
-    def wait(self):
-        """The exit code of the process that was started last; negative: the signal that killed it."""
-        self.pid = None
-        return int(self.process.stdout.readline())
-
-    def run(self, *command, **options):
-        """Start and wait; the exit code."""
-        self.start(*command, **options)
-        return self.wait()
+# To draw the reports would take most of a stop's time.
+NO_REPORTS = "matplotlib.figure.Figure.savefig = lambda self, file, **_: file.write(b'nothing')"
 
 
 def draw_folder(folder, per_class):
@@ -228,7 +181,7 @@ def main():
     given = parser.parse_args()
     draw, report = random.Random(given.seed), Report(__file__)
     report(hardware("torch"))
-    with tempfile.TemporaryDirectory() as folder, Server() as server:
+    with tempfile.TemporaryDirectory() as folder, Server(NO_REPORTS) as server:
         folder = Path(folder)
         few, many = draw_folder(folder / "few", 30), draw_folder(folder / "many", 400)
         calm, stopped = folder / "calm", folder / "stopped"

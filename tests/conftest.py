@@ -1,24 +1,46 @@
 """What the tests share: the real command line as a subprocess, and a small folder of pictures named as Kaggle's."""
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_server import ROOT, Server
 from PIL import Image
 
 # The tests' runs are tiny: a second thread would only wait for the first, and spin while it does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-ROOT = Path(__file__).parent.parent
 NO_SERVER = "--vis-port=1"  # nothing listens there
 FAST = ["--image-size=32", "--batch-size=4", "--num-workers=0", "--model=SqueezeNet", NO_SERVER]
 
 
+@functools.cache
+def server():
+    server = Server()
+    atexit.register(server.__exit__)
+    return server
+
+
 def main(*arguments, cwd, check=None, **options):
-    """Run `python main.py *arguments` in the folder cwd; stdout and stderr come back as text."""
+    """Run `python main.py *arguments` in the folder cwd; stdout and stderr come back as text. It is a fork of a process
+    that has loaded everything; with options of subprocess.run, a whole new one."""
+    if options:
+        return cold(*arguments, cwd=cwd, check=check, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder, "stdout"), Path(folder, "stderr")
+        code = server().run(*arguments, cwd=cwd, files=files)
+        done = subprocess.CompletedProcess(arguments, code, *(file.read_text() for file in files))
+    return checked(done, check)
+
+
+def cold(*arguments, cwd, check=None, **options):
+    """The same, as a whole new process."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "main.py"), *map(str, arguments)],
         cwd=cwd,
@@ -28,8 +50,11 @@ def main(*arguments, cwd, check=None, **options):
         stdin=subprocess.DEVNULL,
         **options,
     )
-    if check is not None:
-        assert done.returncode == check, done.stdout + done.stderr
+    return checked(done, check)
+
+
+def checked(done, code):
+    assert code in (None, done.returncode), done.stdout + done.stderr
     return done
 
 
@@ -68,6 +93,6 @@ def unlabelled(tmp_path_factory):
 def trained(tmp_path_factory, pictures):
     """A folder in which one short run was trained: (folder, run folder, what it printed)."""
     cwd = tmp_path_factory.mktemp("trained")
-    done = main("train", f"--train-data-root={pictures}", *FAST, "--max-epoch=2", cwd=cwd, check=0)
+    done = cold("train", f"--train-data-root={pictures}", *FAST, "--max-epoch=2", cwd=cwd, check=0)
     (run,) = (cwd / "checkpoints").iterdir()
     return cwd, run, done.stdout

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import FAST, ROOT, main
+from conftest import FAST, ROOT, cold, main
 
 import config
 
@@ -65,7 +65,7 @@ MISTAKES = {
 @pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
 def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing_behind(arguments, tmp_path):
     began = time.monotonic()
-    done = main(*arguments, cwd=tmp_path)
+    done = cold(*arguments, cwd=tmp_path)
     line = done.stderr.strip()
     assert done.returncode == 2
     assert line.startswith("main.py: ") and "\n" not in line, done.stderr
@@ -78,13 +78,13 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing_behind(argumen
 def test_a_wrong_command_line_is_answered_without_loading_torch(arguments, tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was loaded')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    loaded = "torch was loaded" in main(*arguments, cwd=tmp_path, env=environment).stderr
+    loaded = "torch was loaded" in cold(*arguments, cwd=tmp_path, env=environment).stderr
     assert loaded == (arguments == ["train", "--lr=1"])
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["--help"], ["train", "-h"], ["train", "--lr=abc", "--help"]])
 def test_help_names_every_option_with_default_and_comment(arguments, tmp_path):
-    done = main(*arguments, cwd=tmp_path, check=0)
+    done = cold(*arguments, cwd=tmp_path, check=0)
     for name in config.DefaultConfig.options():
         (default,) = re.findall(rf"^ +{name}: .+ = (.+?)  # \S.{{10,}}$", done.stdout, re.MULTILINE)
         assert ast.literal_eval(default) == getattr(config.DefaultConfig, name)

@@ -97,7 +97,7 @@ def test_a_preset_is_a_subclass_and_what_it_sets_counts_as_given():
 def test_a_notebook_gets_a_preset_through_parse(capsys):
     opt = DefaultConfig()
     opt.parse({"config": "Demo", "lr": 0.5})
-    assert (opt.model, opt.image_size, opt.lr) == ("ResNet34", 64, 0.5)
+    assert (opt.model, opt.image_size, opt.lr) == ("resnet18", 64, 0.5)
 
 
 def test_presets_are_checked_like_the_command_line():

@@ -1,7 +1,6 @@
 """The embedded default: pictures that anybody can draw again, too hard for a linear classifier, easy for the preset."""
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,11 +71,10 @@ def test_a_linear_classifier_on_32x32_pixels_stays_under_75_percent():
 
 @pytest.mark.slow
 def test_the_preset_learns_them(tmp_path):
-    """Four of its six epochs. The pictures are those of this checkout, where `make train` has drawn them already."""
+    """Three of its six epochs. The pictures are those of this checkout, where `make train` has drawn them already."""
     drawn = ROOT / "data" / "demo"
     where = [f"--train-data-root={drawn / 'train'}"] if drawn.is_dir() else []
-    all_cores = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    main("train", "--config=Demo", "--max-epoch=4", *where, NO_SERVER, cwd=tmp_path, env=all_cores, check=0)
+    main("train", "--config=Demo", "--max-epoch=3", *where, NO_SERVER, cwd=tmp_path, check=0)
     (results,) = Path(tmp_path).glob("checkpoints/*/results.csv")
     with open(results, newline="") as file:
-        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) >= 95
+        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) >= 93

@@ -1,5 +1,6 @@
 """Signals, exceptions and what is left behind: real processes, most of them forks of one that has loaded everything."""
 
+import json
 import os
 import random
 import signal
@@ -12,16 +13,18 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
+from fork_server import Server
 from test_debug import PROMPT, Training
 
 from benchmarks.faults_signals import (
+    NO_REPORTS,
     SMALL,
-    Server,
     alive,
     state,
     stop_again_and_again,
     stop_early,
     stop_packing,
+    under_way,
 )
 from data import DogCat
 from models.checkpoint import read_checkpoint
@@ -46,6 +49,17 @@ def forward(self, x):
     return plain(self, x)
 models.SqueezeNet.forward = forward
 """
+# Keeps which pictures the steps of each process are made of, by their bytes.
+RECORDS = """
+import data, hashlib, json
+plain = data.DogCat.prepare
+def prepare(self, input, target, generator):
+    if self.mode == "train":
+        names = [hashlib.sha256(image.contiguous().numpy()).hexdigest() for image in input]
+        open("seen.jsonl", "a").write(json.dumps(names) + "\\n")
+    return plain(self, input, target, generator)
+data.DogCat.prepare = prepare
+"""
 # The first of two workers, which makes the batches 1, 3, 5, ...
 HANGS = """
 import data, time, torch
@@ -62,7 +76,7 @@ data.DogCat.__getitems__ = items
 
 @pytest.fixture(scope="module")
 def server():
-    with Server() as server:
+    with Server(NO_REPORTS) as server:
         yield server
 
 
@@ -101,6 +115,47 @@ def children(pid):
 def test_stopped_again_and_again_a_run_ends_as_the_undisturbed_one(server, options, undisturbed, tmp_path):
     assert_right(stop_again_and_again(server, options, tmp_path, random.Random(1)))
     assert state(tmp_path) == undisturbed
+
+
+def test_a_closed_ssh_session_stops_a_run(server, options, undisturbed, tmp_path):
+    pid = server.start("train", *options, "--num-workers=0", cwd=tmp_path)
+    until(lambda: under_way("step", tmp_path))
+    os.kill(pid, signal.SIGHUP)
+    assert server.wait() == 128 + signal.SIGHUP
+    assert "SIGHUP: the run is saved and ends after this step" in (tmp_path / "output").read_text()
+    assert server.run("train", "--resume", "--num-workers=0", cwd=tmp_path) == 0
+    assert state(tmp_path) == undisturbed
+
+
+def test_nohup_keeps_its_promise(options, tmp_path):
+    command = ["nohup", sys.executable, str(ROOT / "main.py"), "train", *options, "--num-workers=0"]
+    with open(tmp_path / "output", "w") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    until(lambda: under_way("step", tmp_path))
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 0 and "finished: " in (tmp_path / "output").read_text()
+
+
+def test_stopped_after_every_epoch_five_epochs_have_the_five_orders_of_a_run_without_a_stop(server, options, tmp_path):
+    def epochs(folder):
+        seen = [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
+        assert len(seen) % 5 == 0
+        each = len(seen) // 5
+        return [sum(seen[first : first + each], []) for first in range(0, len(seen), each)]
+
+    calm, stopped = tmp_path / "calm", tmp_path / "stopped"
+    for folder in (calm, stopped):
+        folder.mkdir()
+    options = [*options[:-1], "--num-workers=0", "--ema=0.9"]
+    assert server.run("train", *options, "--max-epoch=5", cwd=calm, first=RECORDS) == 0
+    for number in range(1, 6):
+        assert server.run("train", *options, f"--max-epoch={number}", cwd=stopped, first=RECORDS) == 0
+        (run,) = (stopped / "checkpoints").iterdir()
+        options = [f"--resume={run}"]
+    orders = epochs(calm)
+    assert epochs(stopped) == orders and len(set(map(tuple, orders))) == 5
+    assert all(sorted(order) == sorted(orders[0]) and len(set(order)) == len(order) for order in orders)
+    assert state(stopped) == state(calm)
 
 
 def test_a_signal_ends_packing_and_leaves_nothing_behind(server, pictures, tmp_path):

@@ -93,10 +93,18 @@ def test_the_precision_is_told_recorded_and_kept(tmp_path, pictures):
 
 def test_a_batch_in_parts_compiled_and_clipped_trains(tmp_path):
     options = ["--config=Heart", "--max-epoch=1", "--accumulate=2", "--clip-grad=0.5", "--val-batch-size=3000"]
+    options += ["--print-freq=1", NO_SERVER]
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = main("train", *options, "--compile", NO_SERVER, cwd=tmp_path, check=0, env={**os.environ, **cache})
+    done = main("train", *options, "--compile", cwd=tmp_path, check=0, env={**os.environ, **cache})
     assert done.stdout.count("compiled, and the first step computed, in") == 1
     assert float(re.search(r"epoch 1/1: .* val_accuracy ([\d.]+),", done.stdout)[1]) > 95
+    main("train", *options, "--work-dir=plain", cwd=tmp_path, check=0)
+    compiled, plain = (
+        [event["y"] for event in map(json.loads, record.open()) if event.get("name") == "loss"][:3]
+        for folder in ("checkpoints", "plain")
+        for record in (tmp_path / folder).glob("*/events.jsonl")
+    )
+    assert compiled == pytest.approx(plain, rel=1e-4) and len(set(plain)) == 3
 
 
 def test_without_a_compiler_compile_is_refused_in_one_line(tmp_path, pictures):

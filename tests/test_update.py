@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import MLP
 from models.basic_module import BasicModule
 from utils import UserError
 from utils.meters import ConfusionMeter, LossMeter
-from utils.update import BLOCK, Update, compiled, pick_precision
+from utils.update import BLOCK, Update, pick_precision
 
 
 class Net(BasicModule):
@@ -368,13 +367,3 @@ def test_what_is_asked_for_is_taken_and_auto_is_what_the_machine_is_fast_in(monk
     for known, expected in (({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
         assert pick_precision("auto", cpu) == expected
-
-
-def test_a_compiled_step_gives_the_same_loss_and_says_how_long_it_took(capsys):
-    model = MLP(num_classes=2)
-    point, label = torch.randn(10, 1, 2), torch.randint(0, 2, (10, 1)).float()
-    objective = compiled(model.objective)
-    plain = model.objective(point, label)[1]["loss"]
-    assert torch.allclose(objective(point, label)[1]["loss"], plain, atol=1e-6)
-    objective(point, label)
-    assert capsys.readouterr().out.count("compiled") == 1
