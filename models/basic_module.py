@@ -96,7 +96,8 @@ class BasicModule(nn.Module):
         for module in self.modules():
             parameters = list(module.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
-                module.eval()
+                for part in module.modules():  # not module.eval(): that of a BasicModule would come back here
+                    part.training = False
         return self
 
     def save(self, name=None, previous=None, **state):

@@ -104,7 +104,7 @@ def test_a_step_that_meets_nan_changes_nothing_and_is_told_by_its_number(train, 
     unchanged = [step for step, (one, next) in enumerate(zip(kept, kept[1:], strict=False)) if same(one, next)]
     assert unchanged == [4, 7, 8]
     told = warnings(capsys, "is skipped")
-    assert [line.split(" is skipped")[0] for line in told] == [f"warning: step {step}" for step in (4, 7, 8)]
+    assert [line.split(" is skipped")[0] for line in told] == [f"warning: step {step}" for step in (5, 8, 9)]
     assert all("its loss is not finite: loss nan" in line for line in told)
 
 
@@ -112,7 +112,7 @@ def test_too_many_in_a_row_end_the_run_and_it_can_be_gone_on_with(train, capsys)
     with pytest.raises(UserError) as caught:
         train(bad=(3, 4, *range(6, 100)), bad_steps=3)
     what, _, remedy = str(caught.value).partition("; ")
-    assert what == "step 9 is skipped like the 3 before it, its loss is not finite: loss nan"
+    assert what == "step 10 is skipped like the 3 before it, its loss is not finite: loss nan"
     assert "--lr" in remedy and "--precision=fp32" in remedy
     path = re.search(r"--load-model-path=(.*)\)", remedy)[1]
     content = read_checkpoint(path)
@@ -131,7 +131,7 @@ def test_too_many_in_a_row_go_back_to_what_was_saved_before_them_at_half_the_rat
     assert not same(model.kept[found - 1], model.kept[EPOCH]) and not same(model.kept[found + 1], model.kept[found])
     assert model.rates == [0.1] * found + [0.05] * (3 * EPOCH - found)  # no step less than there should be
     (told,) = warnings(capsys, "back to")
-    assert told.startswith(f"warning: step {first + 3} is skipped like the 3 before it, ")
+    assert told.startswith(f"warning: step {first + 4} is skipped like the 3 before it, ")
     assert told.endswith(f"back to the weights after {EPOCH} steps, at half the rate")
     assert read_checkpoint(run / "last.pth")["run"] == {"epoch": 3, "batch": 0, "step": 3 * EPOCH, "best": 100.0}
 
@@ -149,7 +149,7 @@ def test_back_is_before_the_row_though_it_was_saved_since(train, capsys):
     [(range(100), 7, [2, 4, 6, 8]), ([step for step in range(18) if step % 3 < 2], 10, [2, 6, 8, 12])],
 )
 def test_after_three_ways_back_without_a_good_stretch_it_stops(train, capsys, bad, last, returns):
-    with pytest.raises(UserError, match=f"^step {last} is skipped like the 1 before it"):
+    with pytest.raises(UserError, match=f"^step {last + 1} is skipped like the 1 before it"):
         train(bad=bad, bad_steps=2, bad_action="back")
     assert len(warnings(capsys, "back to the weights after 0 steps")) == 3
     halved = [sum(step >= made for made in returns) for step in range(returns[-1])]
@@ -164,7 +164,7 @@ def test_a_good_stretch_in_between_gives_three_ways_back_more(train, capsys):
 def test_what_is_counted_goes_on_after_a_resume(train, tmp_path):
     run = train(bad=range(6, EPOCH), bad_steps=5, max_epoch=1)
     assert read_checkpoint(run / "last.pth")["divergence"]["row"] == 3
-    with pytest.raises(UserError, match=f"^step {EPOCH + 2} is skipped like the 5 before it"):
+    with pytest.raises(UserError, match=f"^step {EPOCH + 3} is skipped like the 5 before it"):
         train(bad=range(9), bad_steps=5, resume=str(run), max_epoch=2)  # the model's step 0 is the run's 9 now
     assert read_checkpoint(run / "last.pth")["divergence"]["row"] == 0  # the next try begins to count anew
 

@@ -69,9 +69,9 @@ def test_a_loss_that_is_not_finite_is_told_and_its_step_skipped(train, capsys):
     assert read_checkpoint(run / "last.pth")["run"]["step"] == 8
     told = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
     assert len(told) == 3, "once each, then at 2, 4, 8, ... in a row"
-    assert told[0] == "warning: step 1 is skipped, its loss is not finite: loss_class nan, loss_size nan"
+    assert told[0] == "warning: step 2 is skipped, its loss is not finite: loss_class nan, loss_size nan"
     assert all(value.isfinite().all() for value in read_checkpoint(run / "last.pth")["weights"].values())
-    assert told[1].startswith("warning: step 5 ") and told[2].endswith("loss_size nan (2 in a row)")
+    assert told[1].startswith("warning: step 6 ") and told[2].endswith("loss_size nan (2 in a row)")
     with open(run / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(0 < float(row[name]) < 100 for row in rows for name in ("loss", "loss_class", "loss_size"))

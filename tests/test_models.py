@@ -89,6 +89,17 @@ def test_fine_tuning_changes_the_head_only_and_keeps_the_bodys_statistics():
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
+def test_a_frozen_model_within_a_model_stays_as_it_is():
+    class Pair(BasicModule):
+        def __init__(self):
+            super().__init__()
+            self.teacher, self.student = Tiny().requires_grad_(False), Tiny()
+
+    pair = Pair().train()
+    assert pair.student.body.training and not any(module.training for module in pair.teacher.modules())
+    assert not pair.requires_grad_(False).train().training
+
+
 def test_a_body_can_be_loaded_without_the_head_of_other_classes(tmp_path, capsys):
     torch.manual_seed(0)
     old, new = Tiny(num_classes=5), Tiny(num_classes=2)

@@ -58,12 +58,12 @@ class Divergence(Callback):
             self.last, self.losses = step, losses
             if self.row & (self.row - 1) == 0:  # 1, 2, 4, 8, ... in a row
                 row = f" ({self.row} in a row)" if self.row > 1 else ""
-                self._say(f"warning: step {step} is skipped, {self._told()}{row}")
+                self._say(f"warning: step {step + 1} is skipped, {self._told()}{row}")
 
     def _act(self):
         """End the run, or go back to before the row of skipped steps, at half the rates."""
         first, row, self.row = self.last - self.row + 1, self.row, 0  # whoever goes on begins to count anew
-        what = f"step {self.last} is skipped like the {row - 1} before it, {self._told()}"
+        what = f"step {self.last + 1} is skipped like the {row - 1} before it, {self._told()}"
         self.returns = self.returns + 1 if first < self.returned + self.bad_steps else 1
         if self.bad_action == "stop" or self.returns > RETURNS:
             raise UserError(
