@@ -11,6 +11,7 @@ usage: python main.py train|val|test|pack|help [--option=value ...]
   touch /tmp/debug                                                  step into the running loop
 """
 
+import contextlib
 import inspect
 import os
 import sys
@@ -68,7 +69,7 @@ from utils.files import check_writable
 from utils.loader import make_loader, seed_step, to_device
 from utils.meters import LossMeter, named
 from utils.model_summary import ModelSummary, largest_batch
-from utils.run import Position, Run, find_launched, find_run, newest_best
+from utils.run import CHECKPOINTS, Position, Run, find_launched, find_run, newest_best
 from utils.update import Update, compiled, pick_precision
 from utils.visualize import Visualizer
 
@@ -93,7 +94,7 @@ def train(**kwargs):
 
     # step 3: optimizer and learning rate
     train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device, world.rank, world.size)
-    val_size = opt.val_batch_size or largest_batch(model, val_data, opt.batch_size)
+    val_size = opt.val_batch_size or largest_batch(model, val_data, max(1, opt.batch_size // world.size))
     val_loader = make_loader(val_data, val_size, opt.num_workers, None, device, world.rank, world.size)
     optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
     schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.named_by(Schedule))
@@ -122,7 +123,7 @@ def train(**kwargs):
                 train_meter.reset()
             for ii, batch in enumerate(train_loader, start=run.batch):
                 callbacks.on_batch_begin()
-                schedule.step(run.step)
+                schedule.step(epoch * len(train_loader) + ii)
                 generator = seed_step(opt.seed, run.step, device, world.rank)
                 batch = train_data.prepare(*to_device(batch, device), generator)
                 for input, target in update.parts(*batch):  # one, but for --accumulate; anew where memory ran out
@@ -157,7 +158,7 @@ def watchers(opt, world, run, model, parts, train_loader, val_loader):
     parts["divergence"] = divergence = Divergence(
         run, parts["update"], parts["optimizer"], checkpoint.restore_before, world, **opt.named_by(Divergence)
     )
-    failure, debugger = Failure(run, train_loader, val_loader, opt.pdb), Debugger(opt.debug_file)
+    failure, debugger = Failure(run, train_loader, val_loader, opt.pdb), Debugger(opt.debug_file, world)
     stop = signals.Signals(world, parts["train_meter"], debugger)
     if world.first(terminal):
         world.wait_long()  # for whoever sits there, at the debugger
@@ -317,6 +318,20 @@ def build_model(opt, classes):
     return built
 
 
+def started_with(folder):
+    """The options that a run began with: those of its config.yaml, or where that is lost those of its checkpoint."""
+    path = folder / "config.yaml"
+    with contextlib.suppress(config.ConfigError):
+        if "run" in config.read_yaml(path, ()):  # its last lines: it is whole
+            return config.load({"config": path})
+    for name in CHECKPOINTS:
+        with contextlib.suppress(ModelError, LookupError, TypeError):
+            record = read_checkpoint(folder / name)["info"]["config"]
+            print(f"warning: {path} is lost or damaged, {name} has the options", file=sys.stderr)
+            return config.load(config.from_record(record))
+    raise UserError(f"{path} is lost or damaged, and so are {' and '.join(CHECKPOINTS)} beside it")
+
+
 def configure(kwargs, world):
     """The options of a training. With --resume they are those of that run, and `resume` becomes its folder."""
     opt = config.load(kwargs)
@@ -328,7 +343,7 @@ def configure(kwargs, world):
         if opt.config:
             raise UserError("--resume goes on with the run's own options: leave --config out")
         folder = world.first(find_run, opt.work_dir, opt.resume)
-        given, started = opt.changes(), config.load({"config": folder / "config.yaml"})
+        given, started = opt.changes(), started_with(folder)
         opt = config.load({**config.from_record(started.record()), **given, "resume": folder})
         opt.given = set(given)
         for name in given.keys() - config.FREE_ON_RESUME:

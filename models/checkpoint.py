@@ -136,11 +136,11 @@ def read_checkpoint(path):
     except (urllib.error.URLError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise ModelError(f"{path} cannot be downloaded ({reason}): fetch it elsewhere and give the file") from None
-    except OSError as error:
-        raise ModelError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+    except (OSError, MemoryError) as error:
+        raise ModelError(f"checkpoint {path} cannot be read: {getattr(error, 'strerror', '') or error}") from None
     except Exception:  # torch raises whatever its readers raise: RuntimeError, EOFError, UnpicklingError, KeyError ...
         raise ModelError(
-            f"{path} is not a whole checkpoint (cut off, damaged, or another thing): name one with --load-model-path"
+            f"{path} is not a whole checkpoint (cut off, damaged, or another thing): take another one"
         ) from None
     if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
         content = {"weights": content}

@@ -60,6 +60,13 @@ def test_a_step_without_effect_does_not_change_it():
     assert equal(before, average.module.state_dict())
 
 
+def test_steps_without_effect_do_not_make_the_first_ones_count_for_less():
+    calm, late = a_training(), a_training()
+    go_on(calm, range(10, 13))
+    go_on(late, range(13), bad=range(10))
+    assert equal(calm[2].module.state_dict(), late[2].module.state_dict()) == []
+
+
 def test_a_run_goes_on_with_it_in_the_same_bits(tmp_path):
     whole, stopped, resumed = a_training(), a_training(), a_training()
     go_on(whole, range(8), bad=[4])

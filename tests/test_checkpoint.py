@@ -114,6 +114,41 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys
         resumed()
 
 
+def test_a_checkpoint_that_cannot_be_read_just_now_is_not_taken_for_a_damaged_one(tmp_path, monkeypatch):
+    first = keeper(tmp_path)
+    for _ in range(3):
+        advance(first)
+    first.run.close()
+    real = open
+
+    def fails(path, *arguments, **words):
+        if str(path).endswith("last.pth"):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(path, *arguments, **words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", fails)
+        with pytest.raises(UserError, match="last.pth cannot be read: Input/output error; once that is mended"):
+            keeper(tmp_path)
+    assert keeper(tmp_path).run.step == 3
+
+
+def test_processes_that_find_different_checkpoints_do_not_train(tmp_path):
+    class Apart:  # what the first process sees of another one, which is a step behind
+        main, size = True, 2
+
+        def agree(self, number):
+            return max(number, 2 if number >= 0 else -2)
+
+    checkpoint = keeper(tmp_path)
+    checkpoint.world = Apart()
+    checkpoint._compare(2)
+    with pytest.raises(UserError, match="find different checkpoints in .*, of 2 and of 3 steps"):
+        checkpoint._compare(3)
+    with pytest.raises(UserError, match="of 1 and of 2 steps"):
+        checkpoint._compare(1)
+
+
 def test_going_back_takes_the_newest_checkpoint_that_is_old_enough(tmp_path):
     checkpoint = keeper(tmp_path)
     for _ in range(3):
@@ -128,7 +163,7 @@ def test_going_back_takes_the_newest_checkpoint_that_is_old_enough(tmp_path):
 
 def test_killed_while_it_saves_a_run_has_lost_nothing(tmp_path):
     half_written = killed_while_saving(tmp_path, kills=50)  # python -m benchmarks.faults_saving does it 200 times
-    assert half_written > 10, "hardly one of the kills came while a file was written"
+    assert half_written > 5, "hardly one of the kills came while a file was written"
 
 
 # --- a disk that does not take it
@@ -222,6 +257,7 @@ def test_a_save_that_fails_is_one_warning_and_the_old_file_stays(fault, small_di
         assert weights_are(checkpoint.run.step, kept)
         checkpoint.on_epoch_end(metrics=metrics, val_meter=None)
         assert checkpoint.run.best == metrics["val_accuracy"]  # and not that of an epoch that could not be kept
+        assert capsys.readouterr().err == "last.pth can be written again\nbest.pth can be written again\n"
         checkpoint.run.best = 0.0
     before = checkpoint.run.step
     with fault(folder, 0) as reason, pytest.raises(UserError) as error:
@@ -293,7 +329,7 @@ def test_no_checkpoint_holds_a_weight_that_is_not_finite(tmp_path, capsys):
         checkpoint.model.classifier.bias.data[1] = value
         checkpoint.on_batch_end()
     assert capsys.readouterr().err.count("last.pth is not written, its weight classifier.bias is not finite") == 1
-    assert weights_are(1, tmp_path / "last.pth") and weights_are(1, tmp_path / "last.pth")
+    assert weights_are(1, tmp_path / "last.pth") and read_checkpoint(tmp_path / "previous.pth")["run"]["step"] == 0
     large = {"large": torch.full((9,), 3e38)}  # their sum is not
     write_checkpoint({"weights": large}, tmp_path / "large.pth")
     assert differences(read_checkpoint(tmp_path / "large.pth")["weights"], large) == []
@@ -302,7 +338,7 @@ def test_no_checkpoint_holds_a_weight_that_is_not_finite(tmp_path, capsys):
 # --- the whole program
 
 
-SAVING = ["--batch-size=3", "--max-epoch=4", "--save-freq=3", "--ema=0.9", "--precision=fp32", "--print-freq=1"]
+SAVING = ["--batch-size=3", "--max-epoch=8", "--save-freq=3", "--ema=0.9", "--precision=fp32", "--print-freq=1"]
 
 
 @pytest.fixture(scope="module")

@@ -202,7 +202,7 @@ def test_touch_stops_in_train_and_the_usual_commands_work(training):
     bar = "next(c.bar for c in callbacks.callbacks if hasattr(c, 'bar'))"
     assert session.value(f"{bar}.miniters") == 1  # else tqdm's own thread draws the bar here after ten seconds
 
-    assert f"{line_of('schedule.step(run.step)')} " in session.do("l")
+    assert f"{line_of('schedule.step(epoch')} " in session.do("l")
     assert "Documented commands" in session.do("h") and "next" in session.do("h n")
     session.until("n", r"-> .*callbacks\.on_batch_begin\(\)")  # after an epoch's last batch that is some lines away
     assert re.search(r"> \S*events\.py\(\d+\)forward\(\)", session.do("s"))  # into the function
@@ -210,7 +210,7 @@ def test_touch_stops_in_train_and_the_usual_commands_work(training):
     assert "--Return--" in session.do("r")
     assert "train()" in session.do("n")
 
-    rate = line_of("schedule.step(run.step)")
+    rate = line_of("schedule.step(epoch")
     assert "Breakpoint 1 at" in session.do(f"b {rate}") and f"main.py:{rate}" in session.do("b")
     assert f"main.py({rate})train()" in session.do("c")
     session.do("n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, main
 from test_debug import Training
 from test_training import differences, events, only_run, rows
 
@@ -37,11 +37,11 @@ class Samples(BaseData):
         return self.count
 
 
-def launch(*arguments, cwd, restarts=0):
+def launch(*arguments, cwd, restarts=0, program=ROOT / "main.py"):
     """Start torchrun with two processes; a group of its own, so that nothing is left behind."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
     return subprocess.Popen(
-        [sys.executable, *torchrun, str(ROOT / "main.py"), "train", *map(str, arguments)],
+        [sys.executable, *torchrun, str(program), "train", *map(str, arguments)],
         cwd=cwd,
         text=True,
         stdout=subprocess.PIPE,
@@ -166,6 +166,51 @@ def test_stopped_in_an_epoch_and_resumed_it_ends_in_the_same_bits(sign, undistur
     assert logged(undisturbed[0]) == logged(only_run(tmp_path))
 
 
+SLOWLY = f"""
+import pathlib, runpy, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from models.basic_module import BasicModule
+plain = BasicModule.predict
+def predict(self, input):
+    if any('"loss"' in path.read_text() for path in pathlib.Path().glob("checkpoints/*/events.jsonl")):
+        pathlib.Path("validates").touch()  # and not the summary before the training
+        time.sleep(0.5)
+    return plain(self, input)
+BasicModule.predict = predict
+sys.argv[0] = {str(ROOT / "main.py")!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_stopped_in_a_validation_all_finish_it_and_end_together(tmp_path, pictures):
+    (tmp_path / "slowly.py").write_text(SLOWLY)
+    options = [f"--train-data-root={pictures}", *OPTIONS, "--val-batch-size=2"]
+    process = launch(*options, cwd=tmp_path, program=tmp_path / "slowly.py")
+    end = time.monotonic() + WAIT
+    while not (tmp_path / "validates").exists():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=WAIT)
+    assert printed.count("stopped; to go on: ") == 1 and "has lost another one" not in printed, printed
+    position = read_checkpoint(only_run(tmp_path) / "last.pth")["run"]
+    assert (position["epoch"], position["batch"], position["step"]) == (0, 4, 4)
+
+
+def test_one_process_begins_two_go_on_and_the_rate_does_not_notice(tmp_path, pictures):
+    """28 samples in batches of 13 are three steps for one process; two leave the last two samples out."""
+    options = [f"--train-data-root={pictures}", *OPTIONS, "--batch-size=13", "--scheduler=linear", "--lr-final=0"]
+    options = [option for option in options if option not in ("--max-epoch=6", "--batch-size=8")]
+    main("train", *options, "--max-epoch=2", cwd=tmp_path, check=0)
+    process = launch(f"--resume={only_run(tmp_path)}", "--max-epoch=4", cwd=tmp_path)
+    printed, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, printed
+    rates = [float(row["lr"]) / 0.001 for row in rows(only_run(tmp_path))]
+    # After five of six steps, and two of the four epochs; then after one of two steps each in the third and the fourth.
+    assert rates == pytest.approx([1 - 2 / 6, 1 - 5 / 6, 1 - 5 / 8, 1 - 7 / 8])
+    assert [row["step"] for row in rows(only_run(tmp_path))] == ["3", "6", "8", "10"]
+
+
 @pytest.mark.parametrize("restarts", [0, 1])
 def test_a_killed_process_ends_all_or_starts_them_again(restarts, undisturbed, tmp_path, pictures):
     process = launch(f"--train-data-root={pictures}", *OPTIONS, cwd=tmp_path, restarts=restarts)
@@ -186,7 +231,7 @@ def test_a_killed_process_ends_all_or_starts_them_again(restarts, undisturbed, t
         assert logged(undisturbed[0]) == logged(only_run(tmp_path))
         assert "going on with" in rest and len(list((tmp_path / "checkpoints").iterdir())) == 1
     else:
-        assert process.returncode != 0 and time.monotonic() - began < 30
+        assert process.returncode != 0 and time.monotonic() - began < 60
         assert len(re.findall("^main.py: process 0 of 2 has lost another one", printed, re.MULTILINE)) == 1, printed
         assert 'main.py", line' not in printed  # no traceback of ours
     assert not any(Path(f"/proc/{victim}").exists() for victim in victims)

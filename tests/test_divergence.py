@@ -108,19 +108,26 @@ def test_a_step_that_meets_nan_changes_nothing_and_is_told_by_its_number(train, 
     assert all("its loss is not finite: loss nan" in line for line in told)
 
 
-def test_too_many_in_a_row_end_the_run_and_it_can_be_gone_on_with(train, capsys):
+def test_too_many_in_a_row_end_the_run_and_it_can_be_gone_on_with(train, tmp_path, capsys):
     with pytest.raises(UserError) as caught:
         train(bad=(3, 4, *range(6, 100)), bad_steps=3)
     what, _, remedy = str(caught.value).partition("; ")
     assert what == "step 10 is skipped like the 3 before it, its loss is not finite: loss nan"
     assert "--lr" in remedy and "--precision=fp32" in remedy
-    path = re.search(r"--load-model-path=(.*)\)", remedy)[1]
+    assert re.search(r"--load-model-path=(.*)\)", remedy)[1].endswith("/best.pth")
+    (path,) = tmp_path.glob("checkpoints/*/last.pth")
     content = read_checkpoint(path)
     assert content["run"]["step"] == 10
     assert all(value.isfinite().all() for value in content["weights"].values())
-    assert f"python main.py train --resume={Path(path).parent}" in capsys.readouterr().out
+    assert f"python main.py train --resume=checkpoints/{path.parent.name}" in capsys.readouterr().out
     train(resume=str(Path(path).parent))
     assert read_checkpoint(path)["run"]["step"] == 2 * EPOCH
+
+
+def test_an_epoch_without_a_step_that_had_an_effect_is_no_success(train, tmp_path):
+    with pytest.raises(UserError, match=f"^step {EPOCH} is skipped like the {EPOCH - 1} before it, .*lower --lr"):
+        train(bad=range(EPOCH), bad_steps=50, max_epoch=1)
+    assert not list(tmp_path.glob("checkpoints/*/best.pth"))
 
 
 @pytest.mark.parametrize("first", [EPOCH + 2, EPOCH + 3])

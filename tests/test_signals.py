@@ -49,6 +49,16 @@ def forward(self, x):
     return plain(self, x)
 models.SqueezeNet.forward = forward
 """
+# A tenth of a second more for every step.
+SLOW = """
+import time
+from utils.average import Average
+plain = Average.step
+def step(self):
+    plain(self)
+    time.sleep(0.1)
+Average.step = step
+"""
 # Keeps which pictures the steps of each process are made of, by their bytes.
 RECORDS = """
 import data, hashlib, json
@@ -117,12 +127,31 @@ def test_stopped_again_and_again_a_run_ends_as_the_undisturbed_one(server, optio
     assert state(tmp_path) == undisturbed
 
 
+def test_a_signal_that_an_import_has_swallowed_ends_the_run_before_its_first_step(server, options, tmp_path):
+    """As triton's and mpmath's `try: import ... except:` do now and then."""
+    swallows = """
+import os, signal
+from utils import preflight
+checks = preflight.check_folder
+def check_folder(folder):
+    checks(folder)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        pass
+preflight.check_folder = check_folder
+"""
+    assert server.run("train", *options, "--num-workers=0", cwd=tmp_path, first=swallows) == 128 + signal.SIGINT
+    output = (tmp_path / "output").read_text()
+    assert "stopped by SIGINT" in output and "epoch 1/" not in output
+
+
 def test_a_closed_ssh_session_stops_a_run(server, options, undisturbed, tmp_path):
-    pid = server.start("train", *options, "--num-workers=0", cwd=tmp_path)
+    pid = server.start("train", *options, "--num-workers=0", cwd=tmp_path, first=SLOW)
     until(lambda: under_way("step", tmp_path))
     os.kill(pid, signal.SIGHUP)
     assert server.wait() == 128 + signal.SIGHUP
-    assert "SIGHUP: the run is saved and ends after this step" in (tmp_path / "output").read_text()
+    assert "SIGHUP: the run ends after this step" in (tmp_path / "output").read_text()
     assert server.run("train", "--resume", "--num-workers=0", cwd=tmp_path) == 0
     assert state(tmp_path) == undisturbed
 
@@ -330,7 +359,8 @@ def test_pdb_opens_where_the_exception_was_raised_before_anything_is_saved(optio
 
 @pytest.mark.parametrize("first", ["", HANGS], ids=["working", "hanging"])
 def test_workers_end_with_a_parent_that_is_killed(first, server, options, tmp_path):
-    pid = server.start("train", *options, "--num-workers=2", "--pack=False", cwd=tmp_path, first=first)
+    long = [*options[:-1], "--max-epoch=1000", "--num-workers=2", "--pack=False"]
+    pid = server.start("train", *long, cwd=tmp_path, first=first)
     workers = until(lambda: len(children(pid)) >= 2 and children(pid))
     until(lambda: "epoch 1/" in (tmp_path / "output").read_text() or first)
     time.sleep(0.3)

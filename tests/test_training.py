@@ -244,6 +244,38 @@ def test_resume_refuses_what_it_cannot_do(trained, tmp_path, pictures):
     assert differences(before, state(run)) == [] and (run / "config.yaml").read_text() == config_before
 
 
+def test_other_pictures_of_the_same_number_are_refused_and_moved_ones_taken(tmp_path, pictures):
+    shutil.copytree(pictures, tmp_path / "train")
+    options = ["--train-data-root=train", *FAST, "--pack=False"]
+    main("train", *options, "--max-epoch=1", cwd=tmp_path, check=0)
+    run = only_run(tmp_path)
+    (tmp_path / "train").rename(tmp_path / "moved")
+    resume = ["train", f"--resume={run}", "--train-data-root=moved"]
+    main(*resume, "--max-epoch=2", cwd=tmp_path, check=0)
+    (tmp_path / "moved" / "cat.3.jpg").rename(tmp_path / "moved" / "dog.99.jpg")
+    done = main(*resume, "--max-epoch=3", cwd=tmp_path, check=2)
+    assert "the training samples are not those that the run began with" in done.stderr
+
+
+@pytest.mark.parametrize("damage", [None, "{{{", "", "lr: 0.001\n"], ids=["lost", "no YAML", "empty", "cut off"])
+def test_a_run_goes_on_without_its_configuration_and_its_results(damage, tmp_path, pictures):
+    main("train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1", "--lr=0.002", cwd=tmp_path, check=0)
+    run = only_run(tmp_path)
+    before = yaml.safe_load((run / "config.yaml").read_text())
+    if damage is None:
+        (run / "config.yaml").unlink()
+    else:
+        (run / "config.yaml").write_text(damage)
+    (run / "results.csv").write_bytes(b"\xff\x00")
+    done = main("train", f"--resume={run}", "--max-epoch=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "config.yaml is lost or damaged, last.pth has the options" in done.stderr
+    assert "results.csv has lost the rows before epoch 2" in done.stderr
+    after = yaml.safe_load((run / "config.yaml").read_text())
+    changed = {name for name in before if name != "run" and before[name] != after[name]}
+    assert changed == {"max_epoch"} and [row["epoch"] for row in rows(run)] == ["2"]
+
+
 def test_a_run_that_is_going_is_not_resumed_by_a_second_process(tmp_path, pictures):
     first = start("train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1000", cwd=tmp_path)
     try:

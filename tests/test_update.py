@@ -64,6 +64,18 @@ def equal(one, other):
     return [name for name in one if not torch.equal(torch.as_tensor(one[name]), torch.as_tensor(other[name]))]
 
 
+class Another:
+    """A World whose other process has the same batch, and needs four parts for it."""
+
+    rank, size = 0, 2
+
+    def sum(self, tensors):
+        torch._foreach_mul_(tensors, 2)
+
+    def agree(self, number):
+        return max(number, 4)
+
+
 OPTIMIZERS = {
     "Adam": lambda model: model.get_optimizer("Adam", 0.1, 0.01, 0.9),
     "AdamW": lambda model: model.get_optimizer("AdamW", 0.1, 0.01, 0.9),
@@ -359,6 +371,31 @@ def test_buffers_share_memory_and_are_saved_and_loaded_as_before(tmp_path):
     assert equal(model.state_dict(), other.state_dict()) == []
     inside = torch.cat([model.layers[1].running_mean, model.layers[1].running_var])
     assert torch.equal(update.buffers[0], inside) and not torch.equal(inside, torch.tensor([0.0] * 8 + [1.0] * 8))
+
+
+def test_all_processes_take_as_many_parts_as_the_one_with_the_least_memory():
+    model = Net()
+    update = Update(model, OPTIMIZERS["SGD"](model), world=Another())
+    take(model, update, *a_batch(size=7))
+    assert update.accumulate == update.state_dict()["accumulate"] == 4
+
+
+def test_statistics_that_no_process_changes_keep_their_bits_and_others_are_averaged():
+    torch.manual_seed(0)
+    model = Net()
+    model.layers[1].eval()
+    model.layers[1].running_mean.normal_()
+    model.layers[1].running_var[0] = torch.finfo(torch.float32).min
+    update = Update(model, OPTIMIZERS["SGD"](model), world=Another())
+    before = model.layers[1].running_mean.clone()
+    take(model, update, *a_batch(size=7))
+    assert torch.equal(model.layers[1].running_mean, before)
+    assert model.layers[1].running_var[0] == torch.finfo(torch.float32).min
+    alone, together = Net(), Net()
+    together.load_state_dict(alone.state_dict())
+    take(alone, Update(alone, OPTIMIZERS["SGD"](alone)), *a_batch(size=7))
+    take(together, Update(together, OPTIMIZERS["SGD"](together), world=Another()), *a_batch(size=7))
+    assert torch.allclose(alone.layers[1].running_mean, together.layers[1].running_mean)
 
 
 def test_what_is_asked_for_is_taken_and_auto_is_what_the_machine_is_fast_in(monkeypatch):

@@ -335,7 +335,7 @@ def test_half_written_line(record):
 
 
 def test_disk_full(server, env, record):
-    """The limit cuts a line in the middle; once there is room again, recording goes on."""
+    """The limit cuts a line in the middle; once there is room again, all is recorded."""
     code = """
 import resource
 vis = Visualizer(sys.argv[1], int(sys.argv[2]), sys.argv[3])
@@ -355,7 +355,8 @@ vis.close(30)
     err, status = run(code, env, server.port, record)
     assert status == 0 and len(err) == 1 and str(record) in err[0], err
     assert server.points(env, "loss") == [(i, i) for i in range(4)]
-    assert [event["y"] for event in read_events(record) if event["kind"] == "plot"] == [0, 3]
+    assert [event["y"] for event in read_events(record) if event["kind"] == "plot"] == [0, 1, 2, 3]
+    assert [json.loads(line)["kind"] for line in record.read_text().splitlines()][-2:] == ["plot", "log"]
 
 
 def test_pictures_on_a_full_disk(server, env, record, capsys):

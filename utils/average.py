@@ -23,22 +23,24 @@ class Average:
     """
 
     def __init__(self, module, update, decay):
-        self.update, self.decay, self.steps, self.module = update, decay, 0, module
+        self.update, self.decay, self.module = update, decay, module
         if decay:
             self.module = copy.deepcopy(module)
             pairs = list(zip(self.module.parameters(), module.parameters(), strict=True))
             flat = list(zip(share_memory(self.module.buffers()), update.buffers, strict=True))
             pairs += [pair for pair in flat if pair[0].is_floating_point()]
             self.averages, self.weights = zip(*pairs, strict=True)
+            self.steps = torch.zeros((), device=self.weights[0].device)  # that had an effect
             self.counts = [pair for pair in flat if not pair[0].is_floating_point()]  # batches that BatchNorm has seen
 
     @torch.no_grad()
     def step(self):
         """Follow the step that the Update has just made."""
         if self.decay:
-            decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-            self.steps += 1
-            share = (1 - decay) * (1 - self.update.void)  # the device alone knows whether the step had an effect
+            decay = ((1 + self.steps) / (10 + self.steps)).clamp(max=self.decay)
+            effect = 1 - self.update.void  # the device alone knows whether there was one
+            self.steps += effect
+            share = (1 - decay) * effect
             torch._foreach_lerp_(self.averages, self.weights, [share] * len(self.weights))
             for average, own in self.counts:
                 average.copy_(own)
@@ -50,5 +52,5 @@ class Average:
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
         if self.decay:
-            self.steps = state["steps"]
+            self.steps.copy_(state["steps"])
             self.module.load_state_dict(state["weights"])

@@ -57,6 +57,7 @@ class Checkpoint(Callback):
         else:
             self._save_last()  # tells now, not after the first epoch, when there is no room; and --resume has a start
         self.world.agree(0)  # from now on the others may read it
+        self._compare(self.run.step)
 
     def on_batch_end(self):
         if self.save_freq and self.run.step % self.save_freq == 0:
@@ -89,10 +90,14 @@ class Checkpoint(Callback):
             # Of several processes that one has failed knows not what the others have counted since the last merge.
             if self.saved != self._position() and (error is None or self.world.size == 1):
                 self._save_last()
+            elif self.saved != self._position():
+                lost = f"what was done after {_words(self.saved)} is not saved"
         except Exception as failure:  # what ended the training, a broken GPU say, may also keep it from being saved
             lost = f"{_reason(failure)}; what was done after {_words(self.saved)} is not saved"
-        if finished and not lost or not self.run.step:
-            self.run.finish()  # not of use to --resume either: a run that failed in its first step would fail again
+        if finished and not lost:
+            self.run.finish()
+        elif not self.run.step:
+            self.run.finish("failed")  # not of use to --resume either: it would fail again
         self.run.close()
         if finished and lost:
             raise UserError(f"{lost}; once that is mended, to go on from there: {going_on}")
@@ -108,19 +113,24 @@ class Checkpoint(Callback):
         """Load what steps change, and nothing else, from the newest checkpoint before which there were at most `step`
         of them, or from the oldest. Returns how many there were."""
         _, content = self._load(step)
-        self.world.agree(0)  # the first process may change the files when the others have read them
+        self._compare(content["run"]["step"])  # only when all have read them the first process may change the files
         for name in ("optimizer", "update", "average"):
             self.parts[name].load_state_dict(content[name])
         return content["run"]["step"]
 
     def _load(self, step=math.inf):
         """Load the model's weights from the newer one of last.pth and previous.pth that is sound and of at most `step`
-        steps, or else from the older one. Returns (path, content). Raises UserError when neither can be used."""
+        steps, or else from the older one. Returns (path, content). Raises UserError when neither can be used, or when
+        one is there and cannot be read: it may be sound, and newer than the other."""
         found, errors = None, []
         for path in (self.last, self.previous):
             try:
                 content = self.model.load(path)
             except ValueError as error:  # a ModelError, which utils/ does not know
+                reason = error.__context__
+                unread = isinstance(reason, (OSError, MemoryError)) and not isinstance(reason, FileNotFoundError)
+                if unread:
+                    raise UserError(f"{error}; once that is mended, --resume goes on from there") from None
                 errors.append(str(error))
                 continue
             missing = self.parts.keys() - content.keys()
@@ -139,6 +149,15 @@ class Checkpoint(Callback):
             )
         return found
 
+    def _compare(self, step):
+        """Raise UserError where not all processes have loaded a state of so many steps."""
+        most, least = self.world.agree(step), -self.world.agree(-step)
+        if most != least:
+            raise UserError(
+                f"the processes find different checkpoints in {self.run.folder}, of {least} and of {most} steps: it "
+                "has to be the same folder for all of them"
+            )
+
     def _save_last(self):
         state = {name: part.state_dict() for name, part in self.parts.items()}
         self.model.save(self.last, previous=self.previous, **state)
@@ -149,13 +168,18 @@ class Checkpoint(Callback):
 
     def _report(self, meter, folder):
         folder.mkdir(exist_ok=True)
-        meter.report(folder)
+        try:
+            meter.report(folder)
+        except Exception as error:  # a picture is no reason to end a training
+            raise ValueError(f"{folder} is not complete: {type(error).__name__}: {error}") from None
 
     def _try(self, what, function, *arguments):
         """Call function(*arguments), which writes. Returns whether it could; that it could not is told once, and again
         after it could in between."""
         try:
             function(*arguments)
+            if what in self.failing:
+                tqdm.write(f"{what} can be written again", file=sys.stderr)
             self.failing.discard(what)
             return True
         except (OSError, ValueError) as error:  # ValueError: a weight is not finite
@@ -176,6 +200,7 @@ class Follower(Checkpoint):
         _, content = self._load()
         for name, part in self.parts.items():
             part.load_state_dict(content[name])
+        self._compare(self.run.step)
         self.parts["train_meter"].reset()  # the first process goes on counting for all
 
     def on_epoch_end(self, **_):

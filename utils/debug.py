@@ -8,6 +8,7 @@ from bdb import BdbQuit
 
 from tqdm import tqdm
 
+from .distributed import ALONE
 from .events import Callback
 
 
@@ -17,17 +18,18 @@ class Debugger(Callback):
     The file counts when it is a plain file (no link) of the user who runs the training, touched after the run began;
     it is removed before the prompt opens. Without a terminal to type at there is one warning and the run goes on.
 
-    It must be the last of the callbacks: when the run is left, the others have to be done with the batch.
+    It must be the last of the callbacks: when the run is left, the others have to be done with the batch. Of several
+    processes, the World of which this is the first, all have to end: see Signals, which looks at `left`.
     """
 
-    def __init__(self, path):
-        self.path, self.warned, self.left = path, set(), False
+    def __init__(self, path, world=ALONE):
+        self.path, self.world, self.warned, self.left = path, world, set(), False
         self.before = self._stamp()  # not compared with the clock: the file system may have another one
 
     def on_batch_end(self, **_):
-        if self.left:
+        if self.left and self.world.size == 1:
             raise BdbQuit
-        if self._asked():
+        if not self.left and self._asked():
             open_prompt(caller(), self._leave)
 
     on_test_summary = on_batch_end

@@ -5,11 +5,14 @@ with the same weights: a step's samples are shared out, the gradients summed up.
 """
 
 import atexit
+import contextlib
 import functools
 import os
+import re
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -66,8 +69,12 @@ def leave():
 def launch():
     """What all processes and all restarts of one torchrun have in common, and no other torchrun; "" without one."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    # "none" is the id of everyone who gave none: then it is the torchrun process on this machine.
-    return f"{socket.gethostname()} {os.getppid()}" if name == "none" else name
+    if name != "none":  # the id of everyone who gave none: then it is the torchrun process on this machine
+        return name
+    began = ""  # in a container torchrun may have the same number every time
+    with contextlib.suppress(OSError):
+        began = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{socket.gethostname()} {os.getppid()} {began}"
 
 
 def refuse():
@@ -84,7 +91,7 @@ def waiting(method):
         try:
             return method(self, *arguments)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            reason = re.sub(r"^\[.*?\] ", "", str(error).strip().splitlines()[-1])  # without the line in gloo's source
             raise UserError(
                 f"process {self.rank} of {self.size} has lost another one ({reason}) and ends too; "
                 "to go on from the last checkpoint: --resume"
@@ -150,19 +157,21 @@ class World:
     def _broadcast(self, objects):
         distributed.broadcast_object_list(objects)
 
-    @waiting
     def merge(self, *meters):
         """Let the first process have counted what all have, and the others nothing."""
         if self.size == 1:
             return
-        states = [to_device(meter.state_dict(), "cpu") for meter in meters]
         everybody = [None] * self.size if self.main else None
-        distributed.gather_object(states, everybody)
+        self._gather([to_device(meter.state_dict(), "cpu") for meter in meters], everybody)
         for number, meter in enumerate(meters):
             if self.main:
                 meter.merge([one[number] for one in everybody])
             else:
                 meter.reset()
+
+    @waiting
+    def _gather(self, states, everybody):
+        distributed.gather_object(states, everybody)
 
     def wait_long(self):
         """Let the others wait for this process, or it for them, for as long as somebody sits at the debugger."""

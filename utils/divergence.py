@@ -32,15 +32,21 @@ class Divergence(Callback):
         self.row, self.last, self.losses = 0, -2, {}  # of skipped steps: how many in a row, the last one and its losses
         self.returns, self.returned = 0, 0  # ways back, and the step of the last one
 
+    def on_epoch_begin(self):
+        self.began = self.run.step
+
     def on_train_summary(self, **_):
         self._warn()
         if self.row >= self.bad_steps:
             self._act()
 
     def on_epoch_end(self, **_):
-        self._warn()  # and no more: Checkpoint is about to save the weights that were measured
+        self._warn()  # no way back: Checkpoint is about to save the weights that were measured
+        if self.bad_action == "stop" and self.row >= max(1, self.run.step - self.began):  # the epoch is a short one
+            self._act()
 
-    on_train_end = on_epoch_end
+    def on_train_end(self, **_):
+        self._warn()
 
     def state_dict(self):
         """What is counted, plain values."""
@@ -66,9 +72,10 @@ class Divergence(Callback):
         what = f"step {self.last + 1} is skipped like the {row - 1} before it, {self._told()}"
         self.returns = self.returns + 1 if first < self.returned + self.bad_steps else 1
         if self.bad_action == "stop" or self.returns > RETURNS:
+            best = self.run.folder / "best.pth"  # the newest weights may be what is wrong
+            start = f", from the weights of its best epoch (--load-model-path={best})" if best.exists() else ""
             raise UserError(
-                f"{what}; look at the data, or let a new run start from this one's weights with a lower --lr or "
-                f"--precision=fp32 (--load-model-path={self.run.folder / 'last.pth'})"
+                f"{what}; look at the data, or let a new run start{start} with a lower --lr or --precision=fp32"
             )
         rates = [(initial_lr(group), group["lr"]) for group in self.optimizer.param_groups]
         made, self.returned = self.restore(first), self.run.step

@@ -2,10 +2,13 @@
 
 import atexit
 import ctypes
+import functools
+import hashlib
 import multiprocessing
 import os
 import signal
 import sys
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -47,7 +50,7 @@ class BatchOrder(Sampler):
 
     def state_dict(self):
         """What the order is made from; where in it the run stands is the run's to know."""
-        return {"samples": self.length}
+        return {"samples": self.length, "names": self._names()}
 
     def load_state_dict(self, state):
         """Raises UserError when the order of these samples is not the one that the run began with."""
@@ -55,6 +58,11 @@ class BatchOrder(Sampler):
             raise UserError(
                 f"there are {self.length} training samples now, not {state['samples']} as when the run began; a new "
                 "run can start from this one's weights with --load-model-path"
+            )
+        if state["names"] != self._names():
+            raise UserError(
+                "the training samples are not those that the run began with: files came, went or got other names; a "
+                "new run can start from this one's weights with --load-model-path"
             )
 
     def __len__(self):
@@ -69,6 +77,13 @@ class BatchOrder(Sampler):
             share = slice(self.rank, None, self.size)
         for batch in range(self.batch, len(self)):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size][share].tolist()
+
+    @functools.cache  # noqa: B019 - it lives as long as the run
+    def _names(self):
+        """A checksum of the samples' file names in their order, without the folders, which may move; of none without
+        files."""
+        names = (Path(path).name for path in getattr(self.dataset, "paths", ()))
+        return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
     def _epoch(self, epoch):
         if self.seed is None:

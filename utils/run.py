@@ -88,7 +88,9 @@ class Run(Position):
 
         Raises OSError when a new run's file cannot be written; an older one that stays as it was is a warning."""
         path = self.folder / "config.yaml"
-        starts = yaml.safe_load(path.read_text(encoding="utf-8"))["run"] if path.exists() else []
+        starts = []  # where there is no file, or a damaged one
+        with contextlib.suppress(FileNotFoundError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            starts = [*yaml.safe_load(path.read_text(encoding="utf-8"))["run"]]
         diff = self.folder / f"source_{len(starts) + 1}.diff"
         record = {"command": sys.argv, "started": time.strftime("%Y-%m-%d %H:%M:%S"), **source_version(diff)}
         record["launch"] = distributed.launch()  # by which a restarted torchrun finds its run
@@ -113,6 +115,8 @@ class Run(Position):
         if self._rows is None and path.is_file():
             with open(path, newline="", encoding="utf-8", errors="replace") as file:
                 self._rows = [old for old in csv.DictReader(file) if (old.get("epoch") or "").isdecimal()]
+        if not self._rows and row["epoch"] > 1:
+            tqdm.write(f"warning: {path} has lost the rows before epoch {row['epoch']}", file=sys.stderr)
         self._rows = [old for old in self._rows or () if int(old["epoch"]) < row["epoch"]]
         self._rows.append({name: str(value) for name, value in row.items()})
         header = list(dict.fromkeys(name for one in [row, *self._rows] for name in one))
@@ -126,10 +130,10 @@ class Run(Position):
             self._warned = True
         return self._rows
 
-    def finish(self):
-        """All epochs are done: --resume does not look here any more."""
+    def finish(self, word="finished"):
+        """All epochs are done, or it "failed" before its first step: --resume does not look here any more."""
         with contextlib.suppress(OSError):  # then it does look, and finds nothing left to do
-            self._mark(b"finished")
+            self._mark(word.encode())
 
     def close(self):
         """Let others go on with the run."""
@@ -145,26 +149,32 @@ def find_run(work_dir, name):
     run that no process works on. Raises UserError when there is none."""
     if name != "newest":
         for folder in (Path(name), Path(work_dir) / name):
-            if (folder / "config.yaml").is_file() and any((folder / file).is_file() for file in CHECKPOINTS):
+            if is_run(folder) and any((folder / file).is_file() for file in CHECKPOINTS):
                 return folder
         raise UserError(
-            f"--resume={name}: no such run (a folder with config.yaml and last.pth), also not in {work_dir}"
+            f"--resume={name}: no such run (a folder with config.yaml and last.pth or previous.pth), also not in "
+            f"{work_dir}"
         )
     busy = []
     paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}")]
     for folder in dict.fromkeys(path.parent for path in sorted(paths, key=written, reverse=True)):
-        if not (folder / "config.yaml").is_file():
-            continue  # killed before it began
+        if not is_run(folder):
+            continue
         with open(folder / "lock", "a+") as file:
             file.seek(0)
             if not lock(file):
                 busy.append(folder.name)
-            elif file.read() != "finished":
+            elif file.read() not in ("finished", "failed"):
                 return folder
     going = f" but {', '.join(busy)}, which another process is training" if busy else ""
     raise UserError(
         f"--resume: {work_dir} holds no unfinished run{going}; a finished one has to be named: --resume=<run>"
     )
+
+
+def is_run(folder):
+    """Whether a run began here, though one of its files may be lost."""
+    return any((folder / file).is_file() for file in ("config.yaml", "lock"))
 
 
 def written(path):
@@ -183,7 +193,7 @@ def find_launched(work_dir):
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
             last = yaml.safe_load(path.read_text(encoding="utf-8"))["run"][-1]
             if last["launch"] == distributed.launch():
-                return "" if (path.parent / "lock").read_text() == "finished" else str(path.parent)
+                return "" if (path.parent / "lock").read_text() == "failed" else str(path.parent)
     return ""
 
 

@@ -75,7 +75,8 @@ def say(message):
 
 class Signals(Callback):
     """From the training's first step on a signal is noted, and the training ends after the step: Stopped. Until the
-    process is gone, further ones do nothing. Of several processes all end, also when the debugger is left in one.
+    process is gone, further ones do nothing. A validation ends at once; of several processes all end after the same
+    step, or when they have validated, also when the debugger is left in one.
 
     In a notebook Ctrl-C is KeyboardInterrupt, as it always is there, but after the step.
     """
@@ -85,9 +86,13 @@ class Signals(Callback):
         self.ending, self.before = None, {}
 
     def on_train_begin(self):
+        if program.get("code") is not None:  # what was being imported then took Stopped for its own failure
+            raise Stopped(program["code"])
         self.pid = os.getpid()
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows none
-            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            for number in SIGNALS:
+                self.before[number] = signal.getsignal(number)
+                signal.signal(number, self._note)
 
     def on_batch_end(self):
         number = self.world.agree(getattr(self.ending, "code", 0) or bool(self.ending) or self.debugger.left)
@@ -96,8 +101,12 @@ class Signals(Callback):
             raise self.ending or (BdbQuit() if number == 1 else Stopped(number))
 
     def on_test_summary(self, **_):
-        if self.ending and self.world.main:  # what is trained is merged; the others go on to where they can agree
+        if self.ending and self.world.size == 1:
             raise self.ending
+
+    def on_test_end(self):
+        if self.world.size > 1:
+            self.on_batch_end()
 
     def on_train_end(self, finished, error, **_):
         for number, before in self.before.items():
@@ -113,7 +122,7 @@ class Signals(Callback):
         if number == signal.SIGINT and at_prompt(frame):
             raise KeyboardInterrupt  # what was being typed is given up
         if not self.ending:
-            say(f"{signal.Signals(number).name}: the run is saved and ends after this step")
+            say(f"{signal.Signals(number).name}: the run ends after this step")
             notebook = self.before[number] is signal.default_int_handler
             self.ending = KeyboardInterrupt() if notebook else Stopped(128 + number)
 

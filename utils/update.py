@@ -32,7 +32,7 @@ class Update:
     BatchNorm's statistics. The device decides that by itself; `skipped` tells later.
 
     Where the memory is too small for a part, `attempt` ends it and `parts` begins the batch anew with smaller ones, for
-    the rest of the run: the same samples make the same step.
+    the rest of the run: the step is the one that --accumulate would have made of the same samples.
 
     Args:
         module: the model, whose trainable parameters `optim` has; on its device already.
@@ -155,17 +155,23 @@ class Update:
 
     def _put_together(self):
         """Let gradients, losses and BatchNorm's statistics be the mean over the samples of all processes."""
+        self.accumulate = self.world.agree(self.accumulate)  # as many parts as the one with the least memory
         used = [parameter.grad is not None for parameter in self.parameters]
         for parameter, mine in zip(self.parameters, used, strict=True):
             if not mine:
                 parameter.grad = torch.zeros_like(parameter)
         losses = torch.stack([*self.losses.values()])
         means = [*(parameter.grad for parameter in self.parameters), losses]
-        means += [buffer for buffer in self.buffers if buffer.is_floating_point()]
+        buffers = [pair for pair in zip(self.buffers, self.kept, strict=True) if pair[0].is_floating_point()]
+        # Of the buffers the mean change: what nobody has changed keeps its very bits.
+        changes = [torch.where(buffer == kept, 0, buffer - kept) for buffer, kept in buffers]
+        means += changes
         count, users = losses.new_tensor(self.size), losses.new_tensor(used)
         torch._foreach_mul_(means, count)
         self.world.sum([*means, count, users])
         torch._foreach_div_(means, count)
+        for (buffer, kept), change in zip(buffers, changes, strict=True):
+            buffer.copy_(kept + change)
         if not all(used):  # weights that no process has used are left alone, as one process leaves them
             for parameter, number in zip(self.parameters, users.tolist(), strict=True):
                 if not number:

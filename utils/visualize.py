@@ -19,6 +19,7 @@ from collections import deque
 from .screen import Screen, Unreachable, gather, key_of, read_events
 
 RETRY = 5.0  # seconds between two attempts to reach the server
+UNWRITTEN = 10_000  # lines of the record that wait for room on the disk
 QUEUE = 1000  # calls that wait for the server; with a record, points that fit no more are drawn from there
 QUESTIONS = ("get_window_data", "set_window_data", "get_env_list", "win_exists", "win_hash", "check_connection")
 
@@ -71,6 +72,7 @@ class Visualizer:
         self._options = {"port": port, "server": server, **kwargs}
         self._queue, self._wake = deque(maxlen=QUEUE), threading.Condition()
         self._thread, self._closing, self._stale = None, False, False
+        self._unwritten = deque(maxlen=UNWRITTEN)  # lines of the record
         # name -> x of its next point; a resumed run adds to the curves of its record
         groups = gather(read_events(self.record)) if self.record else {}
         self.index = {name: math.floor(max(what)) + 1 for (kind, name), what in groups.items() if kind == "plot"}
@@ -135,6 +137,8 @@ class Visualizer:
         """Send what waits, for at most `timeout` seconds. Later calls are recorded, not drawn."""
         with self._wake:
             self._closing = True
+            if self._unwritten:
+                self._write()
             self._wake.notify()
         atexit.unregister(self.close)
         if self._thread:
@@ -172,19 +176,23 @@ class Visualizer:
         self._put({"kind": "call"}, message=method(*call.args, **call.kwargs))
         return call.arguments.get("win")
 
-    def _write(self, event):
-        """Append an event to the record. Returns False when the disk does not take it."""
+    def _write(self, *events):
+        """Append events to the record, and those that the disk did not take before. Returns False when it does not."""
+        self._unwritten.extend(json.dumps(event, allow_nan=False).encode() + b"\n" for event in events)
         try:
             os.makedirs(os.path.dirname(self.record), exist_ok=True)
             with open(self.record, "ab+", buffering=0) as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(0, end - 1))
                 start = b"" if file.read(1) in (b"", b"\n") else b"\n"  # behind half a line, start a new one
-                line = start + json.dumps(event, allow_nan=False).encode() + b"\n"
-                if file.write(line) != len(line):
+                lines = start + b"".join(self._unwritten)
+                if file.write(lines) != len(lines):
+                    file.truncate(end)
                     raise OSError("disk full")
+            self._unwritten.clear()
             return True
         except OSError as error:
-            self._screen.warn("record", f"cannot write {self.record} ({error}); the run goes on")
+            self._screen.warn("record", f"cannot write {self.record} ({error}): what is new waits; the run goes on")
             return False
 
     def _save(self, name, pixels):
