@@ -170,13 +170,13 @@ SLOWLY = f"""
 import pathlib, runpy, sys, time
 sys.path.insert(0, {str(ROOT)!r})
 from models.basic_module import BasicModule
-plain = BasicModule.predict
-def predict(self, input):
+plain = BasicModule.decode
+def decode(self, score):
     if any('"loss"' in path.read_text() for path in pathlib.Path().glob("checkpoints/*/events.jsonl")):
         pathlib.Path("validates").touch()  # and not the summary before the training
         time.sleep(0.5)
-    return plain(self, input)
-BasicModule.predict = predict
+    return plain(self, score)
+BasicModule.decode = decode
 sys.argv[0] = {str(ROOT / "main.py")!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
