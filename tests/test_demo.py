@@ -71,10 +71,10 @@ def test_a_linear_classifier_on_32x32_pixels_stays_under_75_percent():
 
 @pytest.mark.slow
 def test_the_preset_learns_them(tmp_path):
-    """Three of its six epochs. The pictures are those of this checkout, where `make train` has drawn them already."""
-    drawn = ROOT / "data" / "demo"
-    where = [f"--train-data-root={drawn / 'train'}"] if drawn.is_dir() else []
-    main("train", "--config=Demo", "--max-epoch=3", *where, NO_SERVER, cwd=tmp_path, check=0)
+    """More than any linear classifier can do, from four epochs of a third of its pictures."""
+    draw_data_set(tmp_path / "demo", train_per_class=500, test=1)
+    root = f"--train-data-root={tmp_path / 'demo' / 'train'}"
+    main("train", "--config=Demo", root, "--max-epoch=4", NO_SERVER, cwd=tmp_path, check=0)
     (results,) = Path(tmp_path).glob("checkpoints/*/results.csv")
     with open(results, newline="") as file:
-        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) >= 93
+        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) >= 75
