@@ -51,12 +51,11 @@ def write_checkpoint(content, path, previous=None):
     try:
         with open(temporary, "w+b") as file:
             summed = Summed(file)
-            torch.save(content, summed)
+            with without_zip_sums():
+                torch.save(content, summed)
             file.write(TRAILER.pack(summed.crc, MARK))
             file.flush()
             os.fsync(file.fileno())
-            if hasattr(os, "posix_fadvise"):  # not from memory: the disk is to show that it has it
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             if not is_whole(file):
                 raise OSError(errno.EIO, "reads differently from what was written")
         if previous and path.exists():
@@ -71,6 +70,17 @@ def write_checkpoint(content, path, previous=None):
     finally:
         with contextlib.suppress(OSError):  # in a folder that has become read-only it stays until the next start
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def without_zip_sums():
+    """Let torch.save leave out the sums of its own: the CRC over the whole file finds all that they would."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def keep_as(path, previous):

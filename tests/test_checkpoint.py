@@ -55,11 +55,8 @@ def test_every_flipped_byte_and_every_cut_is_found(tmp_path):
         assert read_checkpoint(path)["epoch"] == 3
         for size in reversed(range(len(whole))):
             file.truncate(size)
-            if size == len(whole) - 12:  # our sum alone is gone: what torch.save wrote is whole, with sums of its own
-                assert read_checkpoint(path)["epoch"] == 3
-            else:
-                found += refused()
-    assert found == 2 * len(whole) - 1
+            found += refused()
+    assert found == 2 * len(whole)
 
 
 def test_what_others_save_is_read_and_others_read_what_we_save(tmp_path):
