@@ -173,7 +173,7 @@ plain = BasicModule.decode
 def decode(self, score):
     if any('"loss"' in path.read_text() for path in pathlib.Path().glob("checkpoints/*/events.jsonl")):
         pathlib.Path("validates").touch()  # and not the summary before the training
-        time.sleep(0.5)
+        time.sleep(1)
     return plain(self, score)
 BasicModule.decode = decode
 sys.argv[0] = {str(ROOT / "main.py")!r}
