@@ -50,7 +50,7 @@ class BatchOrder(Sampler):
 
     def state_dict(self):
         """What the order is made from; where in it the run stands is the run's to know."""
-        return {"samples": self.length, "names": self._names()}
+        return {"samples": self.length, "names": self._names}
 
     def load_state_dict(self, state):
         """Raises UserError when the order of these samples is not the one that the run began with."""
@@ -59,7 +59,7 @@ class BatchOrder(Sampler):
                 f"there are {self.length} training samples now, not {state['samples']} as when the run began; a new "
                 "run can start from this one's weights with --load-model-path"
             )
-        if state["names"] != self._names():
+        if state["names"] != self._names:
             raise UserError(
                 "the training samples are not those that the run began with: files came, went or got other names; a "
                 "new run can start from this one's weights with --load-model-path"
@@ -78,7 +78,7 @@ class BatchOrder(Sampler):
         for batch in range(self.batch, len(self)):
             yield order[batch * self.batch_size : (batch + 1) * self.batch_size][share].tolist()
 
-    @functools.cache  # noqa: B019 - it lives as long as the run
+    @functools.cached_property
     def _names(self):
         """A checksum of the samples' file names in their order, without the folders, which may move; of none without
         files."""
