@@ -281,4 +281,5 @@ def mixed(images, target, classes, share):
     arXiv:1710.09412); the labels, int64 [N], become float32 [N, classes], in proportion to what is left of each."""
     labels = (target.unsqueeze(1) == torch.arange(classes, device=target.device)).float()
     kept = share.mean(dim=(1, 2, 3)).unsqueeze(1)
-    return torch.lerp(images.roll(1, 0), images, share), torch.lerp(labels.roll(1, 0), labels, kept)
+    before = torch.cat([images[-1:], images[:-1]])  # images.roll(1, 0) is no longer channels_last on a GPU
+    return torch.lerp(before, images, share), torch.lerp(labels.roll(1, 0), labels, kept)
