@@ -99,10 +99,10 @@ def random_boxes(uniform, height, width, area, ratio):
     """Boxes [N, 4] of a share of the area and of a ratio width / height in these ranges, the ratio's logarithm being
     uniform, cut off at the picture's size, and anywhere in it. uniform: [4, N]."""
     share = area[0] + (area[1] - area[0]) * uniform[0]
-    stretch = (0.5 * (math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * uniform[1])).exp()
-    side = (share * height * width).sqrt()
+    stretch = (0.5 * math.log(ratio[0]) + 0.5 * math.log(ratio[1] / ratio[0]) * uniform[1]).exp()
+    side = (share * (height * width)).sqrt()
     h, w = (side / stretch).round().clamp(1, height), (side * stretch).round().clamp(1, width)
-    top, left = (uniform[2] * (height - h + 1)).floor(), (uniform[3] * (width - w + 1)).floor()
+    top, left = (uniform[2] * (height + 1 - h)).floor(), (uniform[3] * (width + 1 - w)).floor()
     return torch.stack([top, left, h, w], dim=1).long()
 
 
@@ -144,25 +144,28 @@ def crop_by_products(images, boxes, flip, size, dtype):
     """resized_crop by matrix products in `dtype`, the same work for every picture of the batch: for GPUs. Half
     precision is enough, since the sums have 11 bits where the result has 8."""
     n, channels, height, width = images.shape
-    top, left, h, w = boxes.unbind(1)
-    rows, columns = triangles(top, h, height, size), triangles(left, w, width, size)  # [N, size, H], [N, size, W]
+    weights = triangles(boxes, max(height, width), size).to(dtype)
+    rows, columns = weights[0, ..., :height], weights[1, ..., :width]  # [N, size, H], [N, size, W]
     columns = torch.where(flip.view(-1, 1, 1), columns.flip(1), columns)
     planes = images.to(dtype, memory_format=torch.contiguous_format).view(n, channels * height, width)
-    planes = (planes @ columns.to(dtype).mT).view(n, channels, height, size)
-    planes = rows.to(dtype).unsqueeze(1) @ planes  # [N, C, size, size]
+    planes = (planes @ columns.mT).view(n, channels, height, size)
+    planes = rows.unsqueeze(1) @ planes  # [N, C, size, size]
     return planes.round_().clamp_(max=255).to(torch.uint8, memory_format=torch.channels_last)
 
 
-def triangles(start, length, total, size):
-    """What each of `total` pixels of a line counts in each of `size` that the part from `start`, `length` long, is
-    resized to: float32 [N, size, total]. A pixel counts the less the farther it is from the new one's centre, nothing
-    from the distance of one pixel on, old or new, whichever is larger (a triangle filter)."""
-    scale = (length / size).view(-1, 1, 1)
-    centre = scale * (torch.arange(size, device=start.device).view(1, -1, 1) + 0.5)
-    pixel = torch.arange(total, device=start.device) - start.view(-1, 1, 1) + 0.5  # its middle, from `start` on
-    weight = (1 - (pixel - centre).abs() / scale.clamp(min=1)).clamp(min=0)
-    weight = weight.where((pixel > 0) & (pixel < length.view(-1, 1, 1)), 0)
-    return weight / weight.sum(dim=2, keepdim=True)
+def triangles(boxes, total, size):
+    """What each of `total` pixels of a line counts in each of `size` that its part in the box is resized to: float32
+    [2, N, size, total], for the columns' lines, which go down, and the rows'. A pixel counts the less the farther it is
+    from the new one's centre, nothing from the distance of one pixel on, old or new, whichever is larger (a triangle
+    filter)."""
+    start, length = boxes.T.view(2, 2, -1, 1, 1)  # [2, N, 1, 1] each
+    scale = length / size
+    reach = scale.clamp(min=1)
+    centre = (torch.arange(size, device=boxes.device).view(-1, 1) + 0.5) * (scale / reach)
+    pixel = torch.arange(total, device=boxes.device) - (start - 0.5)  # its middle, from `start` on
+    pixel = pixel.where((pixel > 0) & (pixel < length), math.inf) / reach  # others are infinitely far away
+    weight = (1 - (pixel - centre).abs()).clamp(min=0)  # the one large tensor: few operations on it
+    return weight / weight.sum(dim=3, keepdim=True)
 
 
 def nearest_crop(masks, boxes, flip, size):

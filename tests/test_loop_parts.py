@@ -104,6 +104,23 @@ def test_a_confusion_matrix_once_given_does_not_change():
     assert meter.value().sum() == 0 and math.isnan(meter.summary()["accuracy"])
 
 
+@pytest.mark.parametrize("classes", [3, 500])
+def test_a_confusion_meter_counts_every_batch_and_lets_few_wait(classes):
+    meter, expected = ConfusionMeter(range(classes)), np.zeros((classes, classes), dtype=np.int64)
+    source = torch.Generator().manual_seed(0)
+    for size in [*range(1, 131), 3000, 1, 7]:
+        score, target = torch.rand(size, classes, generator=source), torch.randint(classes, (size,), generator=source)
+        meter.add(score, target)
+        np.add.at(expected, (target.numpy(), score.numpy().argmax(axis=1)), 1)
+        assert len(meter.waiting) < 64 and sum(score.numel() for score, _ in meter.waiting) <= 2**20
+        if size == 100:
+            np.testing.assert_array_equal(meter.value(), expected)
+    other = ConfusionMeter(range(classes))
+    other.add(torch.eye(classes), torch.arange(classes))  # to be forgotten
+    other.load_state_dict(meter.state_dict())
+    np.testing.assert_array_equal(other.value(), expected)
+
+
 def test_the_loss_meter_is_mean_and_standard_deviation_of_what_was_added():
     values = torch.rand(300, generator=torch.Generator().manual_seed(0))
     meter = LossMeter()

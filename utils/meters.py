@@ -8,7 +8,8 @@ import math
 import torch
 from torchnet import meter
 
-BLOCK = 64  # losses that wait on the device before they are fetched in one go
+BLOCK = 64  # batches whose numbers wait on the device before they are fetched, or counted, in one go
+ROOM = 2**20  # numbers of all of them together, of which many classes have many
 
 
 class LossMeter(meter.AverageValueMeter):
@@ -81,7 +82,8 @@ class LossMeter(meter.AverageValueMeter):
 
 
 class ConfusionMeter(meter.ConfusionMeter):
-    """Counts [k, k] of (true class, predicted class), kept on the device."""
+    """Counts [k, k] of (true class, predicted class), kept on the device; batches wait there, to be counted in one go:
+    one at a time they would be a dozen small tasks for it in every step."""
 
     def __init__(self, classes):
         self.classes = list(classes)
@@ -90,12 +92,23 @@ class ConfusionMeter(meter.ConfusionMeter):
     def reset(self):
         """Forget everything."""
         self.counts = torch.zeros(self.k * self.k, dtype=torch.int64)
+        self.waiting, self.size = [], 0
 
     def add(self, predicted, target):
         """Add a batch: predicted = scores or probabilities [N, k], any float type; target = true classes [N] int64, or
         shares of the classes [N, k] float, of which the largest is true."""
+        self.waiting.append((predicted.detach(), target))
+        self.size += predicted.numel()
+        if len(self.waiting) == BLOCK or self.size > ROOM:
+            self._count()
+
+    def _count(self):
+        if not self.waiting:
+            return
+        predicted, target = (torch.cat(values) for values in zip(*self.waiting, strict=True))
+        self.waiting, self.size = [], 0
         target = target.argmax(dim=1) if target.is_floating_point() else target
-        label, lost = predicted.detach().argmax(dim=1), predicted.detach().isnan().any(dim=1)
+        label, lost = predicted.argmax(dim=1), predicted.isnan().any(dim=1)
         label = torch.where(lost, (target + 1) % self.k, label)  # nan is never right
         cells = target * self.k + label
         if self.counts.device != cells.device:
@@ -104,6 +117,7 @@ class ConfusionMeter(meter.ConfusionMeter):
 
     def value(self):
         """The counts as a numpy array [k, k] of its own, int64: rows are true classes, columns predicted ones."""
+        self._count()
         return self.counts.reshape(self.k, self.k).cpu().numpy().copy()
 
     def summary(self):
@@ -120,14 +134,17 @@ class ConfusionMeter(meter.ConfusionMeter):
 
     def state_dict(self):
         """What load_state_dict needs to go on counting."""
+        self._count()
         return {"counts": self.counts}
 
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
+        self.reset()
         self.counts = state["counts"]
 
     def merge(self, states):
         """Go on from the state_dict()s of several meters."""
+        self.reset()
         self.counts = sum(state["counts"] for state in states)
 
 
