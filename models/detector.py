@@ -1,6 +1,13 @@
 """What torchvision's detectors have in common."""
 
+import torch
+
 from .basic_module import BasicModule, ModelError
+
+# torchvision computes boxes in the type of what these give, and their places are too large for 16 bits: bf16 has 8
+# binary digits, so that at 600 pixels a place would be a multiple of 4.
+HEADS = ("head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
+ANCHORS = ("anchor_generator", "rpn.anchor_generator")  # theirs is the type of the feature maps
 
 
 class Detector(BasicModule):
@@ -20,6 +27,11 @@ class Detector(BasicModule):
         super().__init__()
         self.detector = detector
         detector.transform.resize = as_it_is
+        for name, module in detector.named_modules():
+            if name in HEADS:
+                module.register_forward_hook(lambda module, inputs, output: in_float32(output))
+            if name in ANCHORS:
+                module.register_forward_pre_hook(lambda module, inputs: (inputs[0], shapes(inputs[1])))
 
     def set_criterion(self, names=None, weight=None):
         """Raises ModelError for anything but the model's own losses."""
@@ -43,3 +55,17 @@ class Detector(BasicModule):
 def as_it_is(image, target=None):
     """Instead of torchvision's own resizing: the data set has brought the images to the size that was asked for."""
     return image, target
+
+
+def in_float32(output):
+    """The same tensors, lists, tuples and dicts of them, in float32."""
+    if isinstance(output, dict):
+        return {key: in_float32(value) for key, value in output.items()}
+    if isinstance(output, (list, tuple)):
+        return type(output)(in_float32(value) for value in output)
+    return output.float()
+
+
+def shapes(features):
+    """Tensors of the shapes and on the device of a list of feature maps, float32, without memory of their own."""
+    return [torch.zeros((), device=feature.device).expand(feature.shape) for feature in features]

@@ -621,6 +621,37 @@ def test_detectors_give_losses_in_training_and_detections_else(drawn, tmp_path, 
         model.set_criterion(None, [1.0, 2.0])
 
 
+@pytest.mark.parametrize("name", ["MaskRCNN", "SSD"])
+def test_boxes_keep_their_digits_where_a_model_computes_in_16_bits(name):
+    """With 8 of them a place at 600 pixels would be a multiple of 4, and objects of two classes would touch."""
+    torch.manual_seed(0)
+    model = getattr(models, name)(4, **({"proposals": 200} if name == "MaskRCNN" else {})).eval()
+    generator, anchors = next((m, []) for n, m in model.named_modules() if n.endswith("anchor_generator"))
+    generator.register_forward_hook(lambda module, inputs, output: anchors.append(output[0]))
+    for key, parameter in model.named_parameters():
+        if "bbox_pred" in key or "regression_head" in key:
+            torch.nn.init.zeros_(parameter)  # what is found lies where an anchor is
+    images = [torch.rand(3, 64, 700)]
+    with torch.inference_mode():
+        model.predict(images)
+        model.precision = "bf16"
+        with model.autocast():
+            (found,) = model.predict(images)
+    assert torch.equal(*anchors)
+    places = anchors[0].clamp(min=0).minimum(torch.tensor([700.0, 64.0, 700.0, 64.0]))
+    apart = (found["boxes"][:, None] - places).abs().amax(dim=2).amin(dim=1)
+    assert len(found["boxes"]) > 5 and found["boxes"].max() > 600 and apart.max() < 0.01
+    assert {value.dtype for key, value in found.items() if key != "labels"} == {torch.float32}
+
+    model.train()
+    boxes = torch.tensor([[590.3, 10.2, 641.7, 50.9]])
+    target = {"boxes": boxes, "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 700, dtype=torch.uint8)}
+    with model.autocast():
+        _, losses = model.objective(images * 2, [target] * 2)
+    sum(losses.values()).backward()
+    assert all(value.isfinite() and value.dtype == torch.float32 for value in losses.values())
+
+
 def test_ssd_by_one_option_through_the_command_line(drawn, tmp_path):
     options = [f"--train-data-root={drawn}", "--dataset=CocoMask", "--image-size=64", "--batch-size=2", "--vis-port=1"]
     options += ["--num-workers=0", "--model=SSD", "--max-epoch=1", "--draw-freq=1"]
