@@ -62,6 +62,7 @@ from utils.average import Average
 from utils.callbacks import History, Pictures, Plots, Progress, plain
 from utils.checkpoint import Checkpoint, Follower
 from utils.debug import Debugger, terminal
+from utils.device import InParts, has_gpu, pick_precision
 from utils.divergence import Divergence
 from utils.events import Callbacks
 from utils.failure import Failure
@@ -70,7 +71,7 @@ from utils.loader import make_loader, seed_step, to_device
 from utils.meters import LossMeter, named
 from utils.model_summary import ModelSummary, largest_batch
 from utils.run import CHECKPOINTS, Position, Run, find_launched, find_run, newest_best
-from utils.update import Update, compiled, pick_precision
+from utils.update import Update, compiled
 from utils.visualize import Visualizer
 
 machine.loaded()
@@ -189,19 +190,23 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=distributed.AL
     """
     callbacks, loss_meter, training = callbacks or Callbacks(), loss_meter or LossMeter(), model.training
     dataset, device = dataloader.dataset, next(model.parameters()).device
-    meter = dataset.meter()
+    meter, in_parts = dataset.meter(), InParts()
+
+    def measure(input, target):
+        input, target = dataset.prepare(*to_device((input, target), device), generator=None)
+        with model.autocast():
+            score, losses = model.objective(input, target)
+            return input, target, model.decode(score), losses
+
     loss_meter.reset()
     callbacks.on_test_begin()
     model.eval()
     try:
-        for input, target in dataloader:
-            input, target = dataset.prepare(*to_device((input, target), device), generator=None)
-            with model.autocast():
-                score, losses = model.objective(input, target)
-                prediction = model.decode(score)
-            meter.add(prediction, target)
-            loss_meter.add(losses, samples=len(target))
-            callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
+        for batch in dataloader:
+            for input, target, prediction, losses in in_parts(measure, *batch):
+                meter.add(prediction, target)
+                loss_meter.add(losses, samples=len(target))
+                callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
     finally:
         model.train(training)
     world.merge(meter, loss_meter)
@@ -267,14 +272,18 @@ def test(**kwargs):
     loader = make_loader(test_data, size, opt.num_workers, device=device)
     with Callbacks(Debugger(opt.debug_file)) as callbacks:
 
+        def predict(input, id):
+            input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
+            with model.autocast():
+                return id.tolist() if isinstance(id, torch.Tensor) else list(id), model.predict(input)
+
         def predictions():
             """(ids, prediction) batch by batch: one at a time is held."""
-            for input, id in tqdm(loader, miniters=1, disable=None if opt.progress else True):
-                input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
-                with model.autocast():
-                    prediction = model.predict(input)
-                yield id.tolist() if isinstance(id, torch.Tensor) else list(id), prediction
-                callbacks.on_test_summary()
+            in_parts = InParts()
+            for batch in tqdm(loader, miniters=1, disable=None if opt.progress else True):
+                for ids, prediction in in_parts(predict, *batch):
+                    yield ids, prediction
+                    callbacks.on_test_summary()
 
         test_data.write_results(opt.result_file, predictions())
         print(f"wrote {opt.result_file}: predictions for {len(test_data)} samples")
@@ -404,9 +413,9 @@ def load_trained(kwargs):
 
 def pick_device(opt):
     """The GPU where it is wanted and there, else the CPU; opt.precision becomes that in which it will compute."""
-    device = torch.device("cuda" if opt.use_gpu and torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if opt.use_gpu and has_gpu() else "cpu")
     if opt.use_gpu and "use_gpu" in opt.given and device.type == "cpu":
-        print("warning: --use-gpu=True, but torch finds no GPU here: going on with the CPU", file=sys.stderr)
+        print("warning: --use-gpu=True, but torch can use no GPU here: going on with the CPU", file=sys.stderr)
     chosen, opt.precision = opt.precision, pick_precision(opt.precision, device)
     why = ", the fastest that this machine has (--precision=auto)" if chosen == "auto" else ""
     print(f"computing on {'a GPU' if device.type == 'cuda' else 'the CPU'} in {opt.precision}{why}")
@@ -414,7 +423,7 @@ def pick_device(opt):
 
 
 if __name__ == "__main__":
-    with cli.one_line_errors(UserError, config.ConfigError, ModelError):
+    with cli.one_line_errors(UserError, config.ConfigError, ModelError, torch.OutOfMemoryError):
         commands = {"train": train, "val": evaluate, "test": test, "pack": pack, "help": help}
         fire.Fire(commands, command=cli.for_fire(command, options))
         distributed.leave()

@@ -40,8 +40,15 @@ def hardware(*packages):
     """One line: versions, machine, and how busy it is."""
     versions = "".join(f"{name} {version(name)}, " for name in packages)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = f"{cores} cores of {processor()}, {platform.platform()}, load {os.getloadavg()[0]:.1f}"
+    machine = f"{cores} cores of {processor()}{gpu()}, {platform.platform()}, load {os.getloadavg()[0]:.1f}"
     return f"{versions}python {platform.python_version()}, {machine}"
+
+
+def gpu():
+    """The GPU's name as ", name", or nothing where there is none."""
+    import torch  # here, so that a benchmark of main.py's start does not pay for it
+
+    return f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
 
 
 def processor():

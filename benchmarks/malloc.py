@@ -18,7 +18,8 @@ from utils import machine
 if sys.argv[3] == "kept":
     machine.prepare()
 import torch, models
-from utils.update import Update, pick_precision
+from utils.device import pick_precision
+from utils.update import Update
 model = getattr(models, sys.argv[1])(num_classes=2).to(memory_format=torch.channels_last).train()
 model.precision = pick_precision("auto", torch.device("cpu"))
 update = Update(model, model.get_optimizer("Adam", 0.001, 1e-4, 0.9), model.precision)

@@ -15,7 +15,7 @@ import torch
 
 import models
 from benchmarks.common import Report, arguments, hardware, spread
-from utils.update import pick_precision
+from utils.device import pick_precision
 
 SIZES, PICTURES = (8, 16, 32, 64, 128, 256), 512
 

@@ -119,4 +119,4 @@ def test_asking_for_a_gpu_in_vain_is_a_warning(tmp_path, pictures):
     done = main(
         "train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1", "--use-gpu=True", cwd=tmp_path, check=0
     )
-    assert done.stderr.count("warning: --use-gpu=True, but torch finds no GPU here: going on with the CPU") == 1
+    assert done.stderr.count("warning: --use-gpu=True, but torch can use no GPU here: going on with the CPU") == 1

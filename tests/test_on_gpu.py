@@ -20,6 +20,7 @@ import utils.average
 from data import CocoMask, DogCat, MaskFolder, augment
 from data.pack import Held
 from utils.average import Average
+from utils.distributed import ALONE, World
 from utils.loader import to_device
 from utils.meters import LossMeter
 from utils.update import Update
@@ -101,17 +102,22 @@ def batch_of(data):
         ("AlexNet", "fp16", {}),
         ("FCN", "fp16", CHANGES),
         ("DeepLabV3", "fp16", CHANGES),
+        ("ResNet34, the first of two processes", "fp32", {}),
     ],
 )
 def test_a_training_step_keeps_to_the_gpu_and_does_not_wait_for_it(
     name, precision, options, imagined, monkeypatch, tmp_path
 ):
+    name, *several = name.split(",")
     segments = getattr(models, name).task == "segmentation"
     folder = draw_shapes(tmp_path / "set", 20) if segments else draw_folder(tmp_path / "set", 10)
     data = (MaskFolder if segments else DogCat)([folder], "train", image_size=SIDE, **options)
     imagined.enter_context(FakeTensorMode())
     model, loss_meter, train_meter = built(name, data, precision).train(), LossMeter(), hold(data).meter()
-    update = Update(model, model.get_optimizer("Adam", 1e-3, 1e-4, 0.9), precision, accumulate=2, clip_grad=1.0)
+    world = World(size=2) if several else ALONE
+    update = Update(model, model.get_optimizer("Adam", 1e-3, 1e-4, 0.9), precision, 2, clip_grad=1.0, world=world)
+    monkeypatch.setattr(World, "_add_up", lambda self, flat: flat.device == GPU or pytest.fail("needs the CPU"))
+    monkeypatch.setattr(World, "agree", lambda self, number: number)
     monkeypatch.setattr(utils.average.copy, "deepcopy", lambda model: built(name, data))  # torch's own fails here
     average, kinds = Average(model, update, 0.9), set()
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from models.basic_module import BasicModule
 from utils import UserError
+from utils.device import has_gpu, pick_precision
 from utils.meters import ConfusionMeter, LossMeter
-from utils.update import BLOCK, Update, pick_precision
+from utils.update import BLOCK, Update
 
 
 class Net(BasicModule):
@@ -404,3 +405,17 @@ def test_what_is_asked_for_is_taken_and_auto_is_what_the_machine_is_fast_in(monk
     for known, expected in (({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
         assert pick_precision("auto", cpu) == expected
+
+
+def test_a_gpu_that_this_torch_has_no_code_for_is_left_alone_with_a_warning(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GeForce GTX 1080")
+    built_for = ["sm_75", "sm_80", "sm_90a", "sm_120", "compute_120"]
+    for capability, expected in (((6, 1), False), ((7, 5), True), ((8, 9), True), ((9, 0), True), ((13, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda found=capability: found)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
+        assert has_gpu.__wrapped__() is expected
+        told = capsys.readouterr().err
+        assert ("GeForce GTX 1080 (compute capability 6.1)" in told) is not expected
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["gfx942"])  # AMD's
+        assert has_gpu.__wrapped__() is True and not capsys.readouterr().err

@@ -18,6 +18,7 @@ import torch
 from torch import distributed
 
 from . import UserError
+from .device import has_gpu
 from .loader import to_device
 
 DEBUGGING = timedelta(days=7)  # so long do the others wait for the one at the debugger's prompt
@@ -33,7 +34,7 @@ def start(use_gpu=True):
     if size <= 1:
         return World()
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    on_gpus = use_gpu and torch.cuda.is_available()
+    on_gpus = use_gpu and has_gpu()
     if on_gpus and torch.cuda.device_count() < per_machine:
         raise UserError(
             f"--nproc-per-node={per_machine}, but this machine has {torch.cuda.device_count()} GPUs: start as many "

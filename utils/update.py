@@ -2,7 +2,6 @@
 not finite."""
 
 import contextlib
-import gc
 import math
 import sys
 import time
@@ -12,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from . import UserError
+from .device import give_back, out_of_memory
 from .distributed import ALONE
 
 SEARCH = 16  # steps in a row that fp16 may skip to find its scale, which begins at 2 ** 16, without a word
@@ -166,7 +166,8 @@ class Update:
         # Of the buffers the mean change: what nobody has changed keeps its very bits.
         changes = [torch.where(buffer == kept, 0, buffer - kept) for buffer, kept in buffers]
         means += changes
-        count, users = losses.new_tensor(self.size), losses.new_tensor(used)
+        count = torch.full((), float(self.size), device=losses.device)
+        users = torch.tensor(used, dtype=torch.float32).to(losses.device, non_blocking=True)
         torch._foreach_mul_(means, count)
         self.world.sum([*means, count, users])
         torch._foreach_div_(means, count)
@@ -182,9 +183,7 @@ class Update:
         """Forget a batch of `size` samples that did not fit in `count` parts; the next try has twice as many."""
         self.abandon()
         self.exhausted = False
-        gc.collect()  # an error's frames may be in a circle
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        give_back()
         torch.manual_seed(torch.initial_seed())  # what seed_step set: dropout draws as if this were the first try
         largest, self.accumulate = math.ceil(size / count), min(2 * count, size // 2)
         if self.accumulate <= count:
@@ -208,12 +207,6 @@ class Update:
         self.waiting = []
 
 
-def out_of_memory(error):
-    """Whether an error says that memory ran out: of torch's allocators, or of the libraries that have their own."""
-    told = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in told)
-
-
 def share_memory(buffers):
     """Flat tensors, one for each dtype, whose pieces the buffers are from now on, so that few operations reach all."""
     kinds = {}
@@ -224,18 +217,6 @@ def share_memory(buffers):
         for buffer, piece in zip(group, kinds[kind].split([buffer.numel() for buffer in group]), strict=True):
             buffer.data = piece.view_as(buffer)
     return list(kinds.values())
-
-
-def pick_precision(wanted, device):
-    """fp32, bf16 or fp16: what was wanted, or for "auto" what this device computes fastest and training bears."""
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16"
-        return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
-    known = torch.cpu.get_capabilities()
-    return "bf16" if known.get("avx512_bf16") or known.get("amx_bf16") else "fp32"
 
 
 def compiled(function):

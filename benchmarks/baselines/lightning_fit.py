@@ -52,6 +52,8 @@ class Clock(L.Callback):
         self.began = time.perf_counter()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if torch.cuda.is_available() and batch_idx + 1 == trainer.num_training_batches:
+            torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self.began
 
 
