@@ -24,7 +24,8 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 def start(folder, launcher, model, batch_size, cores):
     """Start a training that is bound to these cores."""
     command = [sys.executable, *launcher, str(ROOT / "main.py"), "train", f"--train-data-root={PHOTOGRAPHS}"]
-    options = [f"--model={model}", f"--batch-size={batch_size}", "--max-epoch=2", "--vis-port=1", "--progress=False", "--use-gpu=False"]
+    command += ["--use-gpu=False", "--vis-port=1", "--progress=False"]
+    options = [f"--model={model}", f"--batch-size={batch_size}", "--max-epoch=2"]
     return subprocess.Popen(
         [*command, *options, f"--work-dir={folder}", f"--pack-dir={folder.parent}"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
