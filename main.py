@@ -172,7 +172,7 @@ def watchers(opt, world, run, model, parts, train_loader, val_loader):
         ModelSummary(model, train_data, val_data),
         Plots(vis, run),
         Pictures(opt.draw_freq, vis.img),
-        History(run, opt.max_epoch),  # before Checkpoint: what is saved is on record
+        History(run, opt.max_epoch, next(model.parameters()).is_cuda),  # before Checkpoint: what is saved is on record
         divergence,
         checkpoint,
         Progress(run, train_loader, opt.max_epoch, opt.progress),  # after it, which knows the position
@@ -207,6 +207,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=distributed.AL
                 meter.add(prediction, target)
                 loss_meter.add(losses, samples=len(target))
                 callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
+                input = target = prediction = losses = None  # the next part needs the room
     finally:
         model.train(training)
     world.merge(meter, loss_meter)
@@ -283,6 +284,7 @@ def test(**kwargs):
             for batch in tqdm(loader, miniters=1, disable=None if opt.progress else True):
                 for ids, prediction in in_parts(predict, *batch):
                     yield ids, prediction
+                    prediction = None  # the next part needs the room
                     callbacks.on_test_summary()
 
         test_data.write_results(opt.result_file, predictions())
@@ -423,7 +425,7 @@ def pick_device(opt):
 
 
 if __name__ == "__main__":
-    with cli.one_line_errors(UserError, config.ConfigError, ModelError, torch.OutOfMemoryError):
+    with cli.one_line_errors(UserError, config.ConfigError, ModelError):
         commands = {"train": train, "val": evaluate, "test": test, "pack": pack, "help": help}
         fire.Fire(commands, command=cli.for_fire(command, options))
         distributed.leave()

@@ -93,6 +93,20 @@ class PointMeter(ThresholdMeter):
         super().add(predicted, target)
         self.batches.append(torch.cat([target, predicted], dim=1).detach() > 0.5)  # [N, 2]
 
+    def state_dict(self):
+        """What load_state_dict needs to go on."""
+        return {**super().state_dict(), "batches": self.batches}
+
+    def load_state_dict(self, state):
+        """Go on from a state_dict()."""
+        super().load_state_dict(state)
+        self.batches = list(state["batches"])
+
+    def merge(self, states):
+        """Go on from the state_dict()s of several meters, whose points follow each other."""
+        super().merge(states)
+        self.batches = [batch for state in states for batch in state["batches"]]
+
     def report(self, folder):
         """Also truth.png and labels.png: the points with their true and their predicted labels."""
         from utils import plots

@@ -6,7 +6,7 @@ from .basic_module import BasicModule, ModelError
 
 # torchvision computes boxes in the type of what these give, and their places are too large for 16 bits: bf16 has 8
 # binary digits, so that at 600 pixels a place would be a multiple of 4.
-HEADS = ("head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
+HEADS = ("head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor", "roi_heads.keypoint_predictor")
 ANCHORS = ("anchor_generator", "rpn.anchor_generator")  # theirs is the type of the feature maps
 
 
@@ -58,12 +58,12 @@ def as_it_is(image, target=None):
 
 
 def in_float32(output):
-    """The same tensors, lists, tuples and dicts of them, in float32."""
+    """The same, the numbers of tensors and of lists, tuples and dicts of them in float32."""
     if isinstance(output, dict):
         return {key: in_float32(value) for key, value in output.items()}
     if isinstance(output, (list, tuple)):
         return type(output)(in_float32(value) for value in output)
-    return output.float()
+    return output.float() if isinstance(output, torch.Tensor) and output.is_floating_point() else output
 
 
 def shapes(features):

@@ -420,7 +420,7 @@ def test_colours_and_angles_are_spread_over_what_was_asked_for(monkeypatch):
     assert all(0 <= factor.min() < 0.01 and 2.99 < factor.max() <= 3 for factor in seen["factors"])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and HEARTH_TEST_GPU=1")
 def test_a_gpu_augments_without_being_waited_for():
     images, target = noisy(8).cuda(), torch.randint(CLASSES, (8,)).cuda()
     masks = torch.randint(256, (8, 96, 80), dtype=torch.uint8).cuda()

@@ -534,7 +534,7 @@ def test_mask_rcnn_learns_exactly_as_torchvisions_own(drawn):
     from torchvision.models.detection import maskrcnn_resnet50_fpn
 
     data = all_of(drawn, "train", repeat=20)
-    batches = [batch for batch, _ in zip(make_loader(data, 2, 0, seed=0), range(10), strict=False)]
+    batches = [batch for batch, _ in zip(make_loader(data, 2, 0, seed=0), range(5), strict=False)]
 
     def curve(model, optimizer, losses_of):
         losses = []
@@ -565,7 +565,7 @@ def test_mask_rcnn_learns_exactly_as_torchvisions_own(drawn):
     weights, others = ([p for p in own.parameters() if (p.ndim > 1) == large] for large in (True, False))
     groups = [{"params": weights, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0}]
     second = curve(own, torch.optim.SGD(groups, lr=0.002, momentum=0.9), own)
-    assert first == pytest.approx(second, abs=1e-5) and len(set(first)) == 10 and first[-1] < first[0]
+    assert first == pytest.approx(second, abs=1e-5) and len(set(first)) == 5 and first[-1] < first[0]
 
 
 @pytest.mark.parametrize("name", ["MaskRCNN", "SSD"])
@@ -631,24 +631,23 @@ def test_boxes_keep_their_digits_where_a_model_computes_in_16_bits(name):
     for key, parameter in model.named_parameters():
         if "bbox_pred" in key or "regression_head" in key:
             torch.nn.init.zeros_(parameter)  # what is found lies where an anchor is
-    images = [torch.rand(3, 64, 700)]
+    images = [torch.rand(3, 32, 640)]
     with torch.inference_mode():
         model.predict(images)
         model.precision = "bf16"
         with model.autocast():
             (found,) = model.predict(images)
     assert torch.equal(*anchors)
-    places = anchors[0].clamp(min=0).minimum(torch.tensor([700.0, 64.0, 700.0, 64.0]))
+    places = anchors[0].clamp(min=0).minimum(torch.tensor([640.0, 32.0, 640.0, 32.0]))
     apart = (found["boxes"][:, None] - places).abs().amax(dim=2).amin(dim=1)
     assert len(found["boxes"]) > 5 and found["boxes"].max() > 600 and apart.max() < 0.01
     assert {value.dtype for key, value in found.items() if key != "labels"} == {torch.float32}
 
     model.train()
-    boxes = torch.tensor([[590.3, 10.2, 641.7, 50.9]])
-    target = {"boxes": boxes, "labels": torch.tensor([1]), "masks": torch.ones(1, 64, 700, dtype=torch.uint8)}
+    target = {"boxes": torch.tensor([[590.3, 3.2, 621.7, 28.9]]), "labels": torch.tensor([1])}
+    target["masks"] = torch.ones(1, 32, 640, dtype=torch.uint8)
     with model.autocast():
         _, losses = model.objective(images * 2, [target] * 2)
-    sum(losses.values()).backward()
     assert all(value.isfinite() and value.dtype == torch.float32 for value in losses.values())
 
 

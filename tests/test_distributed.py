@@ -16,6 +16,7 @@ from test_debug import Training
 from test_training import differences, events, only_run, rows
 
 from data.base import BaseData
+from data.heart import PointMeter
 from models.checkpoint import read_checkpoint
 from utils import UserError
 from utils.class_meter import ClassMeter
@@ -121,6 +122,18 @@ def test_merged_meters_have_counted_everything_once(kind):
     merged = kind("abcd")
     merged.merge(parts)
     assert differences(whole.state_dict(), merged.state_dict()) == [] and merged.summary() == whole.summary()
+
+
+def test_merged_points_are_drawn_in_their_order(tmp_path):
+    points, random = torch.rand(9, 1, 2), torch.Generator().manual_seed(0)
+    batches = [(torch.rand(3, 1, generator=random), torch.randint(2, (3, 1), generator=random)) for _ in range(3)]
+    whole, merged = fed(PointMeter(["out", "in"], points), batches), PointMeter(["out", "in"], points)
+    merged.merge([fed(PointMeter(["out", "in"], points), some).state_dict() for some in (batches[:1], batches[1:])])
+    for name, meter in (("whole", whole), ("merged", merged)):
+        (tmp_path / name).mkdir()
+        meter.report(tmp_path / name)
+    for name in ("truth.png", "labels.png"):
+        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_merged_losses_are_those_of_all():

@@ -10,7 +10,7 @@ from models import losses
 from models.errors import ModelError
 from models.losses import Criterion
 
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and HEARTH_TEST_GPU=1")
 WEIGHTS = [None, [0.5, 1.0, 4.0]]
 C = 3
 

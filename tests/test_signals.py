@@ -327,7 +327,9 @@ def test_what_is_named_is_the_batch_that_failed(pictures, capsys):
     failure.on_batch_end()
     assert named() == ""
     failure.on_test_begin()
-    failure.on_test_summary()
+    failure.on_test_summary(target=[0])  # half of the batch, where memory ran out
+    assert ", batch 1 of the validation" in named()
+    failure.on_test_summary(target=[1])
     names = f"{val_data.paths[2]}, {val_data.paths[3]}"
     assert named() == f"failed in epoch 3, batch 2 of the validation, samples: {names}\n"
     failure.on_test_end()

@@ -42,8 +42,8 @@ def plain(value):
 
 
 class Pictures(Callback):
-    """Draws predictions beside the truth for every k-th batch of a validation: calls show(name, picture) with uint8
-    tensors [3, H, W]."""
+    """Draws predictions beside the truth for every k-th batch of a validation, or part of one where memory ran out:
+    calls show(name, picture) with uint8 tensors [3, H, W]."""
 
     def __init__(self, every, show):
         self.every, self.show = every, show
@@ -63,15 +63,15 @@ class History(Callback):
 
     SHARE = 0.05  # of the time may go into drawing: with epochs of a second it would take longer than training
 
-    def __init__(self, run, max_epoch):
-        self.run, self.max_epoch = run, max_epoch
+    def __init__(self, run, max_epoch, on_gpu):
+        self.run, self.max_epoch, self.on_gpu = run, max_epoch, on_gpu
         self.next_drawing, self.draw = 0.0, lambda: None
 
     def on_epoch_begin(self):
         self.began = time.monotonic()
 
     def on_test_begin(self):
-        if torch.cuda.is_initialized():
+        if self.on_gpu:
             torch.cuda.synchronize()  # once an epoch; the host is ahead of the device
         self.trained = time.monotonic()
 

@@ -19,8 +19,9 @@ def has_gpu():
     major, minor = torch.cuda.get_device_capability()
     codes = [re.match(r"(sm|compute)_(\d+)", name) for name in torch.cuda.get_arch_list()]
     codes = [(code[1], int(code[2])) for code in codes if code]  # AMD's have other names
-    # Machine code runs on all GPUs of its major version; what is compiled when it is loaded on all newer ones, too.
-    fits = (code // 10 == major if kind == "sm" else code <= 10 * major + minor for kind, code in codes)
+    # Machine code runs on newer GPUs of its major version; what is compiled when it is loaded, on all newer ones.
+    found = 10 * major + minor
+    fits = (code <= found and (kind == "compute" or code // 10 == major) for kind, code in codes)
     if codes and not any(fits):
         print(
             f"warning: {torch.cuda.get_device_name()} (compute capability {major}.{minor}) is none of those that torch "
@@ -46,7 +47,7 @@ def pick_precision(wanted, device):
 
 def out_of_memory(error):
     """Whether an error says that memory ran out: of torch's allocators, or of the libraries that have their own."""
-    told = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "unable to find an engine to execute")
+    told = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in told)
 
 
@@ -58,10 +59,13 @@ def give_back():
 
 
 class InParts:
-    """Computes batches without gradients in parts that fit in memory: all at once, as long as there is room."""
+    """Computes batches without gradients in parts that fit in memory: all at once, as long as there is room.
 
-    def __init__(self):
-        self.most = None  # samples at a time, where all were too many
+    Attributes:
+        most: samples at a time, where more were too many for this process; else None.
+    """
+
+    most = None
 
     def __call__(self, function, input, target):
         """Yield function(input, target) of each part. Raises UserError where there is no room for one sample."""
@@ -83,7 +87,7 @@ class InParts:
         give_back()
         if size == 1:
             raise UserError("out of memory with one sample: take a smaller --image-size or another --model")
-        self.most = size // 2
+        InParts.most = size // 2
         tqdm.write(
             f"warning: out of memory with {size} samples at a time: going on with {self.most} (--val-batch-size)",
             file=sys.stderr,

@@ -10,7 +10,7 @@ EVENTS = (
     "on_train_summary",  # every print_freq steps: losses and the training meter's measures so far
     "on_batch_end",
     "on_test_begin",
-    "on_test_summary",  # after every batch of validation (dataset, input, target, prediction) or test
+    "on_test_summary",  # after every batch of validation (dataset, input, target, prediction) or test, or part
     "on_test_end",
     "on_epoch_end",  # metrics (a row of results.csv), train_meter, val_meter
     "on_train_end",  # in any case; finished: all epochs are done, stopped: left through the debugger or by a signal,

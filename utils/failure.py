@@ -25,7 +25,7 @@ class Failure(Callback):
     def __init__(self, run, train_loader, val_loader, pdb):
         self.run, self.train_loader, self.val_loader, self.pdb = run, train_loader, val_loader, pdb
         self.loader = None  # whose batches are under way
-        self.trained = self.tested = 0  # batches of the epoch that are done, and of the validation
+        self.trained = self.tested = 0  # batches of the epoch that are done, and samples of the validation
 
     def on_epoch_begin(self):
         self.loader, self.trained = self.train_loader, self.run.batch
@@ -36,8 +36,8 @@ class Failure(Callback):
     def on_test_begin(self):
         self.loader, self.tested = self.val_loader, 0
 
-    def on_test_summary(self, **_):
-        self.tested += 1
+    def on_test_summary(self, target, **_):
+        self.tested += len(target)  # not batches: what does not fit in memory comes in parts
 
     def on_test_end(self):
         self.loader = None
@@ -45,7 +45,8 @@ class Failure(Callback):
     def on_train_end(self, error, **_):
         if error is None:
             return
-        batch = self.trained if self.loader is self.train_loader else self.tested
+        tested = self.tested // self.val_loader.batch_sampler.batch_size
+        batch = self.trained if self.loader is self.train_loader else tested
         # What becomes one line of ours says what is wrong by itself.
         ours = isinstance(error, UserError) or getattr(error, "filename", None)
         if not ours and self.loader and batch < len(self.loader):

@@ -97,6 +97,9 @@ class ConfusionMeter(meter.ConfusionMeter):
     def add(self, predicted, target):
         """Add a batch: predicted = scores or probabilities [N, k], any float type; target = true classes [N] int64, or
         shares of the classes [N, k] float, of which the largest is true."""
+        if predicted.shape != (len(target), self.k):
+            raise ValueError(f"the scores are {list(predicted.shape)}, for {len(target)} targets of {self.k} classes")
+        target = target.argmax(dim=1) if target.is_floating_point() else target
         self.waiting.append((predicted.detach(), target))
         self.size += predicted.numel()
         if len(self.waiting) == BLOCK or self.size > ROOM:
@@ -105,9 +108,8 @@ class ConfusionMeter(meter.ConfusionMeter):
     def _count(self):
         if not self.waiting:
             return
-        predicted, target = (torch.cat(values) for values in zip(*self.waiting, strict=True))
-        self.waiting, self.size = [], 0
-        target = target.argmax(dim=1) if target.is_floating_point() else target
+        waiting, self.waiting, self.size = self.waiting, [], 0
+        predicted, target = (torch.cat(values) for values in zip(*waiting, strict=True))
         label, lost = predicted.argmax(dim=1), predicted.isnan().any(dim=1)
         label = torch.where(lost, (target + 1) % self.k, label)  # nan is never right
         cells = target * self.k + label
@@ -139,13 +141,11 @@ class ConfusionMeter(meter.ConfusionMeter):
 
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
-        self.reset()
-        self.counts = state["counts"]
+        self.waiting, self.size, self.counts = [], 0, state["counts"]
 
     def merge(self, states):
         """Go on from the state_dict()s of several meters."""
-        self.reset()
-        self.counts = sum(state["counts"] for state in states)
+        self.waiting, self.size, self.counts = [], 0, sum(state["counts"] for state in states)
 
 
 def named(part, measures):

@@ -8,6 +8,7 @@ from .events import Callback
 from .loader import to_device
 
 SHOWN = 10  # names of classes
+MEASURED = 8  # samples whose memory is measured: more of them take proportionally more
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def summary(model, input):
 def largest_batch(model, dataset, batch_size):
     """How many samples to validate at once: on a GPU as many as a quarter of its free memory holds, 2, 4 or 8 times
     batch_size; on a CPU batch_size: there eight times as many are a tenth faster at best (benchmarks/val_batch.py)."""
-    device, size = next(model.parameters()).device, min(batch_size, len(dataset))
+    device, size = next(model.parameters()).device, min(batch_size, len(dataset), MEASURED)
     if device.type != "cuda" or not size:
         return batch_size
     with undisturbed(model), torch.no_grad():
