@@ -62,8 +62,8 @@ def for_fire(command, options):
 
 # What PyTorch says of batches and pictures that are too small, and what to do.
 HINTS = {
-    "out of memory": "a smaller --batch-size or --image-size, --accumulate, or another --model",
-    "can't allocate memory": "a smaller --batch-size or --image-size, --accumulate, or another --model",
+    "out of memory": "out of memory: take a smaller --batch-size or --image-size, or another --model",
+    "can't allocate memory": "out of memory: take a smaller --batch-size or --image-size, or another --model",
     "Expected more than 1 value per channel": "BatchNorm cannot learn from one value: "
     "a larger --batch-size or --image-size",
     "Output size is too small": "the model needs larger pictures: a larger --image-size",

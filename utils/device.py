@@ -47,7 +47,8 @@ def pick_precision(wanted, device):
 
 def out_of_memory(error):
     """Whether an error says that memory ran out: of torch's allocators, or of the libraries that have their own."""
-    told = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+    # oneDNN's line is the last one, which it has for other failures, too: whoever ends a program for it repeats it.
+    told = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "could not create a primitive")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in told)
 
 
@@ -77,16 +78,17 @@ class InParts:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
+                reason = repr(error)
             if result is None:  # here, where the error no longer holds what filled the memory
-                self._shrink(size)
+                self._shrink(size, reason)
             else:
                 start += size
                 yield result
 
-    def _shrink(self, size):
+    def _shrink(self, size, reason):
         give_back()
         if size == 1:
-            raise UserError("out of memory with one sample: take a smaller --image-size or another --model")
+            raise UserError(f"out of memory with one sample: take a smaller --image-size or another --model ({reason})")
         InParts.most = size // 2
         tqdm.write(
             f"warning: out of memory with {size} samples at a time: going on with {self.most} (--val-batch-size)",

@@ -57,7 +57,7 @@ class Update:
         self.buffers = share_memory(module.buffers())
         self.kept = [buffer.clone() for buffer in self.buffers]
         self.waiting, self.names, self.bad, self.row = [], [], [], 0
-        self.unfinished = self.exhausted = False
+        self.unfinished, self.exhausted = False, ""
 
     def parts(self, input, target):
         """Yield the batch in parts, (input, target) each, as equal as they can be and of two samples at least; all of
@@ -90,7 +90,7 @@ class Update:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            self.exhausted = True  # the rest is for `parts`: here the error still holds what filled the memory
+            self.exhausted = repr(error)  # the rest is for `parts`: here the error still holds what filled the memory
 
     def backward(self, losses, score, target):
         """Add the gradients of one part's {name: scalar} and return their sum. Score and target are for `report`."""
@@ -182,14 +182,14 @@ class Update:
     def _shrink(self, size, count):
         """Forget a batch of `size` samples that did not fit in `count` parts; the next try has twice as many."""
         self.abandon()
-        self.exhausted = False
+        reason, self.exhausted = self.exhausted, ""
         give_back()
         torch.manual_seed(torch.initial_seed())  # what seed_step set: dropout draws as if this were the first try
         largest, self.accumulate = math.ceil(size / count), min(2 * count, size // 2)
         if self.accumulate <= count:
             raise UserError(
                 f"out of memory with {largest} samples at a time, and fewer there cannot be: take smaller pictures "
-                "(--image-size) or another --model, or stop what else uses this memory"
+                f"(--image-size) or another --model, or stop what else uses this memory ({reason})"
             )
         tqdm.write(
             f"warning: out of memory with {largest} samples at a time: going on with "
