@@ -62,7 +62,7 @@ from utils.average import Average
 from utils.callbacks import History, Pictures, Plots, Progress, plain
 from utils.checkpoint import Checkpoint, Follower
 from utils.debug import Debugger, terminal
-from utils.device import InParts, has_gpu, pick_precision
+from utils.device import has_gpu, in_parts, pick_precision
 from utils.divergence import Divergence
 from utils.events import Callbacks
 from utils.failure import Failure
@@ -190,7 +190,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=distributed.AL
     """
     callbacks, loss_meter, training = callbacks or Callbacks(), loss_meter or LossMeter(), model.training
     dataset, device = dataloader.dataset, next(model.parameters()).device
-    meter, in_parts = dataset.meter(), InParts()
+    meter = dataset.meter()
 
     def measure(input, target):
         input, target = dataset.prepare(*to_device((input, target), device), generator=None)
@@ -280,7 +280,6 @@ def test(**kwargs):
 
         def predictions():
             """(ids, prediction) batch by batch: one at a time is held."""
-            in_parts = InParts()
             for batch in tqdm(loader, miniters=1, disable=None if opt.progress else True):
                 for ids, prediction in in_parts(predict, *batch):
                     yield ids, prediction

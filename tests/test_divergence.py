@@ -293,9 +293,8 @@ def test_a_validation_or_test_out_of_memory_goes_on_with_fewer_samples_at_a_time
     assert ids == sorted(ids) and sorted(ids) == sorted(path.name for path in pictures.iterdir())
 
 
-def test_a_try_that_ran_out_of_memory_is_forgotten_before_the_next_one(monkeypatch):
-    monkeypatch.setattr(InParts, "most", None)
-    tries = []
+def test_a_try_that_ran_out_of_memory_is_forgotten_before_the_next_one():
+    in_parts, tries = InParts(), []
 
     def work(input, target):
         held = nn.Module()  # what fills the memory
@@ -306,15 +305,13 @@ def test_a_try_that_ran_out_of_memory_is_forgotten_before_the_next_one(monkeypat
         return input, target
 
     for _ in range(2):
-        parts = list(InParts()(work, torch.arange(9), list("abcdefghi")))
+        parts = list(in_parts(work, torch.arange(9), list("abcdefghi")))
         assert [input.tolist() for input, _ in parts] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
         assert sum((target for _, target in parts), []) == list("abcdefghi")
     assert len(tries) == 2 + 5 + 5  # the second batch is not too large again
 
 
-def test_where_one_sample_is_too_much_or_the_error_another_one_it_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(InParts, "most", None)
-
+def test_where_one_sample_is_too_much_or_the_error_another_one_it_is_told(capsys):
     with pytest.raises(RuntimeError, match="size of tensor"):
         list(InParts()(lambda input, target: input + torch.zeros(3), torch.zeros(2), [0, 0]))
 

@@ -81,6 +81,13 @@ def built(name, data, precision="fp16"):
     return model
 
 
+def drawn_for(name, mode, folder, **options):
+    """Pictures, or pictures and masks, for a model."""
+    if getattr(models, name).task == "segmentation":
+        return MaskFolder([draw_shapes(folder / "set", 40)], mode, image_size=SIDE, **options)
+    return DogCat([draw_folder(folder / "set", 20)], mode, image_size=SIDE, **options)
+
+
 def hold(data):
     """The data set, its pictures in the GPU's memory."""
     data.rows = Held(torch.empty(data.rows.shape, dtype=torch.uint8, device=GPU))
@@ -109,9 +116,7 @@ def test_a_training_step_keeps_to_the_gpu_and_does_not_wait_for_it(
     name, precision, options, imagined, monkeypatch, tmp_path
 ):
     name, *several = name.split(",")
-    segments = getattr(models, name).task == "segmentation"
-    folder = draw_shapes(tmp_path / "set", 20) if segments else draw_folder(tmp_path / "set", 10)
-    data = (MaskFolder if segments else DogCat)([folder], "train", image_size=SIDE, **options)
+    data = drawn_for(name, "train", tmp_path, **options)
     imagined.enter_context(FakeTensorMode())
     model, loss_meter, train_meter = built(name, data, precision).train(), LossMeter(), hold(data).meter()
     world = World(size=2) if several else ALONE
@@ -155,7 +160,7 @@ def test_a_training_step_keeps_to_the_gpu_and_does_not_wait_for_it(
 
 def test_pictures_are_few_tasks_for_the_gpu_beside_a_step_of_the_model(imagined, tmp_path):
     """Each takes the host some microseconds, which a fast GPU waits for: ResNet34's forward has 220, prepare had 80."""
-    data = DogCat([draw_folder(tmp_path / "set", 10)], "train", image_size=SIDE)
+    data = drawn_for("ResNet34", "train", tmp_path)
     imagined.enter_context(FakeTensorMode())
     meter = hold(data).meter()
     batch_of(data)
@@ -167,9 +172,7 @@ def test_pictures_are_few_tasks_for_the_gpu_beside_a_step_of_the_model(imagined,
 
 @pytest.mark.parametrize("name", ["ResNet34", "FCN", "DeepLabV3"])
 def test_validation_keeps_to_the_gpu(name, imagined, tmp_path):
-    segments = getattr(models, name).task == "segmentation"
-    folder = draw_shapes(tmp_path / "set", 40) if segments else draw_folder(tmp_path / "set", 20)
-    data = (MaskFolder if segments else DogCat)([folder], "val", image_size=SIDE)
+    data = drawn_for(name, "val", tmp_path)
     imagined.enter_context(FakeTensorMode())
     model, meter, loss_meter = built(name, data).eval(), hold(data).meter(), LossMeter()
     with torch.inference_mode(), model.autocast():

@@ -264,7 +264,9 @@ def test_where_two_samples_are_too_many_the_error_says_what_to_do_and_nothing_ha
     model = Small("forward", room=1)
     update = Update(model, OPTIMIZERS["SGD"](model), accumulate=2)
     before = everything(model, update.optimizer)
-    with pytest.raises(UserError, match="^out of memory with 2 samples at a time, and fewer .*--image-size.*OutOfMemoryError"):
+    with pytest.raises(
+        UserError, match="^out of memory with 2 samples at a time, and fewer .*--image-size.*OutOfMemoryError"
+    ):
         take(model, update, *a_batch(size=4))
     assert model.tries == [2]
     assert equal(before, everything(model, update.optimizer)) == []

@@ -61,9 +61,11 @@ def for_fire(command, options):
 
 
 # What PyTorch says of batches and pictures that are too small, and what to do.
+# What torch's allocators, and the libraries that have their own, say where memory runs out. The last is oneDNN's, which
+# says it of other failures, too: whoever ends a program for it repeats it.
+NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "could not create a primitive")
 HINTS = {
-    "out of memory": "out of memory: take a smaller --batch-size or --image-size, or another --model",
-    "can't allocate memory": "out of memory: take a smaller --batch-size or --image-size, or another --model",
+    **dict.fromkeys(NO_MEMORY, "out of memory: take a smaller --batch-size or --image-size, or another --model"),
     "Expected more than 1 value per channel": "BatchNorm cannot learn from one value: "
     "a larger --batch-size or --image-size",
     "Output size is too small": "the model needs larger pictures: a larger --image-size",

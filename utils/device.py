@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from . import UserError
+from .cli import NO_MEMORY
 
 
 @functools.cache
@@ -46,10 +47,8 @@ def pick_precision(wanted, device):
 
 
 def out_of_memory(error):
-    """Whether an error says that memory ran out: of torch's allocators, or of the libraries that have their own."""
-    # oneDNN's line is the last one, which it has for other failures, too: whoever ends a program for it repeats it.
-    told = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "could not create a primitive")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in told)
+    """Whether an error says that memory ran out."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in NO_MEMORY)
 
 
 def give_back():
@@ -63,10 +62,11 @@ class InParts:
     """Computes batches without gradients in parts that fit in memory: all at once, as long as there is room.
 
     Attributes:
-        most: samples at a time, where more were too many for this process; else None.
+        most: samples at a time, where more were too many; else None.
     """
 
-    most = None
+    def __init__(self):
+        self.most = None
 
     def __call__(self, function, input, target):
         """Yield function(input, target) of each part. Raises UserError where there is no room for one sample."""
@@ -89,8 +89,11 @@ class InParts:
         give_back()
         if size == 1:
             raise UserError(f"out of memory with one sample: take a smaller --image-size or another --model ({reason})")
-        InParts.most = size // 2
+        self.most = size // 2
         tqdm.write(
             f"warning: out of memory with {size} samples at a time: going on with {self.most} (--val-batch-size)",
             file=sys.stderr,
         )
+
+
+in_parts = InParts()  # of this process, whose memory it is

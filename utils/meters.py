@@ -92,7 +92,7 @@ class ConfusionMeter(meter.ConfusionMeter):
     def reset(self):
         """Forget everything."""
         self.counts = torch.zeros(self.k * self.k, dtype=torch.int64)
-        self.waiting, self.size = [], 0
+        self.waiting = []
 
     def add(self, predicted, target):
         """Add a batch: predicted = scores or probabilities [N, k], any float type; target = true classes [N] int64, or
@@ -101,14 +101,13 @@ class ConfusionMeter(meter.ConfusionMeter):
             raise ValueError(f"the scores are {list(predicted.shape)}, for {len(target)} targets of {self.k} classes")
         target = target.argmax(dim=1) if target.is_floating_point() else target
         self.waiting.append((predicted.detach(), target))
-        self.size += predicted.numel()
-        if len(self.waiting) == BLOCK or self.size > ROOM:
+        if len(self.waiting) == BLOCK or sum(score.numel() for score, _ in self.waiting) > ROOM:
             self._count()
 
     def _count(self):
         if not self.waiting:
             return
-        waiting, self.waiting, self.size = self.waiting, [], 0
+        waiting, self.waiting = self.waiting, []
         predicted, target = (torch.cat(values) for values in zip(*waiting, strict=True))
         label, lost = predicted.argmax(dim=1), predicted.isnan().any(dim=1)
         label = torch.where(lost, (target + 1) % self.k, label)  # nan is never right
@@ -141,11 +140,11 @@ class ConfusionMeter(meter.ConfusionMeter):
 
     def load_state_dict(self, state):
         """Go on from a state_dict()."""
-        self.waiting, self.size, self.counts = [], 0, state["counts"]
+        self.waiting, self.counts = [], state["counts"]
 
     def merge(self, states):
         """Go on from the state_dict()s of several meters."""
-        self.waiting, self.size, self.counts = [], 0, sum(state["counts"] for state in states)
+        self.waiting, self.counts = [], sum(state["counts"] for state in states)
 
 
 def named(part, measures):
