@@ -18,10 +18,11 @@ train: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 visdom: setup
-	$(BIN)/python -m utils.visdom_server
+	$(BIN)/python -m utils.visdom.server
 
 setup: $(VENV)/ready
 

@@ -4,294 +4,230 @@ usage: python main.py train|val|test|pack|help [--option=value ...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
-  python main.py train --resume                                     go on with the run that was stopped last
+  python main.py train --resume                                     continue the run that was stopped last
   python main.py val                                                accuracy of the newest best model
   python main.py test --test-data-root=data/test1                   its predictions, as a Kaggle CSV
   python main.py pack --train-data-root=data/train                  decode its pictures once; train does it too
+  python main.py help lr                                            one option; `help` alone lists them all
+  torchrun --standalone --nproc-per-node=2 main.py train ...        two processes, one per GPU
   touch /tmp/debug                                                  step into the running loop
 """
 
-import contextlib
-import inspect
-import os
 import sys
-from pathlib import Path
-
-from utils import UserError, signals
-
-if __name__ == "__main__":
-    signals.end_on_signals()
 
 import config
-from utils import cli, machine
-from utils.schedule import Schedule, draw
-
-
-def help(**kwargs):
-    """Print usage, examples and every option with its default and comment, taken from the config class itself; with
-    the options of a schedule (--scheduler=cosine --max-epoch=30), that schedule."""
-    opt = config.load(kwargs)
-    wanted = {**opt.named_by(Schedule), "lr": opt.lr}
-    if wanted.keys() & opt.given:
-        print(draw(**wanted))
-    else:
-        print(f"{__doc__}\n{config.describe()}")
-
+from utils import UserError, cli
+from utils.run import signals
+from utils.train import machine
 
 if __name__ == "__main__":
-    # The whole command line is checked here, before torch is loaded: a mistake is answered in a fraction of a second.
-    command, options = cli.check(sys.argv[1:], ("train", "val", "test", "pack", "help"), config.load)
-    if command == "help":
-        with cli.one_line_errors(UserError):
-            sys.exit(help(**options))
+    # Names and values are checked here, before torch is loaded: a mistake is answered in a fraction of a second.
+    signals.end_on_signals()
+    command, options = cli.check(sys.argv[1:], config.load, __doc__)
+    import main  # this file again, as a module: what stands below loads torch, and has the commands
+
+    cli.run(main, command, options)
+    main.processes.leave()
+    sys.exit()
 
 machine.prepare()  # has to come before torch
 
-import fire
+import functools
+import os
+
 import torch
 from tqdm import tqdm
 
 import data
 import models
-from data.base import name_broken, refuse_broken
-from data.pack import Pack
-from models.basic_module import ModelError
-from models.checkpoint import read_checkpoint
-from utils import cam, distributed, plots, preflight
-from utils.average import Average
-from utils.callbacks import History, Pictures, Plots, Progress, plain
-from utils.checkpoint import Checkpoint, Follower
-from utils.debug import Debugger, terminal
-from utils.device import has_gpu, in_parts, pick_precision
-from utils.divergence import Divergence
+from data.broken import name_broken, refuse_broken
+from data.pictures.pack import packed_file
+from utils import watch
 from utils.events import Callbacks
-from utils.failure import Failure
 from utils.files import check_writable
-from utils.loader import make_loader, seed_step, to_device
-from utils.meters import LossMeter, named
-from utils.model_summary import ModelSummary, largest_batch
-from utils.run import CHECKPOINTS, Position, Run, find_launched, find_run, newest_best
-from utils.update import Update, compiled
-from utils.visualize import Visualizer
+from utils.metrics import cam, plots
+from utils.metrics.meters import LossMeter, TrainMeters, named, plain
+from utils.run import preflight, record, resume
+from utils.run.checkpoint import Checkpoint
+from utils.run.control import RunControl
+from utils.run.debugger import Debugger
+from utils.run.guard import NonFiniteGuard
+from utils.run.run import Run, State, new_folder
+from utils.train import processes
+from utils.train.device import eval_mode, pick_device, pick_precision
+from utils.train.evaluation import measured, predicted
+from utils.train.loader import batches, make_loader
+from utils.train.memory import largest_batch
+from utils.train.schedule import Schedule
+from utils.train.step import TrainStep
+from utils.visdom import Visualizer
+from utils.watch.by_name import build, pick
+from utils.watch.model_summary import print_summary
 
 machine.loaded()
 
 
-def train(**kwargs):
-    """Train a model. Options: those of config.py."""
-    world = distributed.start(config.load(kwargs).use_gpu)
-    opt = configure(kwargs, world)
-    device = pick_device(opt)
-    torch.manual_seed(opt.seed)
-    preflight.check_folder(opt.resume or opt.work_dir)
-
-    # step 1: data
-    train_data, val_data = build_data(opt, "train", device), build_data(opt, "val", device)
+def train(opt=None, **kwargs):
+    """Train a model. Options: those of config.py, by name; `opt` are some that are loaded already."""
+    opt = opt or config.load(kwargs)
+    world = processes.start(opt.use_gpu)
+    opt, start = resume.resolve(opt, world)
+    device = set_up(opt)
+    # 1. data
+    train_data, val_data = make_data(opt, "train", device), make_data(opt, "val", device)
     refuse_broken(train_data, val_data)
 
-    # step 2: model
-    model = build_untrained(opt, train_data).to(device, memory_format=torch.channels_last)
-    objective = compiled(model.objective) if opt.compile else model.objective
+    # 2. model
+    model = new_model(opt, train_data, start).to(device, memory_format=torch.channels_last)
+    world.on_main(print_summary, model, train_data, val_data)
 
-    # step 3: optimizer and learning rate
-    train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device, world.rank, world.size)
-    val_size = opt.val_batch_size or largest_batch(model, val_data, max(1, opt.batch_size // world.size))
-    val_loader = make_loader(val_data, val_size, opt.num_workers, None, device, world.rank, world.size)
+    # 3. loaders, optimizer and learning rate
+    train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device, world)
+    val_loader = make_val_loader(opt, model, val_data, device, world)
     optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
-    schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.named_by(Schedule))
-    update = Update(model, optimizer, world=world, **opt.named_by(Update))
-    average = Average(model, update, opt.ema)
-    room = opt.named_by(preflight.check_room)
-    world.first(lambda: preflight.check_room(opt.resume or opt.work_dir, model, optimizer, **room))
+    schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.kwargs_for(Schedule))
+    step = TrainStep(model, optimizer, world, **opt.kwargs_for(TrainStep))
 
-    # step 4: the run's folder, meters, and what watches the run
-    folder = opt.resume or world.first(Run.new_folder, opt.work_dir, opt.model)
-    run = Run(folder) if world.main else Position(folder)
-    loss_meter, train_meter, val_loss = LossMeter(), train_data.meter(), LossMeter()
-    parts = {"run": run, "optimizer": optimizer, "schedule": schedule, "update": update, "average": average}
-    parts |= {"order": train_loader.batch_sampler, "loss_meter": loss_meter, "train_meter": train_meter}
-    callbacks = watchers(opt, world, run, model, parts, train_loader, val_loader)
+    # 4. the run's folder, all that is saved and restored, and who watches
+    world.on_main(preflight.check_room, model, optimizer, **opt.kwargs_for(preflight.check_room))
+    run = Run(opt.resume or world.on_main(new_folder, opt.work_dir, opt.model), writes=world.main)
+    meters = TrainMeters(train_data.meter(), world)
+    guard = NonFiniteGuard(run, step, optimizer, world, **opt.kwargs_for(NonFiniteGuard))
+    state = State(run, optimizer, schedule, step, meters, guard, sampler=train_loader.batch_sampler)
+    checkpoint = Checkpoint(model, state, val_data.meter().summary(), world=world, **opt.kwargs_for(Checkpoint))
+    callbacks = make_callbacks(opt, world, state, checkpoint, model, train_loader, val_loader)
 
-    # step 5: the loop
-    with callbacks:  # from here on the run can be gone on with, wherever it ends
-        run.write_config(opt.record())
+    # 5. the loop
+    with callbacks:  # whatever ends it, the run is saved and can be resumed
+        checkpoint.restore()  # a new run saves its step 0 instead
+        world.on_main(record.write_config, run, opt.to_dict())
+        callbacks.on_train_begin()
         for epoch in range(run.epoch, opt.max_epoch):
             callbacks.on_epoch_begin()
             model.train()
-            train_loader.batch_sampler.start(epoch, run.batch)
-            if run.batch == 0:  # else a resumed epoch goes on counting
-                loss_meter.reset()
-                train_meter.reset()
-            for ii, batch in enumerate(train_loader, start=run.batch):
+            if run.batch == 0:  # else a resumed epoch continues counting
+                meters.reset()
+            for batch in batches(train_loader, run, device):  # augmented, on the device, from run.batch on
                 callbacks.on_batch_begin()
-                schedule.step(epoch * len(train_loader) + ii)
-                generator = seed_step(opt.seed, run.step, device, world.rank)
-                batch = train_data.prepare(*to_device(batch, device), generator)
-                for input, target in update.parts(*batch):  # one, but for --accumulate; anew where memory ran out
-                    score = losses = None  # of a part that did not fit: they would fill the memory again
-                    with update.attempt():
-                        with model.autocast():
-                            score, losses = objective(input, target)
-                        loss = update.backward(losses, score, target)  # noqa: F841 - for the debugger
-                update.step(run.step)
-                average.step()
-                run.batch, run.step = ii + 1, run.step + 1
-                update.report(loss_meter, train_meter)
+                schedule.step(epoch, run.batch)
+                for input, target in step.micro_batches(*batch):  # usually one; all again, if memory runs out
+                    score = losses = None  # what did not fit is freed
+                    with step.attempt():
+                        score, losses = step.objective(input, target)
+                        loss = step.backward(losses, score)  # noqa: F841 - for the debugger
+                step.apply(run.step)  # sum over processes, clip, optimizer, moving average; or nothing
+                run.advance()  # the step is made, even if its meter fails
+                meters.add(step)
                 if run.step % opt.print_freq == 0:
-                    world.merge(train_meter)
-                    callbacks.on_train_summary(**loss_meter.summary(), **train_meter.summary())
+                    callbacks.on_train_summary(**meters.summary())
                 callbacks.on_batch_end()
 
-            world.merge(train_meter)
-            val_meter, _ = val(average.module, val_loader, callbacks, val_loss, world)
-            run.epoch, run.batch = epoch + 1, 0
-            metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, **loss_meter.summary()}
-            metrics |= named("train", train_meter.summary()) | named("val", val_meter.summary() | val_loss.summary())
+            val_meter, _ = val(step.ema_model, val_loader, callbacks, meters.val_losses, world)
+            run.next_epoch()
+            metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, **meters.epoch_summary(val_meter)}
             schedule.epoch_end(metrics["loss"])
-            callbacks.on_epoch_end(metrics=metrics, train_meter=train_meter, val_meter=val_meter)
-
-
-def watchers(opt, world, run, model, parts, train_loader, val_loader):
-    """The callbacks that watch a training; only those of the first process show and write anything."""
-    train_data, val_data = train_loader.dataset, val_loader.dataset
-    keeper, measures = Checkpoint if world.main else Follower, val_data.meter().summary()
-    checkpoint = keeper(run, model, parts, measures, world=world, **opt.named_by(Checkpoint))
-    parts["divergence"] = divergence = Divergence(
-        run, parts["update"], parts["optimizer"], checkpoint.restore_before, world, **opt.named_by(Divergence)
-    )
-    failure, debugger = Failure(run, train_loader, val_loader, opt.pdb), Debugger(opt.debug_file, world)
-    stop = signals.Signals(world, parts["train_meter"], debugger)
-    if world.first(terminal):
-        world.wait_long()  # for whoever sits there, at the debugger
-    if not world.main:
-        return Callbacks(failure, divergence, checkpoint, stop)
-    name_broken(train_data, val_data, folder=run.folder)
-    vis = Visualizer(opt.env, port=opt.vis_port, record=run.folder / "events.jsonl")
-    return Callbacks(
-        failure,  # the first one, see there
-        ModelSummary(model, train_data, val_data),
-        Plots(vis, run),
-        Pictures(opt.draw_freq, vis.img),
-        History(run, opt.max_epoch, next(model.parameters()).is_cuda),  # before Checkpoint: what is saved is on record
-        divergence,
-        checkpoint,
-        Progress(run, train_loader, opt.max_epoch, opt.progress),  # after it, which knows the position
-        stop,
-        debugger,  # the last one, see there
-    )
+            callbacks.on_epoch_end(metrics=metrics, train_meter=meters.scores, val_meter=val_meter)
 
 
 @torch.inference_mode()
-def val(model, dataloader, callbacks=None, loss_meter=None, world=distributed.ALONE):
+def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALONE):
     """Measure the model on a loader of labelled data, in eval mode; the model's mode is the same afterwards.
 
     Returns (the data set's meter, its first measure): for classes a confusion meter and the accuracy in %. The losses
     go into loss_meter, where one is given.
     """
-    callbacks, loss_meter, training = callbacks or Callbacks(), loss_meter or LossMeter(), model.training
-    dataset, device = dataloader.dataset, next(model.parameters()).device
-    meter = dataset.meter()
-
-    def measure(input, target):
-        input, target = dataset.prepare(*to_device((input, target), device), generator=None)
-        with model.autocast():
-            score, losses = model.objective(input, target)
-            return input, target, model.decode(score), losses
-
+    callbacks, loss_meter = callbacks or Callbacks(), loss_meter or LossMeter()
+    dataset, meter = dataloader.dataset, dataloader.dataset.meter()
     loss_meter.reset()
     callbacks.on_test_begin()
-    model.eval()
-    try:
-        for batch in dataloader:
-            for input, target, prediction, losses in in_parts(measure, *batch):
-                meter.add(prediction, target)
-                loss_meter.add(losses, samples=len(target))
-                callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
-                input = target = prediction = losses = None  # the next part needs the room
-    finally:
-        model.train(training)
-    world.merge(meter, loss_meter)
+    with eval_mode(model):
+        for input, target, prediction, losses in measured(model, dataloader):
+            meter.add(prediction, target)
+            loss_meter.add(losses, samples=len(target))
+            callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
+            input = target = prediction = losses = None  # the next batch needs the memory
+    world.reduce_meters(meter, loss_meter)
     callbacks.on_test_end()
     return meter, next(iter(meter.summary().values()))
 
 
-def pack(**kwargs):
-    """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
-    opt = config.load({**kwargs, "cache": "none"})
-    refuse_unread(opt, opt.given - opt.changed() | kwargs.keys())
-    distributed.refuse()
-    if not opt.pack:
-        raise UserError("--pack=False leaves nothing to do: leave it out")
-    for mode in ("train", "val", "test"):
-        if mode == "test" and "test_data_root" not in kwargs and not any(map(os.path.exists, opt.test_data_root)):
-            continue
-        packed = build_data(opt, mode, torch.device("cpu"))
-        name_broken(packed)
-        if not isinstance(packed.rows, Pack):
-            raise UserError(f"{opt.dataset} has no pictures to pack, or a note above says why they are not")
-        print(f"{mode}: {len(packed)} pictures in {packed.rows.path}")
-
-
-def evaluate(**kwargs):
+def evaluate(opt=None, **kwargs):
     """The command val: measure a checkpoint on the validation part of its data, and write a report beside it."""
-    opt, model, device = load_trained(kwargs)
-    val_data = build_data(opt, "val", device, model.info["classes"])
+    opt, model, device = load_trained(opt or config.load(kwargs))
+    val_data = make_data(opt, "val", device, model.info["classes"])
     refuse_broken(val_data)
     name_broken(val_data)
-    size = opt.val_batch_size or largest_batch(model, val_data, opt.batch_size)
-    loader, losses = make_loader(val_data, size, opt.num_workers, device=device), LossMeter()
-    beside = Path(opt.load_model_path).parent  # may be somebody else's, or an address
-    folder = (beside if os.access(beside, os.W_OK) else Path()) / f"{Path(opt.load_model_path).stem}_report"
-    folder.mkdir(exist_ok=True)
-    for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
-        old.unlink()
+    loader, losses = make_val_loader(opt, model, val_data, device), LossMeter()
+    folder = plots.report_folder(opt.load_model_path)
     cam.draw(model, val_data, opt.cam, folder)  # before the work, because not every model has such maps
-
-    def save(name, picture):
-        plots.image(picture, folder / f"{name}.png")
-
-    with Callbacks(Pictures(opt.draw_freq, save), Debugger(opt.debug_file)) as callbacks:
+    pictures = watch.Pictures(opt.draw_freq, show=functools.partial(plots.image, folder))
+    with Callbacks([pictures], Debugger(opt.debug_file)) as callbacks:
         meter, _ = val(model, loader, callbacks, losses)
         print(f"on {len(val_data)} samples of {', '.join(opt.val_data_root or opt.train_data_root)}:")
-        measures = named("val", meter.summary() | losses.summary())
-        print("\n".join(f"{name}: {value:.4g}" for name, value in measures.items()))
-        print(f"{plain(meter.value())}")
+        for name, value in named("val", meter.summary() | losses.summary()).items():
+            print(f"{name}: {value:.4g}")
+        print(plain(meter.value()))
         meter.report(folder)
         print(f"report: {folder}")
 
 
 @torch.inference_mode()
-def test(**kwargs):
+def test(opt=None, **kwargs):
     """Write a checkpoint's predictions for samples without labels to opt.result_file."""
-    opt, model, device = load_trained(kwargs)
+    opt, model, device = load_trained(opt or config.load(kwargs))
     check_writable(opt.result_file)
-    test_data = build_data(opt, "test", device, model.info["classes"])
+    test_data = make_data(opt, "test", device, model.info["classes"])
     name_broken(test_data, consequence="get no prediction of their own")
     if not len(test_data):
         raise UserError(f"there is nothing to predict in {', '.join(opt.test_data_root)}")
-    size = opt.val_batch_size or largest_batch(model, test_data, opt.batch_size)
-    loader = make_loader(test_data, size, opt.num_workers, device=device)
-    with Callbacks(Debugger(opt.debug_file)) as callbacks:
-
-        def predict(input, id):
-            input, _ = test_data.prepare(*to_device((input, id), device), generator=None)
-            with model.autocast():
-                return id.tolist() if isinstance(id, torch.Tensor) else list(id), model.predict(input)
-
-        def predictions():
-            """(ids, prediction) batch by batch: one at a time is held."""
-            for batch in tqdm(loader, miniters=1, disable=None if opt.progress else True):
-                for ids, prediction in in_parts(predict, *batch):
-                    yield ids, prediction
-                    prediction = None  # the next part needs the room
-                    callbacks.on_test_summary()
-
-        test_data.write_results(opt.result_file, predictions())
+    loader = make_val_loader(opt, model, test_data, device)
+    with Callbacks([], Debugger(opt.debug_file)) as callbacks:
+        test_data.write_results(opt.result_file, predictions(model, loader, opt.progress, callbacks))
         print(f"wrote {opt.result_file}: predictions for {len(test_data)} samples")
 
 
-def build_data(opt, mode, device, classes=None):
-    """The data set that the options name, for train, val or test; `classes` are those of a model that is there."""
+def predictions(model, dataloader, progress, callbacks):
+    """Yield (ids, prediction) batch by batch: one at a time is held."""
+    with tqdm(total=len(dataloader.dataset), unit=" samples", miniters=1, disable=None if progress else True) as bar:
+        for ids, prediction in predicted(model, dataloader):
+            yield ids, prediction
+            prediction = None  # the next batch needs the memory
+            bar.update(len(ids))
+            callbacks.on_test_summary()
+
+
+def pack(opt=None, **kwargs):
+    """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
+    opt = opt or config.load(kwargs)
+    opt.check_unused(opt.asked, model=getattr(models, opt.model), dataset=getattr(data, opt.dataset))
+    processes.refuse_torchrun()
+    opt.assign(cache="none")
+    if not opt.pack:
+        raise UserError("--pack=False leaves nothing to do: leave it out")
+    for mode in ("train", "val", "test"):
+        if mode == "test" and "test_data_root" not in opt.asked and not any(map(os.path.exists, opt.test_data_root)):
+            continue
+        packed = make_data(opt, mode, torch.device("cpu"))
+        name_broken(packed)
+        print(f"{mode}: {len(packed)} pictures in {packed_file(packed)}")
+
+
+def set_up(opt):
+    """Check the options against model, data set and callbacks, print them, and set the seed. Returns the device;
+    `precision` becomes what it computes in. Raises UserError for an option that this model or data set does not read.
+    """
+    opt.check_unused(opt.asked, model=getattr(models, opt.model), dataset=getattr(data, opt.dataset))
+    for name in opt.callbacks:
+        pick(name, opt)
+    opt.show()
+    device = pick_device(opt.use_gpu, "use_gpu" in opt.explicit)
+    opt.assign(precision=pick_precision(opt.precision, device))
+    torch.manual_seed(opt.seed)
+    return device
+
+
+def make_data(opt, mode, device, classes=None):
+    """The data set that the options name, for train, val or test; `classes` are those of a trained model."""
     root = opt.test_data_root if mode == "test" else opt.train_data_root
     dataset = getattr(data, opt.dataset)(root, mode, **opt.values())
     if mode == "test":
@@ -301,26 +237,20 @@ def build_data(opt, mode, device, classes=None):
             f"the classes of {', '.join(opt.val_data_root or root)} are {', '.join(dataset.classes)}, but the model's "
             f"are {', '.join(classes)}: give the data it was trained on, or data of the same classes"
         )
-    dataset.hold(device, opt.cache)
+    dataset.cache_on(device, opt.cache)
     return dataset
 
 
-def build_untrained(opt, train_data):
-    """The model as a training begins with it: new, or with the weights of another run."""
-    model = build_model(opt, train_data.classes)
-    model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.record()}
-    model.set_criterion(opt.criterion, train_data.weights)
-    if opt.load_model_path and not opt.resume:
-        model.load(opt.load_model_path, partly=True)
-    if opt.finetune:
-        model.freeze_body()
-    return model
+def make_val_loader(opt, model, dataset, device, world=processes.ALONE):
+    """A loader in order, of as many samples at a time as the options say, or as the device has room for."""
+    size = opt.val_batch_size or largest_batch(model, dataset, max(1, opt.batch_size // world.size))
+    return make_loader(dataset, size, opt.num_workers, None, device, world)
 
 
-def build_model(opt, classes):
+def make_model(opt, classes):
     """The model that the options name, for these classes; it gets the options that its constructor names."""
     model = getattr(models, opt.model)
-    built = model(num_classes=len(classes), **opt.named_by(model))
+    built = model(num_classes=len(classes), **opt.kwargs_for(model))
     task = getattr(data, opt.dataset).task
     if built.task != task:
         raise UserError(f"--model={opt.model} is for {built.task}, --dataset={opt.dataset} for {task}: change one")
@@ -328,103 +258,41 @@ def build_model(opt, classes):
     return built
 
 
-def started_with(folder):
-    """The options that a run began with: those of its config.yaml, or where that is lost those of its checkpoint."""
-    path = folder / "config.yaml"
-    with contextlib.suppress(config.ConfigError):
-        if "run" in config.read_yaml(path, ()):  # its last lines: it is whole
-            return config.load({"config": path})
-    for name in CHECKPOINTS:
-        with contextlib.suppress(ModelError, LookupError, TypeError):
-            record = read_checkpoint(folder / name)["info"]["config"]
-            print(f"warning: {path} is lost or damaged, {name} has the options", file=sys.stderr)
-            return config.load(config.from_record(record))
-    raise UserError(f"{path} is lost or damaged, and so are {' and '.join(CHECKPOINTS)} beside it")
+def new_model(opt, train_data, start):
+    """The model with which a training begins: new, or with the weights of `start`, a checkpoint's content."""
+    model = make_model(opt, train_data.classes)
+    model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.to_dict()}
+    model.set_criterion(opt.criterion, train_data.weights)
+    if start:
+        model.load(opt.load_model_path, partly=True, content=start)
+        start.clear()  # `train` holds the dict as long as it runs
+    if opt.finetune:
+        model.freeze_body()
+    return model
 
 
-def configure(kwargs, world):
-    """The options of a training. With --resume they are those of that run, and `resume` becomes its folder."""
-    opt = config.load(kwargs)
-    if opt.pdb and world.size > 1:
-        raise UserError("--pdb is for one process: leave it or torchrun out")
-    if begun := world.first(find_launched, opt.work_dir):  # torchrun has started these processes again
-        opt = config.load({"resume": begun})
-    if opt.resume:
-        if opt.config:
-            raise UserError("--resume goes on with the run's own options: leave --config out")
-        folder = world.first(find_run, opt.work_dir, opt.resume)
-        given, started = opt.changes(), started_with(folder)
-        opt = config.load({**config.from_record(started.record()), **given, "resume": folder})
-        opt.given = set(given)
-        for name in given.keys() - config.FREE_ON_RESUME:
-            if given[name] != getattr(started, name):
-                raise UserError(
-                    f"--resume goes on with {name}={getattr(started, name)}, which cannot become {given[name]}; "
-                    f"a new run can start from its weights: --load-model-path={folder / 'last.pth'} without --resume"
-                )
-        if opt.max_epoch < started.max_epoch:
-            raise UserError(
-                f"--max-epoch={opt.max_epoch}: a run may be given more epochs than its {started.max_epoch}, not fewer"
-            )
-    refuse_unread(opt, opt.given - opt.changed() | kwargs.keys())  # a preset's own line may be for another part
-    if opt.load_model_path and not opt.resume:
-        read_checkpoint(opt.load_model_path)  # tells before the pictures are read that it is none
-    opt.show()
-    return opt
-
-
-def refuse_unread(opt, given):
-    """Raise UserError for a given option that this model or data set does not have, so that nobody relies on it."""
-    for part, package in (("model", models), ("dataset", data)):
-        made = getattr(package, getattr(opt, part))
-        bases = getattr(made, "func", made).__mro__  # a library's model is a partial
-        read = {name for base in bases for name in inspect.signature(base.__init__).parameters}
-        for name in sorted(config.OF_PART[part] & given - read):
-            raise UserError(f"--{name.replace('_', '-')} means nothing to {getattr(opt, part)}: leave it out")
-
-
-def load_trained(kwargs):
+def load_trained(given):
     """(options, model in eval mode, device) of the checkpoint that val and test are asked for, or the newest best one.
 
-    The options are those it was trained with, but for what is given now.
+    The options are those it was trained with, except what is given now.
     """
-    given = config.load(kwargs)
-    distributed.refuse()
-    path = given.load_model_path or newest_best(given.work_dir)
-    content = read_checkpoint(path)
-    info = content.get("info", {})
-    saved = {"model": content.get("model", given.model), **config.from_record(info.get("config", {}))}
-    if "train_data_root" in kwargs:
-        saved.pop("val_data_root", None)  # other data: its own share is measured
-    # What was trained in 16 bits is measured in those that this machine is fast in.
-    saved["precision"] = "fp32" if saved.get("precision", "fp32") == "fp32" else "auto"
-    opt = config.load({**saved, **given.changes(), "load_model_path": path})
-    opt.given = given.given
-    refuse_unread(opt, kwargs.keys())
-    opt.show()
-    metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}
-    print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()))
-    device = pick_device(opt)
-    model = build_model(opt, info.get("classes") or getattr(data, opt.dataset).classes)
+    processes.refuse_torchrun()
+    opt, content = resume.trained(given)
+    device, info = set_up(opt), content.get("info", {})
+    model = make_model(opt, info.get("classes") or getattr(data, opt.dataset).classes)
     model.info = {"classes": list(getattr(data, opt.dataset).classes), **info}
-    model.load(path)
+    model.load(opt.load_model_path, content=content)
     model.set_criterion(opt.criterion, info.get("weights"))
     return opt, model.to(device, memory_format=torch.channels_last).eval(), device
 
 
-def pick_device(opt):
-    """The GPU where it is wanted and there, else the CPU; opt.precision becomes that in which it will compute."""
-    device = torch.device("cuda" if opt.use_gpu and has_gpu() else "cpu")
-    if opt.use_gpu and "use_gpu" in opt.given and device.type == "cpu":
-        print("warning: --use-gpu=True, but torch can use no GPU here: going on with the CPU", file=sys.stderr)
-    chosen, opt.precision = opt.precision, pick_precision(opt.precision, device)
-    why = ", the fastest that this machine has (--precision=auto)" if chosen == "auto" else ""
-    print(f"computing on {'a GPU' if device.type == 'cuda' else 'the CPU'} in {opt.precision}{why}")
-    return device
-
-
-if __name__ == "__main__":
-    with cli.one_line_errors(UserError, config.ConfigError, ModelError):
-        commands = {"train": train, "val": evaluate, "test": test, "pack": pack, "help": help}
-        fire.Fire(commands, command=cli.for_fire(command, options))
-        distributed.leave()
+def make_callbacks(opt, world, state, checkpoint, model, train_loader, val_loader):
+    """The Callbacks of a training: what controls it, and in the first process its observers, --callbacks' included."""
+    control = RunControl(state.guard, checkpoint, world, train_loader, val_loader, **opt.kwargs_for(RunControl))
+    if not world.main:
+        return Callbacks([], control)
+    name_broken(train_loader.dataset, val_loader.dataset, folder=state.run.folder)
+    vis = Visualizer(opt.env, port=opt.vis_port, record=state.run.folder / "events.jsonl")
+    parts = {**vars(state), "model": model, "train_loader": train_loader, "val_loader": val_loader}
+    names = ["Curves", "Pictures", "History", "Progress", *opt.callbacks]
+    return Callbacks([build(name, opt, vis=vis, show=vis.img, **parts) for name in names], control)

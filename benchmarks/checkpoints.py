@@ -15,7 +15,7 @@ from pathlib import Path
 
 import main as program
 from benchmarks.common import PHOTOGRAPHS, Report, arguments, hardware, spread
-from utils.checkpoint import Checkpoint
+from utils.run.checkpoint import Checkpoint
 
 
 def train(folder, model, epochs):

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from data.coco_format import find_pictures, read_coco
+from data.coco.format import find_pictures, read_coco
 
 
 def ordinary(picture):

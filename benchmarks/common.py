@@ -52,7 +52,7 @@ def gpu():
 
 
 def processor():
-    """The CPU's name where Linux tells it, else its kind."""
+    """The CPU's name where Linux has it, else its kind."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -18,28 +18,32 @@ import main as program  # prepares the machine, before torch is loaded
 # isort: split
 import torch
 
+import models
 from benchmarks.common import PHOTOGRAPHS, arguments, hardware, spread, statistics
 from benchmarks.common import Report as Printer
-from data.augment import normalise
-from utils.model_summary import summary
-from utils.update import Update
+from data.pictures.augment import normalise
+from utils import watch
+from utils.train.device import native_precision, pick_device
+from utils.train.step import TrainStep
+from utils.watch.model_summary import summary
+from utils.watch.progress import Progress
 
 BLOCK = 11  # steps: on these machines the pace changes from minute to minute
 
 
 def measure(name, n, batch_size, image_size):
     """(images/s of every block of steps but the first epoch's, those of the limit after each, FLOPs of a forward)."""
-    programs, limits, flops = [], [], []
+    programs, limits = [], []
 
-    class Recorder(program.Progress):
+    class Recorder(Progress):
         """Takes the time of every BLOCK steps of the program, and right after them that of as many at the limit."""
 
-        def on_epoch_begin(self):
-            super().on_epoch_begin()
+        def on_epoch_begin(self, **facts):
+            super().on_epoch_begin(**facts)
             self.began, self.done, self.steps = now(), self._seen(), 0
 
-        def on_batch_end(self):
-            super().on_batch_end()
+        def on_batch_end(self, **facts):
+            super().on_batch_end(**facts)
             self.steps += 1
             if self.steps % BLOCK == 0:
                 if self.run.epoch:  # the first epoch warms up
@@ -48,28 +52,27 @@ def measure(name, n, batch_size, image_size):
                 self.began, self.done = now(), self._seen()
 
     def limit(steps):
-        model, update, batch = state
         began = now()
-        for step in range(steps):
-            for input, target in update.parts(*batch):
-                with model.autocast():
-                    score, losses = model.objective(input, target)
-                update.backward(losses, score, target)
-            update.step(step)
+        for number in range(steps):
+            for input, target in step.micro_batches(*batch):
+                score, losses = step.objective(input, target)
+                step.backward(losses, score)
+            step.apply(number)
         return steps * batch_size / (now() - began)
 
     def prepare():
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = getattr(program.models, name)(num_classes=2).to(device, memory_format=torch.channels_last)
-        model.precision = program.pick_precision("auto", device)
-        update = Update(model, model.get_optimizer("Adam", 0.001, 1e-4, 0.9), model.precision)
+        """(TrainStep of the model, a batch on the device, FLOPs of a forward for one picture)."""
+        device = pick_device(use_gpu=True, asked=False)
+        model = getattr(models, name)(num_classes=2).to(device, memory_format=torch.channels_last)
+        model.precision = native_precision(device)
+        optimizer = model.get_optimizer("Adam", 0.001, 1e-4, 0.9)
         random = torch.randint(0, 256, (batch_size, 3, image_size, image_size), dtype=torch.uint8, device=device)
         batch = normalise(random), torch.randint(0, 2, (batch_size,), device=device)
-        flops.append(summary(model, batch[0][:1])["flops"])
-        state.extend((model.train(), update, batch))
+        flops = summary(model, batch[0][:1])["flops"]
+        return TrainStep(model.train(), optimizer, precision=model.precision), batch, flops
 
-    state, program.Progress = [], Recorder
-    prepare()
+    watch.Progress = Recorder
+    step, batch, flops = prepare()
     program.train(
         model=name,
         train_data_root=str(PHOTOGRAPHS),
@@ -80,7 +83,7 @@ def measure(name, n, batch_size, image_size):
         vis_port=1,
         progress=False,
     )
-    return programs, limits, flops[0]
+    return programs, limits, flops
 
 
 def now():

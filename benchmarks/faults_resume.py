@@ -1,9 +1,9 @@
-"""Does a run that was stopped and gone on with end in the same bits as one that was not?
+"""Does a run that was stopped and resumed end in the same bits as one that was not?
 
     python -m benchmarks.faults_resume [--n=1]    in the project's folder; some ten minutes on 2 cores
 
 Stops `main.py train` at the end of an epoch, in the middle of one and of an accumulated batch, with 0 and 2 workers, in
-fp32 and bf16, with and without a moving average, as one process and as two under torchrun; goes on with it, and
+fp32 and bf16, with and without a moving average, as one process and as two under torchrun; resumes it, and
 compares every tensor and number of last.pth and every point of events.jsonl with the undisturbed run's. A model with
 BatchNorm and dropout, pictures drawn here. Prints a line per case and the largest difference of all.
 """
@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from benchmarks.common import ROOT, Report, arguments, hardware
-from models.checkpoint import read_checkpoint
+from utils.run.checkpoint_file import read_checkpoint
 
 OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--pack=False"]
 OPTIONS += ["--print-freq=1", "--progress=False"]
@@ -71,7 +71,7 @@ def steps(folder):
 
 
 def disturbed(folder, processes, options, moment, chance):
-    """Train, stop at the moment, go on to the end."""
+    """Train, stop at the moment, resume to the end."""
     if moment == "end of epoch":
         end(launch(folder, processes, *options, f"--max-epoch={EPOCHS // 2}"), [0])
     else:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults_saving    in the project's folder; half a minute, 1 GB of temporary files
 
-First 200 processes, one after another, go on with the same run, save it after every step, and are killed at a random
+First 200 processes, one after another, resume the same run, save it after every step, and are killed at a random
 moment up to 4 ms after a save. After each kill the run is opened as --resume does: it has to have every step that was
 saved, in sound files, and no temporary one. Then ResNet34 with Adam's state (256 MB) is saved, turn by turn as hearth
 does it and by torch.save to a file beside, flushed and renamed, without sums and without being read again.
@@ -27,11 +27,11 @@ from torch import nn
 from benchmarks.common import Report, arguments, hardware, ratios, spread
 from models import ResNet34
 from models.basic_module import BasicModule
-from utils.average import Average
-from utils.checkpoint import Checkpoint
-from utils.meters import LossMeter
-from utils.run import Run
-from utils.update import Update
+from utils.metrics.meters import LossMeter, TrainMeters
+from utils.run.checkpoint import Checkpoint
+from utils.run.run import Run, State
+from utils.train.processes import ALONE
+from utils.train.step import TrainStep
 
 
 class Tiny(BasicModule):
@@ -41,17 +41,26 @@ class Tiny(BasicModule):
         self.classifier = nn.Linear(width, num_classes)
 
 
-def keeper(folder, width=8, **parts):
-    """A Checkpoint of a Tiny that trains in `folder`, after its on_train_begin; it saves after every step."""
+class Parts:
+    """A run's state made of any parts, by name, see State of utils/run/run.py."""
+
+    def __init__(self, **parts):
+        vars(self).update(parts)
+
+    state_dict, load_state_dict = State.state_dict, State.load_state_dict
+
+
+def keeper(folder, width=8, world=ALONE, **parts):
+    """A Checkpoint of a Tiny that trains in `folder`, restored; it saves after every step."""
     model = Tiny(width=width)
     optimizer = model.get_optimizer("Adam", 0.1, 0.0, 0.9)
-    update = Update(model, optimizer)
     folder.mkdir(exist_ok=True)
-    run, average = Run(folder), Average(model, update, 0)
-    parts = {"run": run, "optimizer": optimizer, "update": update, "average": average, **parts}
-    parts["train_meter"], options = LossMeter(), {"monitor": None, "keep_last": 0, "keep_every": 0, "keep_from": 1}
-    made = Checkpoint(run, model, parts, ["accuracy"], save_freq=1, **options)
-    made.on_train_begin()
+    run = Run(folder)
+    parts = {"run": run, "optimizer": optimizer, "step": TrainStep(model, optimizer), **parts}
+    state = Parts(**parts, meters=TrainMeters(LossMeter()))
+    options = {"monitor": None, "keep_last": 0, "keep_every": 0, "keep_from": 1}
+    made = Checkpoint(model, state, ["accuracy"], save_freq=1, world=world, **options)
+    made.restore()
     return made
 
 
@@ -77,16 +86,16 @@ def save_until_killed(folder, told):
 
 
 def killed_while_saving(folder, kills):
-    """Kill so many processes that save a run in `folder`. Returns how often a file was half written then.
+    """Kill `kills` processes that save a run in `folder`. Returns how often a file was half written then.
 
     Raises AssertionError when a step that was saved is lost, a weight is not its own, or a temporary file stays."""
     moments = random.Random(0)
-    with contextlib.redirect_stdout(None):  # each start says where it goes on from
+    with contextlib.redirect_stdout(None):  # each start prints where it resumes
         return sum(killed_once(folder, moments.uniform(0, 0.004)) for _ in range(kills))
 
 
 def killed_once(folder, seconds):
-    """Kill a process that saves so many seconds after its first save. Returns whether a file was half written."""
+    """Kill a process that saves, this many seconds after its first save. Returns whether a file was half written."""
     read, told = os.pipe()
     child = os.fork()
     if not child:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults_signals    in the project's folder; two minutes
 
-A run is stopped again and again, where it makes a step, validates or saves, and gone on with; half of the signals go to
+A run is stopped again and again, where it makes a step, validates or saves, and resumed; half of the signals go to
 its workers, too, and some are followed by others. It is compared with a run that nobody stopped. Other processes are
 stopped while they pack, and from their first moment on. Prints, for each kind of moment: how many, how many had the
 right exit code and no traceback, and steps that were finished and are not in the checkpoint, most of them.
@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 
 from benchmarks.common import ROOT, Report, arguments, hardware
-from models.checkpoint import read_checkpoint
 from tests.fork_server import Server
+from utils.run.checkpoint_file import read_checkpoint
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SMALL = ["--image-size=32", "--batch-size=4", "--val-batch-size=4", "--model=SqueezeNet", "--precision=fp32"]
@@ -102,7 +102,7 @@ def lost(folder):
 
 
 def stop_again_and_again(server, options, folder, draw):
-    """Stop a run in `folder`, and go on with it, until it is finished: list of (kind, what is wrong or "", steps lost)
+    """Stop a run in `folder`, and resume it, until it is finished: list of (kind, what is wrong or "", steps lost)
     of each stop."""
     stops, command = [], options
     while True:
@@ -115,7 +115,7 @@ def stop_again_and_again(server, options, folder, draw):
         finished = "finished: " in output  # perhaps with a signal after the last step
         assert sent or code == 0 and finished, output
         if sent:
-            wanted = "finished: " if finished else "to go on: "
+            wanted = "finished: " if finished else "to resume: "
             stops.append((kind, wrong(sent, code, output, wanted), lost(folder)))
         if finished:
             return stops

@@ -4,7 +4,7 @@
 
 The server refuses (nobody listens there), is silent (accepts and never answers), is killed in the middle of the turn,
 or takes 10 s for every answer. Each is compared with a null object in the Visualizer's place; so is that itself, which
-tells how exact the ratios are. A step is forward, backward and Adam for SqueezeNet on 16 pictures of 64x64 on one
+shows how exact the ratios are. A step is forward, backward and Adam for SqueezeNet on 16 pictures of 64x64 on one
 thread, with a point every 20 steps as by default, and as a stress at every step. They take turns, in another order each
 round. A turn is a process of its own, so that nobody's threads draw in another's time; its first 80 steps are not
 counted, the next 80 are.
@@ -22,7 +22,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from utils import machine
+from utils.train import machine
 
 machine.prepare()
 
@@ -31,9 +31,9 @@ import visdom  # noqa: F401 - else the first turn alone would pay for importing 
 
 from benchmarks.common import Report, arguments, hardware, ratios, spread
 from benchmarks.visualizer import STEPS, NoVisualizer, Training
-from tests.visdom_helper import Server, free_port, silent_server, slow_server
-from utils.screen import read_events
-from utils.visualize import Visualizer
+from tests.helpers.visdom_helper import Server, free_port, silent_server, slow_server
+from utils.visdom import Visualizer
+from utils.visdom.screen import read_events
 
 BATCH, PRINT_FREQS, SLOW = 16, (20, 1), 10.0  # pictures per step; steps per point; seconds for an answer
 

@@ -1,4 +1,4 @@
-"""Does it pay to keep freed memory (utils/machine.py)?
+"""Does it pay to keep freed memory (utils/train/machine.py)?
 
     python -m benchmarks.malloc [--n=3]
 
@@ -14,24 +14,23 @@ from benchmarks.common import ROOT, Report, arguments, hardware, ratios, spread
 
 STEPS = """
 import json, resource, sys, time
-from utils import machine
+from utils.train import machine
 if sys.argv[3] == "kept":
     machine.prepare()
 import torch, models
-from utils.device import pick_precision
-from utils.update import Update
+from utils.train.device import native_precision
+from utils.train.step import TrainStep
 model = getattr(models, sys.argv[1])(num_classes=2).to(memory_format=torch.channels_last).train()
-model.precision = pick_precision("auto", torch.device("cpu"))
-update = Update(model, model.get_optimizer("Adam", 0.001, 1e-4, 0.9), model.precision)
+model.precision = native_precision(torch.device("cpu"))
+step = TrainStep(model, model.get_optimizer("Adam", 0.001, 1e-4, 0.9), precision=model.precision)
 batch = torch.randn(32, 3, 224, 224).to(memory_format=torch.channels_last), torch.randint(0, 2, (32,))
 times = []
-for step in range(int(sys.argv[2]) + 2):
+for number in range(int(sys.argv[2]) + 2):
     began, faults = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for input, target in update.parts(*batch):
-        with model.autocast():
-            score, losses = model.objective(input, target)
-        update.backward(losses, score, target)
-    update.step(step)
+    for input, target in step.micro_batches(*batch):
+        score, losses = step.objective(input, target)
+        step.backward(losses, score)
+    step.apply(number)
     times.append(time.perf_counter() - began)
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps([32 / sorted(times[2:])[len(times[2:]) // 2], used.ru_minflt - faults, used.ru_maxrss / 1024]))

@@ -4,7 +4,7 @@
 
 Rows of 256 x 256 x 3 from files of these sizes, which are all holes and take no room on the disk; every batch of 32 is
 in the page cache before it is timed. Each way in a process of its own, by turns:
-  read      os.preadv of every row, as data/pack.py does
+  read      os.preadv of every row, as data/pictures/pack.py does
   mapped    numpy's indexing of the mapped file; its pages stay in the process
   dropped   the same, and after every batch madvise(MADV_DONTNEED)
 """

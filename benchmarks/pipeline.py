@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # main.py says why
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # utils/train/machine.py explains it
 
 import torch
 from torch.utils.data import DataLoader
@@ -27,7 +28,7 @@ from torch.utils.data import DataLoader
 import data
 from benchmarks.baselines import book
 from benchmarks.common import PHOTOGRAPHS, Report, arguments, hardware, spread
-from utils.loader import make_loader, seed_step
+from utils.train.loader import batches, make_loader
 
 CPU = torch.device("cpu")
 
@@ -42,18 +43,20 @@ def hearth_batches(dataset):
     """A function that goes through hearth's loader once and yields inputs, as main.py's loop makes them."""
     loader = make_loader(dataset, 32, num_workers=0, seed=0)
 
-    def batches():
-        for step, (input, target) in enumerate(loader):
-            yield dataset.prepare(input, target, seed_step(0, step, CPU))[0]
+    def inputs():
+        run = SimpleNamespace(epoch=0, batch=0, step=0)
+        for input, _ in batches(loader, run, CPU):
+            yield input
+            run.step += 1
 
-    return batches
+    return inputs
 
 
-def clock(batches, threads, cores):
+def clock(inputs, threads, cores):
     """(pictures per second and core, pictures per second of CPU time) of going through all batches once."""
     torch.set_num_threads(threads)
     used, began, pictures = cpu_seconds(), time.perf_counter(), 0
-    for input in batches():
+    for input in inputs():
         assert input.dtype == torch.float32 and input.shape[1:] == (3, 224, 224)
         pictures += len(input)
     seconds = time.perf_counter() - began

@@ -4,7 +4,7 @@
 
 Runs `main.py train` on the photographs of ../shared/data by turns: one process bound to one core, and
 `torchrun --nproc-per-node=2` with a thread for each. A step has the same samples on both sides. What the machine itself
-gives is told by two runs of half the batch at once, each on a core of its own, which share nothing. Images/s are those
+gives is shown by two runs of half the batch at once, each on a core of its own, which share nothing. Images/s are those
 of the training part of the second epoch, from results.csv; the first warms up.
 """
 

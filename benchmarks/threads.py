@@ -1,4 +1,4 @@
-"""What GOMP_SPINCOUNT=1000, which main.py sets, does to a training step on idle and on busy cores.
+"""What GOMP_SPINCOUNT=1000, which utils/train/machine.py sets, does to a training step on idle and on busy cores.
 
     python benchmarks/threads.py
 

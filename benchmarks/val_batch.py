@@ -7,7 +7,7 @@ Predictions of random pictures, in inference mode, by turns.
 
 import time
 
-from utils import machine
+from utils.train import machine
 
 machine.prepare()
 
@@ -15,7 +15,7 @@ import torch
 
 import models
 from benchmarks.common import Report, arguments, hardware, spread
-from utils.device import pick_precision
+from utils.train.device import native_precision
 
 SIZES, PICTURES = (8, 16, 32, 64, 128, 256), 512
 
@@ -27,7 +27,7 @@ def main():
     report(hardware("torch"))
     for name in ("SqueezeNet", "ResNet34"):
         model = getattr(models, name)(num_classes=2).to(memory_format=torch.channels_last).eval()
-        model.precision = pick_precision("auto", torch.device("cpu"))
+        model.precision = native_precision(torch.device("cpu"))
         found = {size: [] for size in SIZES}
         for _ in range(given.n):
             for size, rates in found.items():

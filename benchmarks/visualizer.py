@@ -12,22 +12,20 @@ Prints ms per step, each figure a mean over 20 steps (every one of which has its
 and the ratio of the median to the null object's; then how long a call of plot() took: median and longest.
 """
 
-import os
-import platform
 import random
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import visdom  # noqa: F401 - else the first turn alone would pay for importing it
 
 import models
-from tests.visdom_helper import Server, free_port, silent_server
-from utils.meters import LossMeter
-from utils.visualize import Visualizer
+from benchmarks.common import hardware
+from tests.helpers.visdom_helper import Server, free_port, silent_server
+from utils.metrics.meters import LossMeter
+from utils.visdom import Visualizer
 
 MODELS = {"SqueezeNet": 8, "ResNet34": 2}  # with how many pictures per step
 PRINT_FREQS = (20, 1)
@@ -99,20 +97,10 @@ def show(times):
         print(f"  {name:13} {spread}, ratio {median / usual:.3f}; {plot}", flush=True)
 
 
-def processor():
-    """The CPU's name where Linux tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main():
     torch.set_num_threads(1)
     random.seed(0)
-    print(
-        f"torch {version('torch')}, visdom {version('visdom')}, python {platform.python_version()}, "
-        f"{os.cpu_count()} cores of {processor()}, {platform.platform()}, load {os.getloadavg()[0]:.1f}"
-    )
+    print(hardware("torch", "visdom"))
     with tempfile.TemporaryDirectory() as folder, silent_server() as (silent, _):
         server, nobody = Server(folder), free_port()
         turns = iter(range(10**6))

@@ -1,7 +1,7 @@
 """Data sets are picked by name: getattr(data, opt.dataset). A new one is one file here and one line below."""
 
 from .cifar10 import CIFAR10
-from .coco_mask import CocoMask
+from .coco.data_set import CocoMask
 from .demo import Demo
 from .dogcat import DogCat
 from .heart import Heart

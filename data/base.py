@@ -1,108 +1,75 @@
 """The data set contract: what main.py asks of a data set."""
 
-import sys
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from utils import UserError
-from utils.files import write_atomically
-
-from .pack import Decoded, fits, hold
-
-BROKEN_SHARE = 0.05  # more broken samples than this are an error: the data set is not what it should be
-
 
 class BaseData(Dataset):
-    """Samples of one kind. A subclass gives __init__(root, mode, ...), __len__, __getitem__, meter and write_results.
+    """Samples of one kind. A subclass defines __init__(root, mode, ...), __len__, __getitem__, meter, write_results.
 
-    `mode` is train, val or test. __getitem__ returns (input, target), in test mode (input, id) with a number or text as
-    id; items are small and cheap, and the same whenever they are asked for. All options of a run arrive as keyword
-    arguments of __init__, which takes those it needs and passes over the rest (**_).
+    `mode` is train, val or test. __getitem__ returns (input, target), in test mode (input, id), where an id is a number
+    or text. Items are small, cheap and the same every time. All options of a run arrive as keyword arguments of
+    __init__, which takes those it needs and ignores the rest (**_).
 
-    A subclass may also have __getitems__(indices), which returns a whole batch, a tuple (input, target), at once: that
-    is faster than to collate items.
+    A subclass may also define __getitems__(indices), which returns a whole batch, a tuple (input, target): that is
+    faster than collating items.
 
     Attributes:
         task: what is predicted; only models of the same task can be trained on the data.
         classes: list of class names, index = label.
         weights: factor on the loss of each class, float [C], or None.
-        broken: paths that could not be read; they are left out of the data set.
-        rows: of data sets of pictures, what they are read from (see pack), else None.
-        cheap: whether reading a sample costs next to nothing, so that workers would only cost time.
-        held: whether `hold` has taken the pictures into the device's memory, where workers cannot read them.
+        paths: the samples' files, where they have any; resume compares their names.
+        broken: paths that could not be read; the data set leaves them out.
+        no_workers_needed: whether reading a sample costs next to nothing, so that workers would only slow it down.
+        cached_on_device: whether all samples are in the device's memory, which workers cannot read.
     """
 
     task = "classification"
-    classes = ()
-    weights = None
-    broken = ()
-    rows = None
-    held = False
+    classes: Sequence[str] = ()
+    weights: Sequence[float] | None = None
+    broken: Sequence[Any] = ()
+    no_workers_needed = False
+    cached_on_device = False
 
-    @property
-    def cheap(self):
-        return self.rows is not None and not isinstance(self.rows, Decoded)
+    def __len__(self) -> int:
+        raise NotImplementedError
 
-    def hold(self, device, cache):
-        """Take the pictures into the memory of a torch.device, from where they are read from now on: with cache
-        "device", with "auto" where it is a GPU that has room, with "none" never."""
-        if self.rows is not None and fits(self.rows, device, cache):
-            self.rows, self.held = hold(self.rows, device), True
+    def cache_on(self, device: torch.device, cache: str) -> None:
+        """Move all samples into the device's memory, if the data set supports it: always with cache "device", with
+        "auto" if it is a GPU with enough room, never with "none"."""
 
     @staticmethod
-    def collate(batch):
-        """A list of items -> a batch; what __getitems__ returned, a tuple, is one already."""
+    def collate(batch: Any) -> Any:
+        """A list of items -> a batch. A tuple comes from __getitems__ and is a batch already."""
         return batch if isinstance(batch, tuple) else default_collate(batch)
 
-    def order(self, generator):
-        """The samples of one epoch of training, int64 indices in the order drawn from `generator`; always as many."""
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """The samples of one training epoch: int64 indices in an order drawn from `generator`, always as many."""
         return torch.randperm(len(self), generator=generator)
 
-    def prepare(self, input, target, generator):
-        """A collated batch, already on the device -> what model and criterion eat: (input, target).
+    def prepare(self, input: Any, target: Any, generator: torch.Generator | None) -> tuple[Any, Any]:
+        """A collated batch, already on the device -> what model and criterion take: (input, target).
 
-        In train mode this is where augmentation is drawn from `generator`, on the device, one draw per sample. Input
-        and target go through together, because some augmentations move both (boxes, masks, mixed labels).
+        In train mode augmentation is drawn here from `generator`, on the device, one draw per sample. It gets input and
+        target together, because some augmentations change both (boxes, masks, mixed labels).
         """
         return input, target
 
-    def meter(self):
-        """What measures predictions of this data: a torchnet meter (reset, add(prediction, target), value) with also
-        summary() -> {measure: number}, the most telling first and all of them from the start (nan), report(folder),
-        state_dict, load_state_dict and, for several processes, merge(their state_dicts). In train mode it is given the
-        scores of objective, in val mode predictions."""
+    def meter(self) -> Any:
+        """What measures predictions of this data: a torchnet meter (reset, add(prediction, target), value). It also has
+        summary() -> {measure: number}, the most important one first and all of them from the start (nan),
+        report(folder), state_dict, load_state_dict and, for several processes, merge(their state_dicts). In train mode
+        it gets the scores of `objective`, in val mode predictions."""
         raise NotImplementedError
 
-    def draw(self, input, target, prediction):
-        """Pictures that show a batch of predictions beside the truth: list of uint8 [3, H, W], here none."""
+    def draw(self, input: Any, target: Any, prediction: Any) -> list[torch.Tensor]:
+        """Pictures of a batch of predictions beside the truth: list of uint8 [3, H, W], here none."""
         return []
 
-    def write_results(self, path, predictions):
+    def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write a whole test set's predictions in this data's usual format. `predictions` yields (list of ids,
-        model.predict's output) batch by batch, so that one batch at a time needs to be held."""
+        model.predict's output) batch by batch, so that only one batch has to be in memory."""
         raise NotImplementedError
-
-
-def name_broken(*data_sets, folder=None, consequence="left out"):
-    """One warning with the paths of all samples that could not be used, which are also listed in folder/broken.txt."""
-    broken = [str(path) for data in data_sets for path in data.broken]
-    if broken:
-        print(f"warning: {len(broken)} cannot be used, {consequence}: {', '.join(broken)}", file=sys.stderr)
-        if folder:
-            write_atomically(Path(folder, "broken.txt"), lambda file: file.write("\n".join(broken) + "\n"))
-
-
-def refuse_broken(*data_sets):
-    """Raise UserError when there are no samples, or more than 5 % of them could not be used."""
-    broken = [path for data in data_sets for path in data.broken]
-    total = len(broken) + sum(len(data) for data in data_sets)
-    if len(broken) > BROKEN_SHARE * total:
-        raise UserError(
-            f"{len(broken)} of {total} samples cannot be used, which is more than 5 %; the first is {broken[0]}: "
-            "mend or remove them"
-        )
-    for data in data_sets:
-        if not len(data):
-            raise UserError(f"{type(data).__name__} found no samples to train and validate on: check --train-data-root")

@@ -1,16 +1,17 @@
 """Cats and dogs that hearth draws itself, for a first run without any data set."""
 
 from pathlib import Path
+from typing import Any
 
-from .demo_pictures import draw_data_set
 from .dogcat import DogCat
-from .pictures import as_list
+from .pictures.cartoons import draw_data_set
+from .pictures.split import Roots, as_list
 
 
 class Demo(DogCat):
-    """DogCat on drawn pictures: in train mode they are drawn first, where the folder that holds `root` is missing."""
+    """DogCat on drawn pictures. Train mode draws them first, if the parent folder of `root` is missing."""
 
-    def __init__(self, root, mode, **options):
+    def __init__(self, root: Roots, mode: str, **options: Any):
         for folder in as_list(root) if mode == "train" else ():
             draw_data_set(Path(folder).parent)
         super().__init__(root, mode, **options)

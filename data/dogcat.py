@@ -1,13 +1,16 @@
 """Kaggle's Dogs vs. Cats: https://www.kaggle.com/c/dogs-vs-cats/data"""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from utils import UserError
 from utils.files import write_csv
+from utils.notices import note_once
 
-from .pictures import PictureData, folder_files
-from .samples import Sample, as_list, choose, note, shown, unique_ids
+from .pictures.labelled import PictureData
+from .pictures.split import Roots, Sample, as_list, choose, folder_files, shown, unique_ids
 
 WHERE = (
     "get train.zip and test1.zip from https://www.kaggle.com/c/dogs-vs-cats/data, "
@@ -16,20 +19,20 @@ WHERE = (
 
 
 class DogCat(PictureData):
-    """Files named <class>.<num>.jpg, split 70/30 into train and val; in test mode <num>.jpg, the number being the id.
+    """Files named <class>.<num>.jpg, split 70/30 into train and val. In test mode <num>.jpg, where <num> is the id.
 
     Cat is 0, dog is 1. See `choose` for the split and PictureData for items and the other arguments.
 
     Args:
         root: one folder, or a list of them.
         mode: train, val or test.
-        val_data_root: folders for val mode; none: it has 30 % of root.
-        val_size: how many samples val mode has at most, or None.
+        val_data_root: folders for val mode; without them it gets 30 % of root.
+        val_size: maximum number of samples in val mode, or None.
     """
 
     classes = ("cat", "dog")
 
-    def __init__(self, root, mode, val_data_root=(), val_size=None, **options):
+    def __init__(self, root: Roots, mode: str, val_data_root: Roots = (), val_size: int | None = None, **options: Any):
         if mode == "test":
             found = named(root, r"(\d{1,18})\.jpe?g", "<num>.jpg")
             samples = [Sample(path, int(match[1]), path.name) for path, match in found]
@@ -38,19 +41,19 @@ class DogCat(PictureData):
             samples = choose(mode, self.find, self.classes, root, val_data_root, val_size)
         super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
 
-    def find(self, roots):
+    def find(self, roots: Roots) -> list[Sample]:
         """The labelled Samples in these folders."""
         found = named(roots, r"(cat|dog)\.\d+\.jpe?g", "cat.<num>.jpg or dog.<num>.jpg")
         return [Sample(path, self.classes.index(match[1].lower()), path.name) for path, match in found]
 
-    def write_results(self, path, predictions):
-        """Kaggle's CSV: header id,label and a row per picture in order of the ids, label = probability of dog."""
+    def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
+        """Write Kaggle's CSV: header id,label and a row per picture in order of the ids, label = probability of dog."""
         write_csv(path, ["id", "label"], ([id, dog] for id, (_, dog) in self.results(predictions)))
 
 
-def named(roots, pattern, expected):
-    """(path, match) of the files right in the folders `roots` whose names fit the pattern, which `expected` puts in
-    words; a note counts the others. Raises UserError when there is none."""
+def named(roots: Roots, pattern: str, expected: str) -> list[tuple[Path, re.Match[str]]]:
+    """(path, match) of the files in the folders `roots` whose names match the pattern. `expected` describes it in
+    messages; a note counts the other files. Raises UserError when no name matches."""
     files = folder_files(roots, WHERE)
     found = [(path, match) for path in files if (match := re.fullmatch(pattern, path.name, re.IGNORECASE))]
     if not found:
@@ -60,5 +63,5 @@ def named(roots, pattern, expected):
         )
         raise UserError(f"no picture named {expected} in {shown(roots)} ({hint}): {WHERE}")
     if len(found) < len(files):
-        note(f"{len(files) - len(found)} files in {shown(roots)} are not named {expected} and are passed over")
+        note_once(f"{len(files) - len(found)} files in {shown(roots)} are not named {expected} and are ignored")
     return found

@@ -2,29 +2,31 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from utils import UserError
+from utils.notices import note_once
 
-from .pictures import PictureData
-from .samples import SUFFIXES, Sample, as_list, choose, class_names, note, shown, unique_ids
+from .pictures.labelled import PictureData
+from .pictures.split import SUFFIXES, Roots, Sample, as_list, choose, class_names, shown, unique_ids
 
 
 class ImageFolder(PictureData):
     """Pictures in one subfolder per class, at any depth in it; in test mode anywhere in the folder.
 
-    The classes are the subfolders in alphabetical order; a file class_name.txt in the first root that has one, a name
-    per line, fixes them and their order instead. Hidden files and what has no picture's suffix are passed over. The id
+    The classes are the subfolders in alphabetical order. A file class_name.txt, a name per line, in the first root that
+    has one, fixes them and their order instead. Hidden files and files without a picture's suffix are ignored. The id
     in test mode is the path from the root, with forward slashes. See `choose` for the split into train and val, and
     PictureData for items and the other arguments.
 
     Args:
         root: one folder, or a list of them that count as one.
         mode: train, val or test.
-        val_data_root: folders for val mode, built alike; none: it has 30 % of root.
-        val_size: how many samples val mode has at most, or None.
+        val_data_root: folders for val mode, with the same layout; without them it gets 30 % of root.
+        val_size: maximum number of samples in val mode, or None.
     """
 
-    def __init__(self, root, mode, val_data_root=(), val_size=None, **options):
+    def __init__(self, root: Roots, mode: str, val_data_root: Roots = (), val_size: int | None = None, **options: Any):
         if mode == "test":
             samples = unlabelled(root)
         else:
@@ -32,15 +34,13 @@ class ImageFolder(PictureData):
             listed = next((names for one in as_list(root) if (names := class_names(one)) is not None), None)
             self.classes = pick_classes(folders, listed, root)
 
-            def find(roots):
+            def find(roots: Roots) -> list[Sample]:
                 inside = folders if roots is root else class_folders(roots)
                 unknown = [name for name in inside if inside[name] and name not in self.classes]
                 if unknown and listed is None:
-                    raise UserError(
-                        f"{shown(roots)} has a folder {unknown[0]}, and {shown(root)} has none: mend its name"
-                    )
+                    raise UserError(f"{shown(roots)} has a folder {unknown[0]}, and {shown(root)} has none: rename it")
                 if unknown:
-                    note(f"folders that class_name.txt does not list are passed over: {', '.join(unknown)}")
+                    note_once(f"folders that class_name.txt does not list are ignored: {', '.join(unknown)}")
                 return [
                     Sample(path, label, f"{name}/{inner}")
                     for label, name in enumerate(self.classes)
@@ -51,15 +51,17 @@ class ImageFolder(PictureData):
         super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
 
 
-def class_folders(roots):
+def class_folders(roots: Roots) -> dict[str, list[tuple[Path, str]]]:
     """{subfolder: [(path, path in the subfolder as text)]} of the pictures in these roots, in alphabetical order.
 
-    A note counts what is passed over. Raises UserError for a root without subfolders, or with train and val in it.
+    A note counts the files that are ignored. Raises UserError for a root without subfolders, or with folders for train
+    and val.
     """
-    found, others = {}, 0
+    found: dict[str, list[tuple[Path, str]]] = {}
+    others = 0
     for root in map(Path, as_list(roots)):
-        pictures, passed_over = pictures_in(root)
-        others += passed_over
+        pictures, ignored = pictures_in(root)
+        others += ignored
         inside = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
         loose = [path for path, _ in pictures if path.parent == root]
         if not inside and loose:
@@ -84,22 +86,22 @@ def class_folders(roots):
                 found[folder].append((path, inner))
         others += len(loose)
     if others:
-        note(f"{others} files in {shown(roots)} are hidden, no pictures or in no class's folder, and are passed over")
+        note_once(f"{others} files in {shown(roots)} are hidden, no pictures or in no class's folder, and are ignored")
     return {name: found[name] for name in sorted(found, key=alphabetical)}
 
 
-def pick_classes(folders, listed, root):
-    """The names of the classes: those listed (or None), else of the subfolders that have pictures. Raises UserError."""
+def pick_classes(folders: dict[str, list[tuple[Path, str]]], listed: list[str] | None, root: Roots) -> list[str]:
+    """The names of the classes: those listed, or without a list the subfolders with pictures. Raises UserError."""
     empty = [name for name, pictures in folders.items() if not pictures]
     for name in listed or ():
         if name not in folders:
             raise UserError(
-                f"class_name.txt lists {name}, but {shown(root)} has no folder {name}: make it or mend the list"
+                f"class_name.txt lists {name}, but {shown(root)} has no folder {name}: make it or fix the list"
             )
         if name in empty:
             raise UserError(f"class_name.txt lists {name}, but its folder in {shown(root)} has no pictures: add some")
     if empty:
-        note(f"folders in {shown(root)} without pictures are passed over: {', '.join(empty)}")
+        note_once(f"folders in {shown(root)} without pictures are ignored: {', '.join(empty)}")
     classes = listed or [name for name in folders if name not in empty]
     if len(classes) < 2:
         raise UserError(
@@ -108,23 +110,24 @@ def pick_classes(folders, listed, root):
     return classes
 
 
-def unlabelled(roots):
-    """The Samples of test mode: all pictures in these folders, the path from its root being each one's id."""
-    samples, others = [], 0
+def unlabelled(roots: Roots) -> list[Sample]:
+    """The Samples of test mode: all pictures in these folders; the id is the path from the root."""
+    samples: list[Sample] = []
+    others = 0
     for root in as_list(roots):
-        pictures, passed_over = pictures_in(root)
+        pictures, ignored = pictures_in(root)
         samples += [Sample(path, name, name) for path, name in pictures]
-        others += passed_over
+        others += ignored
     if not samples:
         raise UserError(f"no pictures in {shown(roots)} ({others} other files): give a folder with --test-data-root")
     if others:
-        note(f"{others} files in {shown(roots)} are hidden or no pictures and are passed over")
+        note_once(f"{others} files in {shown(roots)} are hidden or no pictures and are ignored")
     return unique_ids(samples)
 
 
-def pictures_in(root):
-    """([(path, path from root as text with forward slashes)] of all pictures below it in alphabetical order, how many
-    other files there are). Hidden folders count as one file."""
+def pictures_in(root: str | Path) -> tuple[list[tuple[Path, str]], int]:
+    """([(path, path from root as text with forward slashes)] of all pictures below it in alphabetical order, the number
+    of other files). A hidden folder counts as one file."""
     if not Path(root).is_dir():
         file = "is a file: lists of pictures are for --dataset=ListFile"
         raise UserError(f"{root} {file if Path(root).is_file() else 'does not exist: give a folder of pictures'}")
@@ -132,7 +135,7 @@ def pictures_in(root):
     for folder, inner, files in os.walk(root, followlinks=True):
         hidden = [name for name in inner if name.startswith(".")]
         around = [name for name in inner if Path(folder).resolve().is_relative_to(Path(folder, name).resolve())]
-        inner[:] = [name for name in inner if name not in hidden + around]  # a link to a folder around it has no end
+        inner[:] = [name for name in inner if name not in hidden + around]  # a link to a parent folder has no end
         others += len(hidden)
         for path in (Path(folder, name) for name in files):
             if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
@@ -142,6 +145,6 @@ def pictures_in(root):
     return sorted(pictures, key=lambda picture: alphabetical(picture[1])), others
 
 
-def alphabetical(name):
-    """What names are sorted by: capitals make no difference unless it is the only one, on every system alike."""
+def alphabetical(name: str) -> tuple[str, str]:
+    """The sort key of a name, the same on every system: case only decides between names that are otherwise equal."""
     return name.lower(), name

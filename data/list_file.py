@@ -2,30 +2,33 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from utils import UserError
 
-from .pictures import PictureData
-from .samples import SUFFIXES, Sample, as_list, choose, class_names, read_lines, shown, unique_ids
+from .pictures.labelled import PictureData
+from .pictures.split import SUFFIXES, Roots, Sample, as_list, choose, class_names, read_lines, shown, unique_ids
+
+Line = tuple[Path, int, str, str]  # list file, number of the line, path, label or ""
 
 
 class ListFile(PictureData):
-    """Lines `path label`, the path seen from the list's own folder; paths may hold spaces. In test mode lines `path`,
-    which is the id; a label behind it is passed over, and so are blank lines and lines that begin with #.
+    """Lines `path label`; the path is relative to the list's own folder and may contain spaces. In test mode lines
+    `path`, which is the id; a label after it is ignored, and so are blank lines and lines that begin with #.
 
     Labels are whole numbers from 0, or names. A file class_name.txt beside the first list, a name per line, fixes the
-    classes and their order; without one they are the names in alphabetical order, or the numbers. Files that are
-    missing are left out like broken pictures. See `choose` for the split into train and val, and PictureData for items
-    and the other arguments.
+    classes and their order; without one they are the names in alphabetical order, or the numbers. Missing files are
+    left out like broken pictures. See `choose` for the split into train and val, and PictureData for items and the
+    other arguments.
 
     Args:
         root: one list file, or several that count as one.
         mode: train, val or test.
-        val_data_root: lists for val mode; none: it has 30 % of root.
-        val_size: how many samples val mode has at most, or None.
+        val_data_root: lists for val mode; without them it gets 30 % of root.
+        val_size: maximum number of samples in val mode, or None.
     """
 
-    def __init__(self, root, mode, val_data_root=(), val_size=None, **options):
+    def __init__(self, root: Roots, mode: str, val_data_root: Roots = (), val_size: int | None = None, **options: Any):
         if mode == "test":
             samples = unique_ids([Sample(file.parent / path, path, path) for file, _, path, _ in read(root)])
         else:
@@ -37,7 +40,7 @@ class ListFile(PictureData):
                 raise UserError(f"{shown(root)} has only one class, {self.classes[0]}: two are needed")
             number_of = {name: number for number, name in enumerate(self.classes)}
 
-            def find(roots):
+            def find(roots: Roots) -> list[Sample]:
                 samples = []
                 for file, number, path, label in lines if roots is root else read(roots, labelled=True):
                     target = int(label) if numeric and is_number(label) else number_of.get(label)
@@ -53,10 +56,10 @@ class ListFile(PictureData):
         super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
 
 
-def read(roots, labelled=False):
-    """[(list file, number of the line, path, label or "")] of the lines that name pictures in these lists.
+def read(roots: Roots, labelled: bool = False) -> list[Line]:
+    """The lines that name pictures in these lists.
 
-    Raises UserError for a list without any, and when `labelled` for a line without a label.
+    Raises UserError when there is none, and with `labelled` for a line without a label.
     """
     found = []
     for file in map(Path, as_list(roots)):
@@ -74,15 +77,15 @@ def read(roots, labelled=False):
     return found
 
 
-def path_and_label(line):
-    """A line split at its last white space; its label is "" where the line ends as a picture's name does."""
+def path_and_label(line: str) -> tuple[str, str]:
+    """A line split at its last white space; its label is "" if the line ends with a picture's suffix."""
     words = line.rsplit(maxsplit=1)
-    return (line, "") if len(words) < 2 or Path(words[1]).suffix.lower() in SUFFIXES else tuple(words)
+    return (line, "") if len(words) < 2 or Path(words[1]).suffix.lower() in SUFFIXES else (words[0], words[1])
 
 
-def check_labels(lines):
-    """Whether the labels of lines as `read` gives them are numbers, else they are names. Raises UserError when they are
-    negative, or some of one and some of the other kind."""
+def check_labels(lines: list[Line]) -> bool:
+    """Whether the labels are numbers (True) or names (False). Raises UserError when one is negative, or when there are
+    both numbers and names."""
     first_file, first_number, _, first_label = lines[0]
     numeric = is_number(first_label)
     for file, number, _, label in lines:
@@ -97,8 +100,8 @@ def check_labels(lines):
     return numeric
 
 
-def pick_classes(lines, numeric):
-    """Names of the classes that these lines have between them. Raises UserError when a number is left out."""
+def pick_classes(lines: list[Line], numeric: bool) -> list[str]:
+    """Names of the classes that occur in these lines. Raises UserError when a number is missing."""
     if not numeric:
         return sorted({label for *_, label in lines})
     used = sorted({int(label) for *_, label in lines})
@@ -109,6 +112,6 @@ def pick_classes(lines, numeric):
     return [str(label) for label in used]
 
 
-def is_number(label):
+def is_number(label: str) -> bool:
     """Whether a label is a whole number of 0 or more."""
     return re.fullmatch(r"\d{1,9}", label, re.ASCII) is not None

@@ -1,5 +1,7 @@
 """Models are picked by name: getattr(models, opt.model). A new one is one file here and one line below."""
 
+import typing
+
 from .alex_net import AlexNet
 from .deeplabv3 import DeepLabV3
 from .fcn import FCN
@@ -10,7 +12,7 @@ from .squeezenet import SqueezeNet
 from .ssd import SSD
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> typing.Any:
     """Any classifier of torchvision or timm: resnet18, mobilenet_v2, ..."""
     if name.startswith("_"):
         raise AttributeError(name)

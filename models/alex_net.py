@@ -1,6 +1,10 @@
 """AlexNet (Krizhevsky 2014, "One weird trick", arXiv:1404.5997)."""
 
-from .basic_module import BasicModule, ModelError
+import torch
+
+from utils import UserError
+
+from .basic_module import BasicModule
 
 
 class AlexNet(BasicModule):
@@ -8,7 +12,7 @@ class AlexNet(BasicModule):
 
     head = "classifier"
 
-    def __init__(self, num_classes=2):
+    def __init__(self, num_classes: int = 2):
         super().__init__()
         from torchvision.models import alexnet  # here, not above: it takes as long to load as torch itself
 
@@ -17,9 +21,9 @@ class AlexNet(BasicModule):
         self.pool = whole.avgpool
         self.classifier = whole.classifier
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C]"""
         if min(x.shape[2:]) < 63:
-            raise ModelError(f"AlexNet needs pictures of 63x63 or more, not {x.shape[2]}x{x.shape[3]}: --image-size=64")
+            raise UserError(f"AlexNet needs pictures of 63x63 or more, not {x.shape[2]}x{x.shape[3]}: --image-size=64")
         x = self.pool(self.features(x))  # [N, 256, 6, 6]
         return self.classifier(x.flatten(1))

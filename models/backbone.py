@@ -1,27 +1,33 @@
-"""Every classifier of torchvision, and of timm where it is installed, by its own name: --model=resnet18."""
+"""Every classifier of torchvision, and of timm if it is installed, by its own name: --model=resnet18."""
 
 import inspect
 import typing
 from functools import partial
+from typing import Any
 
-from .basic_module import BasicModule, ModelError
+import torch
+from torch import nn
+
+from utils import UserError
+
+from .basic_module import BasicModule
 
 
 class Backbone(BasicModule):
-    """A library's classifier with a new head, without its weights. Images [N, 3, H, W] -> scores [N, C].
+    """A library's classifier with a new head, untrained. Images [N, 3, H, W] -> scores [N, C].
 
     Args:
         name: as torchvision or timm register it.
         num_classes: C.
-        image_size: height and width of the images, pixels; for models that fix it when they are built (vit_b_16, ...).
+        image_size: height and width of the images, pixels; for models that need it when they are built (vit_b_16, ...).
         width: factor on the numbers of channels, for models that come in several widths (mobilenet_v2, resnet50, ...).
 
-    Raises ModelError for a size or width that this model cannot have.
+    Raises UserError for a size or width that this model does not support.
     """
 
     inner = "net"
 
-    def __init__(self, name, num_classes=2, image_size=224, width=1.0):
+    def __init__(self, name: str, num_classes: int = 2, image_size: int = 224, width: float = 1.0):
         super().__init__()
         self.model_name = name
         build = torchvision_classifier if name in torchvision_names() else timm_classifier
@@ -30,43 +36,43 @@ class Backbone(BasicModule):
         except (TypeError, ValueError, AssertionError) as error:
             asked = f"--width={width:g}" if width != 1 else f"pictures of {image_size} pixels"
             hint = "models of several widths are mobilenet_v2, resnet50, ..." if width != 1 else "try a multiple of 32"
-            raise ModelError(f"{name} cannot be built for {asked} ({error}): {hint}") from None
+            raise UserError(f"{name} cannot be built for {asked} ({error}): {hint}") from None
         self.head = f"net.{head}"
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C]"""
         return self.net(x)
 
 
-def find(name):
-    """The constructor of the classifier `name`; AttributeError when neither torchvision nor timm has it."""
+def find(name: str) -> partial[Backbone]:
+    """The constructor of the classifier `name`. Raises AttributeError when neither torchvision nor timm has it."""
     if name not in torchvision_names():
         try:
             import timm
         except ImportError:
-            timm = None
+            timm = None  # type: ignore[assignment]
         if timm is None or not timm.is_model(name):
             raise AttributeError(f"no model {name}: neither a class of models/ nor a classifier of torchvision or timm")
     return partial(Backbone, name)
 
 
-def torchvision_names():
+def torchvision_names() -> list[str]:
     """Names of torchvision's classifiers."""
     from torchvision import models  # here, not above: it takes as long to load as torch itself
 
     return models.list_models(module=models)
 
 
-def torchvision_classifier(name, num_classes, image_size, width):
+def torchvision_classifier(name: str, num_classes: int, image_size: int, width: float) -> tuple[nn.Module, str]:
     """(network, name of its head)"""
     from torchvision.models import get_model_builder
 
     builder = get_model_builder(name)
     arguments = inspect.signature(typing.get_type_hints(builder)["return"]).parameters  # of the network's class
-    options = {
+    options: dict[str, Any] = {
         "image_size": image_size,  # vision transformers
         "input_size": (image_size, image_size),  # MaxViT
-        "aux_logits": False,  # Inception and GoogLeNet: a second and third head, for training alone
+        "aux_logits": False,  # Inception and GoogLeNet: a second and third head, only for training
         "init_weights": True,
     }
     options = {key: value for key, value in options.items() if key in arguments}
@@ -78,15 +84,16 @@ def torchvision_classifier(name, num_classes, image_size, width):
     return net, list(dict(net.named_children()))[-1]
 
 
-def timm_classifier(name, num_classes, image_size, width):
+def timm_classifier(name: str, num_classes: int, image_size: int, width: float) -> tuple[nn.Module, str]:
     """(network, name of its head)"""
     import timm
 
     if width != 1:
         raise ValueError("timm's models have a name for every width")
+    net: Any
     try:
         net = timm.create_model(name, num_classes=num_classes, img_size=image_size)
-    except TypeError:  # a network for any size, which does not ask for it
+    except TypeError:  # a network for any size, without that argument
         net = timm.create_model(name, num_classes=num_classes)
     head = net.pretrained_cfg["classifier"]
     return net, head if isinstance(head, str) else head[0]

@@ -1,6 +1,10 @@
 """DeepLabV3 for segmentation (Chen et al. 2017, arXiv:1706.05587)."""
 
-from .basic_module import BasicModule, ModelError
+import torch
+
+from utils import UserError
+
+from .basic_module import BasicModule
 
 
 class DeepLabV3(BasicModule):
@@ -13,16 +17,16 @@ class DeepLabV3(BasicModule):
     head = "net.classifier"
     inner = "net"
 
-    def __init__(self, num_classes=2):
+    def __init__(self, num_classes: int = 2):
         super().__init__()
         from torchvision.models.segmentation import deeplabv3_resnet50  # here, not above: it is slow to load
 
         self.net = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=False)
 
-    def forward(self, x):
-        """[N, 3, H, W] -> [N, C, H, W]. Raises ModelError for a batch of one in training."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] -> [N, C, H, W]. Raises UserError for a batch of one in training."""
         if self.training and len(x) == 1:
-            raise ModelError(
+            raise UserError(
                 "DeepLabV3 cannot learn from a batch of one picture (a BatchNorm of it sees one value per channel): "
                 "give --batch-size=2 or more, and two pictures at least"
             )

@@ -1,5 +1,8 @@
 """FCN, a fully convolutional network for segmentation (Long et al. 2014, arXiv:1411.4038), on a ResNet34 body."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -10,17 +13,17 @@ from .submodules import ConvBNReLU, UpConv
 class FCN(ResNet34):
     """ResNet34 that scores every pixel. Images [N, 3, H, W] of any size -> scores [N, C, H, W].
 
-    The body has ResNet34's names, so that a checkpoint of that, trained on labels of whole pictures, gives it a start.
-    Of the paper's figure 3 this is the net one skip finer, FCN-4s.
+    The body has ResNet34's names, so that a ResNet34 checkpoint, trained on labels of whole pictures, fits it.
+    Compared with the paper's figure 3 it has one skip more: FCN-4s.
     """
 
     task = "segmentation"
 
-    def __init__(self, num_classes=2):
+    def __init__(self, num_classes: int = 2):
         super().__init__(num_classes)
-        self.classifier = SkipSum((64, 128, 256, 512), num_classes)
+        self.classifier: nn.Module = SkipSum((64, 128, 256, 512), num_classes)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C, H, W]"""
         features, size = [], x.shape[2:]
         x = self.stem(x)
@@ -34,19 +37,20 @@ class SkipSum(nn.Module):
     """Scores of the coarsest features, doubled in resolution and added to those of the next finer ones, and so on.
 
     Args:
-        channels: of each of the features, the finest first.
+        channels: of each feature map, finest first.
     """
 
-    def __init__(self, channels, num_classes):
+    def __init__(self, channels: Sequence[int], num_classes: int):
         super().__init__()
         self.context = ConvBNReLU(channels[-1], channels[-1])
-        self.scores = nn.ModuleList(nn.Conv2d(width, num_classes, 1) for width in channels)
+        scores = [nn.Conv2d(width, num_classes, 1) for width in channels]
+        self.scores = nn.ModuleList(scores)
         self.ups = nn.ModuleList(UpConv(num_classes) for _ in channels[1:])
-        for layer in self.scores[:-1]:  # the paper's start: only the coarsest features are listened to
+        for layer in scores[:-1]:  # as in the paper, only the coarsest features count at the start
             nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
-    def forward(self, features):
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
         """List of [N, channels[i], ceil(H / 2**i), ceil(W / 2**i)] -> [N, C, H, W]"""
         total = self.scores[-1](self.context(features[-1]))
         for feature, score, up in reversed(list(zip(features[:-1], self.scores[:-1], self.ups, strict=True))):

@@ -7,15 +7,15 @@ class MaskRCNN(Detector):
     """torchvision's Mask R-CNN on a ResNet50 with FPN, from scratch; the mask head is 256 wide. See Detector.
 
     Args:
-        num_classes: with the background, which is class 0.
+        num_classes: including the background, which is class 0.
         proposals: regions per image and feature map that the first stage passes on in training, half as many in eval
-            mode; the heads learn from half of them too, but from 512 at most. 2000 is torchvision's and the paper's;
-            small pictures of a few things need a twentieth and are learned in a fraction of the time.
+            mode; the heads learn from half of them, at most 512. 2000 is torchvision's and the paper's number; for
+            small pictures of few objects a twentieth is enough, in a fraction of the time.
     """
 
     head = "detector.roi_heads"
 
-    def __init__(self, num_classes=91, proposals=2000):
+    def __init__(self, num_classes: int = 91, proposals: int = 2000):
         from torchvision.models.detection import maskrcnn_resnet50_fpn  # here: it takes as long to load as torch
 
         super().__init__(

@@ -1,8 +1,11 @@
 """A small perceptron for points of the plane."""
 
+import torch
 from torch import nn
 
-from .basic_module import BasicModule, ModelError
+from utils import UserError
+
+from .basic_module import BasicModule
 
 
 class MLP(BasicModule):
@@ -12,10 +15,10 @@ class MLP(BasicModule):
     head = "layers.5"
     loss = "bce"
 
-    def __init__(self, num_classes=2):
+    def __init__(self, num_classes: int = 2):
         super().__init__()
         if num_classes != 2:
-            raise ModelError(f"MLP tells two classes apart, not {num_classes}")
+            raise UserError(f"MLP has two classes, not {num_classes}")
         self.layers = nn.Sequential(
             nn.Flatten(),
             nn.Linear(2, 72),
@@ -26,10 +29,10 @@ class MLP(BasicModule):
             nn.Sigmoid(),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 1, 2] -> [N, 1]"""
         return self.layers(x)
 
-    def decode(self, score):
+    def decode(self, score: torch.Tensor) -> torch.Tensor:
         """The score is the probability already."""
         return score.float()

@@ -1,5 +1,6 @@
 """SqueezeNet 1.1 (Iandola et al. 2016, arXiv:1602.07360)."""
 
+import torch
 from torch import nn
 
 from .basic_module import BasicModule
@@ -14,20 +15,16 @@ class SqueezeNet(BasicModule):
 
     head = "classifier"
 
-    def __init__(self, num_classes=2):
+    def __init__(self, num_classes: int = 2):
         super().__init__()
         from torchvision.models import squeezenet1_1  # here, not above: it takes as long to load as torch itself
 
         self.features = squeezenet1_1(weights=None).features
-        self.classifier = nn.Sequential(
-            Dropout(0.5),
-            nn.Conv2d(512, num_classes, kernel_size=1),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-        nn.init.normal_(self.classifier[1].weight, std=0.01)
-        nn.init.zeros_(self.classifier[1].bias)
+        scores = nn.Conv2d(512, num_classes, kernel_size=1)
+        self.classifier = nn.Sequential(Dropout(0.5), scores, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        nn.init.normal_(scores.weight, std=0.01)
+        nn.init.zeros_(scores.bias)  # type: ignore[arg-type]
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C]"""
         return self.classifier(self.features(x))

@@ -1,4 +1,4 @@
-"""Parts for models to be made of."""
+"""Building blocks for models."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from torch import nn
 class ConvBNReLU(nn.Sequential):
     """Convolution, BatchNorm and ReLU: [N, in, H, W] -> [N, out, H, W]."""
 
-    def __init__(self, in_channels, out_channels, kernel_size=3):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3):
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
             nn.BatchNorm2d(out_channels),
@@ -16,10 +16,10 @@ class ConvBNReLU(nn.Sequential):
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout, whose mask takes an eighth of the time on a CPU: torch draws a 64 bit number for every element there,
-    one after another, which was a seventh of SqueezeNet's step. Here 8 bits are one; `p` is rounded to that."""
+    """nn.Dropout, whose mask takes an eighth of the time on a CPU. There torch draws a 64 bit number for each element,
+    sequentially, which was a seventh of SqueezeNet's step. Here each element uses 8 bits; `p` is rounded to them."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any shape, dense in memory."""
         kept = round(256 * (1 - self.p))
         if not self.training or x.device.type != "cpu" or kept in (0, 256):
@@ -32,11 +32,10 @@ class Dropout(nn.Dropout):
 class UpConv(nn.ConvTranspose2d):
     """Twice the resolution by a transposed convolution: [N, C, H, W] -> [N, C, 2H, 2W].
 
-    It begins as bilinear interpolation of every channel by itself and learns from there (Long et al. 2014,
-    arXiv:1411.4038, section 3.3).
+    It is initialized as bilinear interpolation of each channel (Long et al. 2014, arXiv:1411.4038, section 3.3).
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int):
         super().__init__(channels, channels, kernel_size=4, stride=2, padding=1, bias=False)
         slope = torch.tensor([0.25, 0.75, 0.75, 0.25])
         with torch.no_grad():

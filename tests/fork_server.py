@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CODE = """
 import json, os, runpy, sys
-import main, matplotlib.figure, sklearn.metrics, torch._dynamo
+import main, matplotlib.backends.backend_agg, sklearn.metrics, torch._dynamo, torchvision.models
 exec(sys.argv[1])
 for line in sys.stdin:
     if pid := os.fork():
@@ -51,7 +51,7 @@ class Server:
         self.pid = int(self.process.stdout.readline())
         return self.pid
 
-    def wait(self, seconds=300):
+    def wait(self, seconds=1800):
         """The exit code of the process that was started last; negative: the signal that killed it."""
         pid, self.pid = self.pid, None
         if not select.select([self.process.stdout], [], [], seconds)[0]:

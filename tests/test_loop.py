@@ -1,23 +1,28 @@
 """What the one loop does whatever the job is: losses with components, bad losses, what is measured, kept and drawn."""
 
 import csv
+import inspect
 import json
+import math
 import os
 import shutil
 
 import pytest
 import torch
 from conftest import FAST, NO_SERVER, draw, main
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
 import main as program
 import models
+from config import DefaultConfig
 from data import DogCat
 from models.basic_module import BasicModule
-from models.checkpoint import read_checkpoint
-from utils.loader import make_loader
-from utils.meters import LossMeter
+from utils.metrics.meters import LossMeter
+from utils.run.checkpoint_file import read_checkpoint
+from utils.train.loader import make_loader
+from utils.train.step import TrainStep
 
 
 class Sometimes(BasicModule):
@@ -50,8 +55,10 @@ class Sometimes(BasicModule):
 def train(tmp_path, pictures, monkeypatch):
     """Train a Sometimes in this process; returns the run's folder."""
 
-    def run(bad_steps=(), **options):
+    def run(bad_steps=(), drawn=False, **options):
         monkeypatch.chdir(tmp_path)
+        if not drawn:  # which would take longer than to train
+            monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
         monkeypatch.setattr(Sometimes, "bad_steps", bad_steps)
         monkeypatch.setattr(models, "Sometimes", Sometimes, raising=False)
         fast = {"image_size": 32, "batch_size": 7, "num_workers": 0, "vis_port": 1, "print_freq": 1, "lr": 0.1}
@@ -61,17 +68,17 @@ def train(tmp_path, pictures, monkeypatch):
     return run
 
 
-def test_a_loss_that_is_not_finite_is_told_and_its_step_skipped(train, capsys):
+def test_a_loss_that_is_not_finite_is_reported_and_its_step_skipped(train, capsys):
     run = train(bad_steps=(1, 5, 6, 7))
     kept = Sometimes.last.kept
     same = [torch.equal(one, next) for one, next in zip(kept, kept[1:], strict=False)]
     assert [step for step, equal in enumerate(same) if equal] == [1, 5, 6]  # 7 is the last one
     assert read_checkpoint(run / "last.pth")["run"]["step"] == 8
-    told = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
-    assert len(told) == 3, "once each, then at 2, 4, 8, ... in a row"
-    assert told[0] == "warning: step 2 is skipped, its loss is not finite: loss_class nan, loss_size nan"
+    warned = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
+    assert len(warned) == 3, "once each, then at 2, 4, 8, ... in a row"
+    assert warned[0] == "warning: step 2 is skipped, its loss is not finite: loss_class nan, loss_size nan"
     assert all(value.isfinite().all() for value in read_checkpoint(run / "last.pth")["weights"].values())
-    assert told[1].startswith("warning: step 6 ") and told[2].endswith("loss_size nan (2 in a row)")
+    assert warned[1].startswith("warning: step 6 ") and warned[2].endswith("loss_size nan (2 in a row)")
     with open(run / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(0 < float(row[name]) < 100 for row in rows for name in ("loss", "loss_class", "loss_size"))
@@ -90,6 +97,60 @@ def test_every_component_is_recorded_and_its_validation_too(train):
     assert steps == {"loss": [*range(1, 9)], "loss_class": [*range(1, 9)], "val_loss": [1, 2]}
 
 
+OPTIONS = {
+    "precision": "fp32",
+    "accumulate": 2,
+    "clip_grad": 0.5,
+    "ema": 0.9,
+    "max_bad_steps": 7,
+    "on_bad": "rollback",
+    "monitor": "loss",
+}
+OPTIONS |= {"keep_last": 1, "keep_every": 2, "keep_from": 2, "save_freq": 3, "scheduler": "cosine", "cycles": 2}
+OPTIONS |= {"cycle_decay": 0.5, "warmup_epochs": 1.0, "weight_decay": 0.01, "momentum": 0.8, "seed": 5, "batch_size": 8}
+OPTIONS |= {"debug_file": "touched"}
+
+
+def test_every_part_gets_its_options_and_every_step_its_rate_and_validation_the_averaged_model(train, monkeypatch):
+    built, rates, validated = {}, [], []
+
+    def watched(part):
+        def make(*arguments, **options):
+            given = inspect.signature(part).bind(*arguments, **options).arguments
+            built.setdefault(part.__name__, given)
+            return part(*arguments, **options)
+
+        make.__signature__ = inspect.signature(part)
+        return make
+
+    for name in ("Schedule", "TrainStep", "NonFiniteGuard", "Checkpoint", "RunControl", "make_loader"):
+        monkeypatch.setattr(program, name, watched(getattr(program, name)))
+    apply, val = TrainStep.apply, program.val
+    monkeypatch.setattr(
+        TrainStep, "apply", lambda self, *rest: rates.append(self.optimizer.param_groups[0]["lr"]) or apply(self, *rest)
+    )
+    monkeypatch.setattr(
+        program, "val", lambda model, *rest, **more: validated.append(model) or val(model, *rest, **more)
+    )
+    run = train(**OPTIONS)
+    values = {**DefaultConfig().values(), **OPTIONS, "max_epoch": 2, "lr": 0.1, "num_workers": 0}
+    for name, given in built.items():
+        read = values.keys() & given.keys() - {"dataset"}
+        assert read and {option: given[option] for option in read} == {option: values[option] for option in read}, name
+    assert {option for given in built.values() for option in given} >= OPTIONS.keys() - {"weight_decay", "momentum"}
+    # Four steps of warm-up, and then down, up and down again.
+    expected = [0.1 * (step + 1) / 4 for step in range(4)]
+    expected += [0.05 * (1 + math.cos(3 * math.pi * step / 4)) * 0.5 ** (1.5 * step / 4) for step in range(4)]
+    assert rates == pytest.approx(expected)
+    groups = read_checkpoint(run / "last.pth")["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.01, 0] and groups[0]["betas"] == (0.8, 0.999)
+    averaged, own = read_checkpoint(run / "best.pth")["weights"], Sometimes.last.state_dict()
+    assert len(validated) == 2 and validated[0] is validated[1] is not built["TrainStep"]["module"]
+    assert not torch.equal(averaged["classifier.weight"], own["classifier.weight"])
+    kept = read_checkpoint(run / "epoch_002.pth")["weights"]
+    assert all(torch.equal(value, kept[name]) for name, value in validated[0].state_dict().items())
+
+
 def test_any_measure_can_say_what_is_best(train, capsys):
     run = train(monitor="val_loss")
     with open(run / "results.csv", newline="") as file:
@@ -99,7 +160,7 @@ def test_any_measure_can_say_what_is_best(train, capsys):
 
 
 def test_every_kth_epoch_is_kept_with_its_report(train):
-    run = train(max_epoch=7, keep_every=2, keep_from=3, keep_last=1)
+    run = train(max_epoch=7, keep_every=2, keep_from=3, keep_last=1, drawn=True)
     kept = {path.name.split("_")[1]: path for path in run.glob("epoch_*_val_accuracy_*.pth")}
     assert sorted(kept) == ["004", "006"]
     assert [path.name for path in run.glob("epoch_???.pth")] == ["epoch_007.pth"]
@@ -119,41 +180,10 @@ def test_predictions_are_drawn_for_every_kth_batch(train):
     assert [path.name for path in (run / "best_report").glob("val_*.png")] == ["val_0000_0.png"]
 
 
-def test_a_schedule_is_drawn_without_torch(tmp_path):
-    done = main("help", "--scheduler=cosine", "--max-epoch=4", "--lr=0.1", cwd=tmp_path, check=0)
-    lines = [line.split() for line in done.stdout.splitlines() if line[:6].strip().isdigit()]
-    assert [float(line[1]) for line in lines] == pytest.approx([0.1, 0.08536, 0.05, 0.01464], rel=1e-3)
-    done = main("help", "--scheduler=linear", "--warmup-epochs=10", cwd=tmp_path, check=2)
-    assert done.stderr == "main.py: --warmup-epochs=10 has to be less than --max-epoch=10\n"
-    done = main("train", "--scheduler=linear", "--cycles=2", NO_SERVER, *FAST[:3], cwd=tmp_path, check=2)
-    assert done.stderr == "main.py: --cycles belongs to --scheduler=cosine, not to linear\n"
-
-
-def test_a_yaml_file_cannot_give_what_the_model_does_not_have_either(tmp_path, trained):
-    (tmp_path / "mine.yaml").write_text("width: 0.5\n")
-    done = main("train", "--config=mine.yaml", cwd=tmp_path, check=2)
-    assert done.stderr == "main.py: --width means nothing to SqueezeNet: leave it out\n"
-    done = main("val", "--repeat=2", cwd=trained[0], check=2)
-    assert done.stderr == "main.py: --repeat means nothing to DogCat: leave it out\n"
-
-
-@pytest.mark.parametrize(
-    "options, line",
-    [
-        (["--width=0.5"], "--width means nothing to SqueezeNet: leave it out"),
-        (["--dataset=Heart", "--model=MLP", "--resample=log"], "--resample means nothing to Heart: leave it out"),
-        (["--dataset=DogCat", "--download"], "--download means nothing to DogCat: leave it out"),
-    ],
-)
-def test_an_option_that_the_model_or_data_set_does_not_have(options, line, tmp_path):
-    done = main("train", *options, cwd=tmp_path, check=2)
-    assert done.stderr == f"main.py: {line}\n"
-
-
 def test_val_writes_its_report_and_shows_where_the_model_looks(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
     (run,) = (tmp_path / "checkpoints").iterdir()
-    said = main("val", "--cam=2", "--draw-freq=1", cwd=tmp_path, check=0).stdout
+    said = main("val", "--cam=2", "--draw-freq=1", cwd=tmp_path, check=0, drawn=True).stdout
     assert f"report: {run.relative_to(tmp_path)}/best_report" in said
     written = {path.name for path in (run / "best_report").iterdir()}
     assert {"confusion.png", "report.csv", "measures.csv", "roc.png", "val_0000_0.png"} <= written

@@ -9,7 +9,7 @@ from conftest import ROOT
 BOOK = """
 import models
 from config import DefaultConfig
-from utils.visualize import Visualizer
+from utils.visdom import Visualizer
 opt = DefaultConfig()
 opt.parse({'lr': 0.1, 'use_gpu': False})
 model = getattr(models, opt.model)()
@@ -36,9 +36,7 @@ def test_the_books_lines_work_in_ipython(tmp_path):
         "IPYTHONDIR": str(tmp_path / "ipython"),
     }
     command = [sys.executable, "-m", "IPython", "--colors=NoColor", "--simple-prompt", "--no-banner"]
-    done = subprocess.run(
-        command, input=BOOK, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, input=BOOK, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert "user config:" in done.stdout and "  lr: 0.1  (given)" in done.stdout and "  use_gpu: False" in done.stdout
     assert "loaded True checkpoints/SqueezeNet_" in done.stdout
     assert "plotted {'loss': 2, 'accuracy': 1}" in done.stdout

@@ -1,5 +1,7 @@
-"""What carries and watches a run. Nothing in here knows a model or a data set by name."""
+"""What carries and watches a run. Nothing here knows a model or a data set by name: everything is handed to it."""
+
+VERSION = "0.2.0"  # of hearth, as in pyproject.toml; every checkpoint and every run's record names it
 
 
 class UserError(Exception):
-    """Something the user can mend: the message is one line that names the thing, the value and what to do."""
+    """Something the user can fix: one line that names the thing, the value and what to do."""

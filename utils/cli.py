@@ -1,27 +1,44 @@
 """The border between the shell and Fire: the whole command line is read and checked before anything else happens.
 
-Fire alone runs a command first and complains about its options afterwards, guesses types and rewrites names; so it is
-handed nothing but a known command and options that are already right.
+Fire alone runs a command first and complains about its options afterwards, guesses types and rewrites names; so it gets
+nothing but a known command whose options are checked already. (It stays because its users chose it.)
 """
 
 import difflib
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, NoReturn
 
 from . import UserError
+from .options import Options
+from .options.manual import describe, explain
+from .train.machine import NO_MEMORY
+from .train.schedule import Schedule, draw
+
+COMMANDS = ("train", "val", "test", "pack", "help")
+# What PyTorch says of batches and pictures that are too small, and what to do.
+HINTS = {
+    **dict.fromkeys(NO_MEMORY, "out of memory: take a smaller --batch-size or --image-size, or another --model"),
+    "Expected more than 1 value per channel": "BatchNorm cannot learn from one value: "
+    "a larger --batch-size or --image-size",
+    "Output size is too small": "the model needs larger pictures: a larger --image-size",
+    "Kernel size can't be greater than actual input size": "the model needs larger pictures: a larger --image-size",
+}
 
 
-def read(argv, commands):
-    """The command line as (command, {option: text}), e.g. ("train", {"batch_size": "8"}).
+def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, str, dict[str, Any]]:
+    """The command line as (command, word, {option: text}), e.g. ("train", "", {"batch_size": "8"}).
 
-    An option without a value (--resume) has the value True. -h or --help anywhere means the command help.
-    Raises UserError for anything that is not a command of `commands` followed by --option=value.
+    An option without a value (--resume) has the value True. -h or --help anywhere means the command help; only behind
+    that may stand a word, an option's name. Raises UserError for anything but a command followed by --option=value.
     """
     if any(word in ("-h", "--help") for word in argv):
-        return "help", {}
+        return "help", "", {}
     words = [word for word in argv if not word.startswith("-")]
-    options = {}
+    options: dict[str, Any] = {}
     for word in (w for w in argv if w.startswith("-")):
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
@@ -36,51 +53,63 @@ def read(argv, commands):
         raise UserError(f"which command? python main.py {'|'.join(commands)} [--option=value ...]")
     if words[0] not in commands:
         close = difflib.get_close_matches(words[0], commands, n=1)
-        raise UserError(
-            f"unknown command {words[0]!r}; "
-            + (f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}")
-        )
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
+        raise UserError(f"unknown command {words[0]!r}; {hint}")
+    bare = [name for name, value in options.items() if value is True]
+    if words[0] == "help" and len(words[1:] + bare) == 1:  # `help lr` or `help --lr`
+        (name,) = words[1:] + bare
+        return "help", name, {one: value for one, value in options.items() if one not in bare}
     if words[1:]:
         raise UserError(
             f"what is {words[1]!r}? After the command come options only, written --name=value without spaces"
         )
-    return words[0], options
+    return words[0], "", options
 
 
-def check(argv, commands, load):
-    """read(), with the options tried on `load`; whatever is wrong ends the program with one line."""
-    with one_line_errors(UserError, ValueError):
-        command, options = read(argv, commands)
-        load(options)
-        return command, options
+def check(argv: Sequence[str], load: Callable[[dict[str, Any]], Options], doc: str) -> tuple[str, Options]:
+    """The command and its options, checked; whatever is wrong ends the program with one line and exit code 2. `help`
+    is answered here, before torch is loaded.
+
+    Args:
+        load: makes Options of {option: text}.
+        doc: usage and examples, which `help` prints first.
+    """
+    with one_line_errors():
+        command, word, options = read(argv)
+        opt = load(options)
+        if command == "help":
+            print(manual(opt, word, doc))
+            sys.exit()
+        return command, opt
 
 
-def for_fire(command, options):
-    """The arguments that make Fire call `command` with exactly these options: repr keeps it from guessing types."""
-    return [command, *(f"--{name}={value!r}" for name, value in options.items())]
+def manual(opt: Options, word: str, doc: str) -> str:
+    """What `help` prints: the option `word`, the schedule when an option of one is given, or everything."""
+    if word and word not in COMMANDS:
+        return explain(opt.root(), word)
+    wanted = {**opt.kwargs_for(Schedule), **opt.kwargs_for(draw)}
+    if wanted.keys() & opt.explicit:
+        return draw(**wanted)
+    return f"{doc}\n{describe(opt.root())}"
 
 
-# What PyTorch says of batches and pictures that are too small, and what to do.
-# What torch's allocators, and the libraries that have their own, say where memory runs out. The last is oneDNN's, which
-# says it of other failures, too: whoever ends a program for it repeats it.
-NO_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "could not create a primitive")
-HINTS = {
-    **dict.fromkeys(NO_MEMORY, "out of memory: take a smaller --batch-size or --image-size, or another --model"),
-    "Expected more than 1 value per channel": "BatchNorm cannot learn from one value: "
-    "a larger --batch-size or --image-size",
-    "Output size is too small": "the model needs larger pictures: a larger --image-size",
-    "Kernel size can't be greater than actual input size": "the model needs larger pictures: a larger --image-size",
-}
+def run(program: ModuleType, command: str, opt: Options) -> None:
+    """Let Fire call the function of main.py that has the command's name, with options that are checked already."""
+    import fire
+
+    function = {"val": "evaluate"}.get(command, command)  # val(model, loader) is the book's function
+    with one_line_errors():
+        fire.Fire({command: lambda: getattr(program, function)(opt)}, command=command)
 
 
 @contextmanager
-def one_line_errors(*kinds):
-    """Turn errors of these kinds, and files that cannot be read or written, into one line on stderr and exit code 2."""
+def one_line_errors() -> Iterator[None]:
+    """Turn a UserError, and files that cannot be read or written, into one line on stderr and exit code 2."""
     try:
         yield
-    except kinds as error:
+    except UserError as error:
         fail(error)
-    except BrokenPipeError:  # whoever read the output (head, less) has gone
+    except BrokenPipeError:  # whoever read the output (head, less) is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
@@ -96,7 +125,7 @@ def one_line_errors(*kinds):
         sys.exit(130)
 
 
-def fail(message):
+def fail(message: object) -> NoReturn:
     """End the program: one line on stderr, exit code 2."""
     print(f"main.py: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(2)

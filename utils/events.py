@@ -1,65 +1,102 @@
-"""What happens in a run, and how whoever watches it hears of it. (Light: main.py needs it before torch is there.)"""
+"""The events of a run, and how observers and controllers hear of them. (No torch here: signals.py needs it first.)"""
 
+import functools
 import sys
 from bdb import BdbQuit
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from utils.notices import once, warn
 
 EVENTS = (
-    "on_train_begin",  # before the first epoch, once
+    "on_train_begin",  # once, when the run's state is restored: before the first epoch
     "on_epoch_begin",
     "on_batch_begin",
     "on_train_summary",  # every print_freq steps: losses and the training meter's measures so far
     "on_batch_end",
     "on_test_begin",
-    "on_test_summary",  # after every batch of validation (dataset, input, target, prediction) or test, or part
+    "on_test_summary",  # after every batch of validation (dataset, input, target, prediction) or test, or part of one
     "on_test_end",
     "on_epoch_end",  # metrics (a row of results.csv), train_meter, val_meter
-    "on_train_end",  # in any case; finished: all epochs are done, stopped: left through the debugger or by a signal,
+    "on_train_end",  # however it ends; finished: all epochs are done, stopped: by the debugger or a signal,
     # error: the exception that ended it otherwise, or None
 )
 
 
 class Callback:
-    """Does nothing on every event; events bring their facts as keyword arguments."""
+    """Does nothing on every event. Events bring their facts as keyword arguments; a method names those that it needs
+    and takes the rest as **facts. Observers are called in the first process alone. Their constructor may name options
+    of config.py, and run, model, optimizer, schedule, step, meters, train_loader, val_loader, vis and show."""
 
-    def _ignore(self, **facts):
+    def _ignore(self, **facts: Any) -> None:
         pass
 
-    for _event in EVENTS:
-        locals()[_event] = _ignore
+    on_train_begin = on_epoch_begin = on_batch_begin = on_train_summary = on_batch_end = _ignore
+    on_test_begin = on_test_summary = on_test_end = on_epoch_end = on_train_end = _ignore
+
+
+class Control(Callback):
+    """A callback that controls the run: its errors end it. It hears of an event after all observers; of on_train_end
+    before them, because nothing may keep a run from being saved, and `close` comes last."""
+
+    def close(self, **facts: Any) -> None:
+        """Release what is held; the facts are those of on_train_end."""
 
 
 class Callbacks(Callback):
-    """Passes every event on to some callbacks, in order. `with Callbacks(...)` brackets the training: on_train_end
-    reaches all of them whatever happens, and quitting the debugger is a regular end of the block."""
+    """Hands every event to the observers, in order, and then to the control.
 
-    def __init__(self, *callbacks):
-        self.callbacks = callbacks
+    `with Callbacks(...)` brackets the work: on_train_end and close happen however it ends, and quitting the debugger is
+    a regular end of the block. An observer that fails is one warning and the run continues.
+    """
 
-    def __enter__(self):
-        self.on_train_begin()
+    def __init__(self, observers: Sequence[Callback] = (), control: Control | None = None):
+        self.observers, self.control, self.began = observers, control or Control(), False
+
+    def __enter__(self) -> "Callbacks":
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: TracebackType | None) -> bool:
         stopped = isinstance(error, BdbQuit) or not isinstance(error, (Exception, type(None)))
         failed = None if stopped else error
-        failures = []
-        for callback in self.callbacks:
+        facts = {"finished": error is None, "stopped": stopped, "error": failed}
+        failures: list[BaseException] = []
+        observe = functools.partial(self._observe, "on_train_end")
+        for act in (self.control.on_train_end, observe, self.control.close):
             try:
-                callback.on_train_end(finished=error is None, stopped=stopped, error=failed)
+                act(**facts)
             except BaseException as failure:  # the others have to close what they hold, too
                 failures.append(failure)
-        for failure in failures:
-            if failed is None or not isinstance(failure, Exception):
-                raise failure
-            print(f"and then: {type(failure).__name__}: {failure}", file=sys.stderr)
+        for later in failures:
+            if failed is None or not isinstance(later, Exception):
+                raise later
+            print(f"and then: {type(later).__name__}: {later}", file=sys.stderr)
         return isinstance(error, BdbQuit)
 
-    def _forward(event):
-        def forward(self, **facts):
-            for callback in self.callbacks:
-                getattr(callback, event)(**facts)
+    def _observe(self, event: str, **facts: Any) -> None:
+        """Hand an event to the observers; if the run could not be restored, it has not begun and does not end."""
+        self.began |= event == "on_train_begin"
+        if event == "on_train_end" and not self.began:
+            return
+        for number, observer in enumerate(self.observers):
+            try:
+                getattr(observer, event)(**facts)
+            except BdbQuit:  # somebody set a breakpoint in it and left
+                raise
+            except Exception as error:
+                if once(f"failing {number}", owner=self):
+                    name = type(observer).__name__
+                    warn(f"the callback {name} fails at {event}: {type(error).__name__}: {error}; the run continues")
 
-        return forward
 
-    for _event in EVENTS:
-        locals()[_event] = _forward(_event)
+def _forward(event: str) -> Callable[..., None]:
+    def forward(self: Callbacks, **facts: Any) -> None:
+        self._observe(event, **facts)
+        getattr(self.control, event)(**facts)
+
+    return forward
+
+
+for _event in EVENTS:
+    setattr(Callbacks, _event, _forward(_event))

@@ -1,26 +1,35 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, locks that end with their process, and names that are free."""
 
+import contextlib
 import csv
+import errno
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from . import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: two processes may write one run, and nothing is packed
+    fcntl = None  # type: ignore[assignment]
+
 # File names need not be UTF-8: they are written as they are.
-TEXT = {"mode": "w", "encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+TEXT: dict[str, Any] = {"mode": "w", "encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
-def check_writable(path):
+def check_writable(path: str | Path) -> None:
     """Raise UserError, before hours of work are spent on it, when the file `path` could not be written."""
     folder = Path(path).absolute().parent
     if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{path} cannot be written: it is a folder, or {folder} does not exist or is read-only")
 
 
-def write_csv(path, header, rows):
+def write_csv(path: str | Path, header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:
     """write_atomically a CSV file."""
 
-    def write(file):
+    def write(file: IO[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
@@ -28,26 +37,82 @@ def write_csv(path, header, rows):
     write_atomically(path, write)
 
 
-def write_atomically(path, write, binary=False):
+def write_atomically(
+    path: str | Path, write: Callable[[IO[Any]], Any], binary: bool = False, previous: Path | None = None
+) -> None:
     """Call write(file) on a file beside `path`, flush it to the disk and rename it to `path`.
 
-    Whoever reads `path` finds the old content or the new one, also after a power cut; on an error the old one stays.
+    A reader of `path` finds the old content or the new one, also after a power cut; on an error the old one stays.
+
+    Args:
+        write: gets the open file, text or with `binary` bytes (which it may read again).
+        previous: a second path that gets the old content.
+
+    Raises OSError, whose `filename` is `path`, when the disk does not take the file.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, **({"mode": "wb"} if binary else TEXT)) as file:
+        with open(temporary, **({"mode": "w+b"} if binary else TEXT)) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if previous and path.exists():
+            keep_as(path, previous)
         os.replace(temporary, path)
+        flush_folder(path.parent)
     except OSError as error:
         error.filename = str(path)  # a full disk's error names no file
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # in a folder that has become read-only it stays until the next start
+            temporary.unlink()
 
 
-def megabytes(size):
+def keep_as(path: Path, previous: Path) -> None:
+    """Give a file a second name, replacing what had it; a file with several names can be replaced without a gap."""
+    previous.unlink(missing_ok=True)
+    try:
+        os.link(path, previous)
+    except OSError:  # a file system on which a file has one name
+        os.replace(path, previous)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):  # some file systems and Windows cannot: the file is there all the same
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lock(file: IO[Any], wait: bool = False) -> bool:
+    """Lock an open file for this process alone, not for its children; False when another process holds it.
+
+    The lock is lockf's and not flock's, which a forked DataLoader worker would inherit and keep. Raises OSError where
+    the file system cannot lock.
+    """
+    try:
+        if fcntl:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise
+        return False
+
+
+def numbered(path: str | Path, suffix: str = "") -> Iterator[Path]:
+    """`path`, path_2, path_3, ..., each with the suffix: names to try until one is free."""
+    yield Path(f"{path}{suffix}")
+    count = 2
+    while True:
+        yield Path(f"{path}_{count}{suffix}")
+        count += 1
+
+
+def megabytes(size: float) -> str:
     """Bytes -> "275.4 MB"."""
     return f"{size / 1e6:,.1f} MB"

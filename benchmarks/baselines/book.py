@@ -1,4 +1,4 @@
-"""The book's program (chapter 9: data set, transforms, loop, meters, validation) in today's torch, written anew.
+"""The book's program (chapter 9: data set, transforms, loop, meters, validation) in today's torch, written again.
 
     python -m benchmarks.baselines.book --root=../shared/data/dogcat/train
 

@@ -1,0 +1,290 @@
+"""COCO: pictures with boxes, labels and masks of the objects in them, https://cocodataset.org"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from data.pictures.picture_set import PictureSet, open_images
+from data.pictures.read import read_picture, resized
+from data.pictures.split import SUFFIXES, Roots, as_list, digest, folder_files, shown, split
+from utils import UserError
+from utils.files import write_atomically
+from utils.notices import note_once
+
+from .draw import compared
+from .format import Picture, clip, draw_mask, find_json, find_pictures, read_coco, to_results
+from .meter import CocoMeter, NoMeter
+
+DRAWN = 4  # pictures of a batch that are drawn
+
+
+class CocoMask(PictureSet):
+    """Pictures with objects in COCO's format, their boxes, labels and masks.
+
+    Items are (uint8 [3, S, S], target): the whole picture, whose longer side is S = image_size, its ratio kept, black
+    below or to the right. target: boxes float32 [n, 4] (x1, y1, x2, y2) in pixels of the square, labels int64 [n]
+    (COCO's category ids), masks uint8 [n, S, S], area float32 [n] in pixels of the file, iscrowd int64 [n], image_id
+    int, size (h, w) of the picture in the square. In test mode items are (uint8 [3, S, S], id int).
+
+    Crowds are not trained on; in evaluation, detections in a crowd are neither right nor wrong, as in COCO. Pictures
+    without objects are left out in train mode, boxes without width or height always; notes count them. The EXIF
+    orientation is ignored, because COCO's coordinates are those of the stored pixels. `broken` are files that are
+    missing, cannot be decoded or differ in size from their annotations.
+
+    Args:
+        root: one or several COCO files, or folders with one annotations/instances_*train*.json each; find_pictures
+            locates their pictures. In test mode also folders of pictures; the id of 000000397133.jpg is its number,
+            pictures with other names are numbered from 1, in the order of their names.
+        mode: train, val or test.
+        image_size: S, pixels.
+        val_data_root: files like `root`, or folders with one annotations/instances_*val*.json each; if there are any,
+            they are val and all of `root` is train. Else the two share `root` 70/30, by the pictures' names.
+        val_size: maximum number of pictures in val mode.
+        repeat: number of passes over the pictures in an epoch, for small data sets.
+        pack: decode every picture once, into a file in `pack_dir`, and read it from there; see open_images.
+        pack_dir: the folder for that file.
+
+    Raises UserError for an invalid COCO file, and for categories that differ between the files.
+    """
+
+    task = "detection"
+
+    def __init__(
+        self,
+        root: Roots,
+        mode: str,
+        image_size: int = 224,
+        val_data_root: Roots = (),
+        val_size: int | None = None,
+        repeat: int = 1,
+        pack: bool = False,
+        pack_dir: str = "packs",
+        **_: Any,
+    ):
+        self.mode, self.image_size, self.repeat = mode, image_size, repeat
+        if mode == "test":
+            pictures = unlabelled(root)
+        else:
+            pictures, self.categories = labelled(root, mode, val_data_root)
+            names = [self.categories.get(id, "unused") for id in range(1, max(self.categories) + 1)]
+            self.classes = ["background", *names]
+        if mode == "val":
+            pictures = pictures[:val_size]
+        if mode == "train":
+            full = [picture for picture in pictures if any(not one["iscrowd"] for one in picture.annotations)]
+            if len(full) < len(pictures):
+                note_once(
+                    f"{len(pictures) - len(full)} pictures of {shown(root)} have no objects and are not trained on"
+                )
+            pictures = full
+
+        paths = [picture.path for picture in pictures]
+        self.images, sizes = open_images(paths, in_square, image_size, f"{type(self).__name__}_{mode}", pack, pack_dir)
+        self.pictures: list[Picture] = []
+        self.broken: list[str] = []
+        kept = []
+        for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
+            if isinstance(size, str):
+                self.broken.append(f"{picture.path}")
+                continue
+            height, width = size
+            if (picture.height, picture.width) in ((height, width), (0, 0)):
+                self.pictures.append(picture._replace(height=height, width=width))
+                kept.append(number)
+            else:
+                expected = f"its annotations say {picture.width}x{picture.height}"
+                self.broken.append(f"{picture.path} ({width}x{height}, {expected})")
+        self.images.select(kept)
+        self.by_id = {picture.id: picture for picture in self.pictures}
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def no_workers_needed(self) -> bool:  # type: ignore[override]
+        """Only in test mode: else every item draws its masks."""
+        return super().no_workers_needed and self.mode == "test"
+
+    def cache_on(self, device: torch.device, cache: str) -> None:
+        """See BaseData, but "auto" means "none" except in test mode: workers draw the masks, see cached_on_device."""
+        super().cache_on(device, "none" if cache == "auto" and self.mode != "test" else cache)
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """The samples of one epoch: every picture `repeat` times, in a new order each time."""
+        return torch.cat([super(CocoMask, self).order(generator) for _ in range(self.repeat)])
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        picture = self.pictures[index]
+        square = self.images[[index]][0].permute(2, 0, 1).cpu()
+        return square, picture.id if self.mode == "test" else self.target(picture)
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, list[Any]]:
+        """A batch: (uint8 [n, 3, S, S], list of targets or ids)."""
+        pictures = [self.pictures[index] for index in indices]
+        targets = [picture.id if self.mode == "test" else self.target(picture) for picture in pictures]
+        return self.images[indices].permute(0, 3, 1, 2), targets
+
+    def fit(self, picture: Picture) -> tuple[int, int]:
+        """(h, w), the size of a picture in the square."""
+        return fitted(picture.height, picture.width, self.image_size)
+
+    def target(self, picture: Picture) -> dict[str, Any]:
+        """The truth about a picture, see the class."""
+        height, width = self.fit(picture)
+        truth = [one for one in picture.annotations if self.mode == "val" or not one["iscrowd"]]
+        scale = torch.tensor([width / picture.width, height / picture.height] * 2)
+        boxes = torch.tensor([clip(one["bbox"], picture) for one in truth]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = torch.zeros(len(truth), self.image_size, self.image_size, dtype=torch.uint8)
+        for mask, one in zip(masks, truth, strict=True):
+            outline = torch.from_numpy(draw_mask(one, picture))[None, None]
+            mask[:height, :width] = F.interpolate(outline, (height, width), mode="nearest-exact")[0, 0]
+        return {
+            "boxes": boxes * scale,
+            "labels": torch.tensor([one["category_id"] for one in truth], dtype=torch.int64),
+            "masks": masks,
+            "area": torch.tensor([one["area"] for one in truth], dtype=torch.float32),
+            "iscrowd": torch.tensor([one["iscrowd"] for one in truth], dtype=torch.int64),
+            "image_id": picture.id,
+            "size": (height, width),
+        }
+
+    @staticmethod
+    def collate(batch: Any) -> tuple[torch.Tensor, list[Any]]:
+        """A list of items -> (uint8 [N, 3, S, S], list of targets or ids). A tuple is a batch already."""
+        if isinstance(batch, tuple):
+            return batch
+        input, target = zip(*batch, strict=True)
+        return torch.stack(input), list(target)
+
+    def prepare(
+        self, input: torch.Tensor, target: list[Any], generator: torch.Generator | None
+    ) -> tuple[list[torch.Tensor], list[Any]]:
+        """(uint8 [N, 3, S, S], list of targets or ids) -> (list of float32 [3, h, w] from 0 to 1, the same). The black
+        part is cut off, from the masks too. In train mode a coin per picture flips it with its boxes and masks."""
+        sizes = [self.fit(self.by_id[one]) if self.mode == "test" else one["size"] for one in target]
+        images = [image[:, :h, :w] for image, (h, w) in zip(input.float() / 255, sizes, strict=True)]
+        if self.mode == "test":
+            return images, target
+        target = [{**one, "masks": one["masks"][:, :h, :w]} for one, (h, w) in zip(target, sizes, strict=True)]
+        if self.mode == "train":
+            coins = torch.rand(len(images), generator=generator, device=input.device) < 0.5
+            flipped = [flip(*one) for one in zip(images, target, coins, strict=True)]
+            images, target = [image for image, _ in flipped], [one for _, one in flipped]
+        return images, target
+
+    def meter(self) -> CocoMeter | NoMeter:
+        """COCO's average precisions; in train mode, without detections, nothing."""
+        return NoMeter() if self.mode == "train" else CocoMeter(self.pictures, self.categories)
+
+    def draw(self, input: list[torch.Tensor], target: list[Any], prediction: list[Any]) -> list[torch.Tensor]:
+        """Up to four pictures of a prepared batch, truth and detections side by side, see compared."""
+        return [compared(*one, self.classes) for one in list(zip(input, target, prediction, strict=True))[:DRAWN]]
+
+    def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
+        """Write COCO's JSON of results, in the pictures' own pixels: a list of {image_id, category_id, file_name,
+        bbox [x, y, w, h], score, segmentation as compressed run lengths if the model predicts masks}."""
+
+        def write(file: IO[str]) -> None:
+            mark = "["
+            for ids, batch in predictions:
+                for id, detections in zip(ids, batch, strict=True):
+                    for result in to_results(detections, self.by_id[id], self.fit(self.by_id[id])):
+                        result["file_name"] = self.by_id[id].path.name
+                        file.write(mark + json.dumps(result, separators=(",", ":")))
+                        mark = ",\n"
+            file.write("[]\n" if mark == "[" else "]\n")
+
+        write_atomically(path, write)
+
+
+def flip(image: torch.Tensor, target: dict[str, Any], coin: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Flip a picture [3, h, w] and its target horizontally if coin, a bool tensor [], is true.
+
+    Both versions are computed and one is chosen, so that the host does not wait for the coin.
+    """
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    boxes = torch.stack([image.shape[2] - x2, y1, image.shape[2] - x1, y2], dim=1)
+    mirrored = {"boxes": boxes, "masks": target["masks"].flip(-1)}
+    chosen = {name: torch.where(coin, values, target[name]) for name, values in mirrored.items()}
+    return torch.where(coin, image.flip(-1), image), {**target, **chosen}
+
+
+def labelled(root: Roots, mode: str, val_data_root: Roots) -> tuple[list[Picture], dict[int, str]]:
+    """(the Pictures of train or val mode, ordered by a hash of their names, the categories). Raises UserError."""
+    own = mode == "val" and bool(val_data_root)
+    files = [find_json(one, "val" if own else "train") for one in as_list(val_data_root if own else root)]
+    # A checkpoint may be validated on a machine without its training data.
+    others = [find_json(one, "train") for one in as_list(root) if Path(one).exists()] if own else []
+    categories = read_coco(files[0]).categories
+    for file in others + files:
+        differing = sorted(categories.items() ^ read_coco(file).categories.items())
+        if differing:
+            id, name = differing[0]
+            raise UserError(f"{files[0]} and {file} differ in their categories, the first is {id} {name}: fix one")
+    for text in (text for file in files for text in read_coco(file).notes):
+        note_once(text)
+    pictures = sorted(unique(find_pictures(file, read_coco(file).pictures) for file in files), key=digest)
+    if not val_data_root:
+        if len(pictures) < 2:
+            raise UserError(f"{shown(root)} has {len(pictures)} pictures: two are needed, or give --val-data-root")
+        pictures = split(pictures)[mode]
+    return pictures, categories
+
+
+def unlabelled(root: Roots) -> list[Picture]:
+    """The Pictures to predict, in the order of their ids; those of a folder have size 0. Raises UserError."""
+    groups = []
+    for one in as_list(root):
+        if Path(one).is_file():
+            groups.append(find_pictures(Path(one), read_coco(one, labelled=False).pictures))
+            continue
+        files = folder_files(one, "give --test-data-root, a COCO file or a folder of pictures")
+        paths = [path for path in files if path.suffix.lower() in SUFFIXES]
+        if not paths:
+            raise UserError(
+                f"there are no pictures in {one}: give --test-data-root, a COCO file or a folder of pictures"
+            )
+        ids = list(range(1, len(paths) + 1))
+        if all(re.fullmatch(r"\d{1,18}", path.stem) for path in paths):
+            ids = [int(path.stem) for path in paths]
+        else:
+            note_once(
+                f"the pictures in {one} are not all named by an id, 000000397133.jpg: their ids are 1, 2, ... by name"
+            )
+        groups.append([Picture(id, path, 0, 0, []) for id, path in zip(ids, paths, strict=True)])
+    return sorted(unique(groups))
+
+
+def unique(groups: Iterable[list[Picture]]) -> list[Picture]:
+    """Lists of Pictures -> one list. Raises UserError when two have the same id."""
+    found: dict[int, Picture] = {}
+    for picture in (picture for group in groups for picture in group):
+        if found.setdefault(picture.id, picture) is not picture:
+            raise UserError(f"the image id {picture.id} is there twice: {found[picture.id].path} and {picture.path}")
+    return list(found.values())
+
+
+def in_square(path: Path, side: int) -> tuple[np.ndarray, list[int]]:
+    """A picture as stored, in the upper left corner of a black square, for open_images: (uint8 [side, side, 3],
+    [height, width] of the file)."""
+    picture = read_picture(path, side, upright=False)
+    with Image.open(path) as file:
+        width, height = file.size
+    h, w = fitted(height, width, side)
+    square = np.zeros((side, side, 3), dtype=np.uint8)
+    square[:h, :w] = resized(np.asarray(picture), h, w)
+    return square, [height, width]
+
+
+def fitted(height: int, width: int, side: int) -> tuple[int, int]:
+    """(h, w) of a picture whose longer side becomes `side`."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))

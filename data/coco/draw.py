@@ -1,0 +1,42 @@
+"""Pictures with objects drawn on them: boxes, masks and names."""
+
+import colorsys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+SURE = 0.5  # detections with a lower score are not drawn
+SIDE = 480  # pixels that a drawn picture should have on its longer side
+
+
+def compared(
+    image: torch.Tensor, truth: dict[str, Any], found: dict[str, torch.Tensor], classes: Sequence[str]
+) -> torch.Tensor:
+    """The truth, and beside it the detections with a score of at least 0.5, uint8 [3, H, W].
+
+    image: float [3, h, w] from 0 to 1; truth and found: a target of CocoMask and a model's detections in it.
+    """
+    sure = found["scores"] >= SURE
+    found = {name: values[sure] for name, values in found.items()}
+    return torch.cat([overlay(image, truth, classes), overlay(image, found, classes)], dim=2)
+
+
+def overlay(image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str]) -> torch.Tensor:
+    """The picture with the objects on it, uint8 [3, H, W], enlarged if it is small."""
+    from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks  # here: it takes long to load
+
+    zoom = max(1, round(SIDE / max(image.shape[1:])))
+    drawn = (image * 255).round().byte().cpu().repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+    labels = objects["labels"].tolist()
+    if not labels:
+        return drawn
+    names = [classes[label] for label in labels]
+    if "scores" in objects:
+        names = [f"{name} {score:.2f}" for name, score in zip(names, objects["scores"].tolist(), strict=True)]
+    colours: Any = [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.9, 1)) for label in labels]
+    if "masks" in objects:
+        masks = objects["masks"].reshape(-1, *image.shape[1:]).cpu() > 0.5
+        masks = masks.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
+        drawn = draw_segmentation_masks(drawn, masks, alpha=0.45, colors=colours)
+    return draw_bounding_boxes(drawn, objects["boxes"].cpu() * zoom, names, colours, width=2, fill_labels=True)

@@ -1,0 +1,189 @@
+"""How well objects are detected: COCO's average precisions, by pycocotools, and PASCAL VOC's."""
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchnet.meter.meter import Meter
+
+from utils.files import write_csv
+
+from .format import Picture, to_results
+
+STATS: tuple[str, ...] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+STATS += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+KINDS = {"box": "bbox", "mask": "segm"}  # our name: pycocotools'
+NAN = float("nan")
+
+
+class CocoMeter(Meter):
+    """COCO's twelve numbers for boxes and for masks, all in %, of the pictures that were added.
+
+    Detections are kept as COCO's results, in the pictures' own pixels, masks as run lengths.
+
+    Args:
+        pictures: the Pictures, with the truth.
+        categories: {id: name}.
+    """
+
+    def __init__(self, pictures: Iterable[Picture], categories: dict[int, str]):
+        self.pictures, self.categories = {picture.id: picture for picture in pictures}, categories
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.results: list[dict[str, Any]] = []
+        self.seen: list[int] = []
+        self.masks = False
+        self.measured: dict[str, dict[str, float]] | None = None
+
+    def add(self, prediction: list[dict[str, torch.Tensor]], target: list[dict[str, Any]]) -> None:
+        """Add a batch: lists of detections and of targets (image_id, size), see models/detector.py and CocoMask."""
+        for detections, truth in zip(prediction, target, strict=True):
+            self.results += to_results(detections, self.pictures[truth["image_id"]], truth["size"])
+            self.seen.append(truth["image_id"])
+            self.masks |= "masks" in detections
+        self.measured = None
+
+    def value(self) -> dict[str, dict[str, float]]:
+        """{"box": {name: %}, "mask": {name: %}} with COCO's twelve STATS, rounded; nan when nothing was added."""
+        return {kind: {name: round(table[name], 2) for name in STATS} for kind, table in self.measure().items()}
+
+    def summary(self) -> dict[str, float]:
+        """AP at an IoU of 0.5 and averaged over 0.5 to 0.95, of boxes and masks, and VOC's mAP of boxes, in %; nan
+        before the first prediction. After it those of masks are left out if the model predicts no masks."""
+        box, mask = self.measure().values()
+        summary = {
+            "box_ap50": box["AP50"],
+            "mask_ap50": mask["AP50"],
+            "box_ap": box["AP"],
+            "mask_ap": mask["AP"],
+            "box_voc_map": box["VOC_mAP"],
+        }
+        without = self.seen and not self.masks
+        return {name: value for name, value in summary.items() if not (without and name.startswith("mask"))}
+
+    def report(self, folder: Any) -> None:
+        """Write coco.csv in `folder`: a row per number, including those of single classes, in % for boxes and masks."""
+        box, mask = self.measure().values()
+        rows = ([name, *("" if v != v else f"{v:.2f}" for v in (box[name], mask[name]))] for name in box)
+        write_csv(Path(folder) / "coco.csv", ["measure", "box", "mask"], rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What load_state_dict needs to continue counting, plain values."""
+        return {"results": self.results, "seen": self.seen, "masks": self.masks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state_dict()."""
+        self.__dict__.update(state, measured=None)
+
+    def merge(self, states: list[dict[str, Any]]) -> None:
+        """Continue from the state_dict()s of several meters."""
+        self.results, self.seen = (sum((state[name] for state in states), []) for name in ("results", "seen"))
+        self.masks, self.measured = any(state["masks"] for state in states), None
+
+    def measure(self) -> dict[str, dict[str, float]]:
+        """{"box": {name: %}, "mask": {name: %}} of STATS, VOC_mAP and every class's AP; computed once."""
+        if self.measured is None:
+            self.measured = {"box": self._table("box", bool(self.seen)), "mask": self._table("mask", self.masks)}
+        return self.measured
+
+    def _table(self, kind: str, there: bool) -> dict[str, float]:
+        names = [*STATS, "VOC_mAP", *(f"AP {name}" for name in self.categories.values())]
+        if not there:
+            return dict.fromkeys(names, NAN)
+        from pycocotools.cocoeval import COCOeval
+
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
+            judge = COCOeval(self._index(self._truth()), self._index(self._found(kind)), KINDS[kind])
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+        precision = judge.eval["precision"][:, :, :, 0, -1]  # [thresholds, recalls, classes]: of any area, 100 an image
+        classes = [one[one > -1].mean() if (one > -1).any() else -1 for one in np.moveaxis(precision, 2, 0)]
+        numbers = [*judge.stats, voc_map(judge.evalImgs, judge.params.areaRng[0]), *classes]
+        return {name: 100 * float(n) if n > -1 else NAN for name, n in zip(names, numbers, strict=True)}
+
+    def _truth(self) -> Iterator[dict[str, Any]]:
+        return (annotation for id in self.seen for annotation in self.pictures[id].annotations)
+
+    def _found(self, kind: str) -> Iterator[dict[str, Any]]:
+        for result in self.results:
+            if kind == "mask":
+                from pycocotools import mask
+
+                area = float(mask.area(result["segmentation"]))  # decides what is small: the mask's area, not the box's
+            else:
+                area = result["bbox"][2] * result["bbox"][3]
+            yield {**result, "area": area, "iscrowd": 0}
+
+    def _index(self, annotations: Iterable[dict[str, Any]]) -> Any:
+        """A pycocotools COCO of annotations; they are copied, because it writes into them."""
+        from pycocotools.coco import COCO
+
+        coco, pictures = COCO(), [self.pictures[id] for id in self.seen]
+        coco.dataset = {
+            "images": [{"id": one.id, "height": one.height, "width": one.width} for one in pictures],
+            "categories": [{"id": id, "name": name} for id, name in self.categories.items()],
+            "annotations": [{**one, "id": number} for number, one in enumerate(annotations, start=1)],  # 0 means none
+        }
+        coco.createIndex()
+        return coco
+
+
+def voc_map(images: Iterable[Any], area: Sequence[float]) -> float:
+    """PASCAL VOC's mean average precision at an IoU of 0.5, 0 to 1, or -1 without any truth.
+
+    images: COCOeval.evalImgs, whose matches are used; crowds count as VOC's difficult objects and are ignored.
+    area: the range of areas whose entries are used.
+    """
+    classes: dict[int, tuple[list[Any], list[Any], list[Any]]] = {}
+    for image in images:
+        if image is not None and image["aRng"] == area:
+            counted = ~image["dtIgnore"][0].astype(bool)  # [0]: of the threshold 0.5
+            scores, right, truths = classes.setdefault(image["category_id"], ([], [], []))
+            scores.append(np.array(image["dtScores"])[counted])
+            right.append(image["dtMatches"][0][counted] > 0)
+            truths.append(np.sum(image["gtIgnore"] == 0))
+    parts = [(np.concatenate(scores), np.concatenate(right), sum(truths)) for scores, right, truths in classes.values()]
+    return float(np.mean([voc_ap(*part) for part in parts if part[2]])) if any(part[2] for part in parts) else -1
+
+
+def voc_ap(scores: np.ndarray, right: np.ndarray, truths: int) -> float:
+    """Average precision of one class: the area under the precision-recall curve after it is made monotonic, as in VOC
+    2010 and later (https://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf, 3.4.1).
+
+    scores float [n]; right bool [n], whether the detection matches one of the `truths` objects.
+    """
+    hits = np.cumsum(right[np.argsort(-scores, kind="stable")])
+    precision = hits / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(hits / truths, prepend=0) * envelope))
+
+
+class NoMeter(Meter):
+    """Measures nothing: a detector returns no detections in training."""
+
+    def reset(self) -> None:
+        """Do nothing."""
+
+    def add(self, prediction: Any, target: Any) -> None:
+        """Do nothing."""
+
+    def value(self) -> dict[str, float]:
+        """{}"""
+        return {}
+
+    summary = state_dict = value
+
+    def report(self, folder: Any) -> None:
+        """Do nothing."""
+
+    def load_state_dict(self, state: Any) -> None:
+        """Do nothing."""
+
+    merge = load_state_dict

@@ -1,0 +1,153 @@
+"""Data sets of pictures with a label: items, balanced classes, augmentation on the device, drawing, results."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from utils import UserError
+from utils.files import write_csv
+from utils.metrics.class_meter import ClassMeter
+from utils.metrics.meters import ConfusionMeter
+
+from .augment import Augment, denormalise, normalise
+from .images import ImagesInMemory
+from .picture_set import PictureSet, open_images
+from .read import read_center_crop, read_square
+from .sheet import DRAWN, compared
+from .split import balanced
+
+NEVER_CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1
+
+
+class PictureData(PictureSet):
+    """Pictures with a label. A subclass sets `classes`, then passes files and labels to __init__.
+
+    Items are (uint8 [3, S, S], label or id): in train mode the whole picture resized to a square, S = 8/7 image_size
+    (256 for 224), in val and test mode the centre square, resized to S = image_size.
+
+    Args:
+        paths: list of files.
+        targets: list of int, the labels; in test mode the ids, numbers or text.
+        mode: train, val or test.
+        image_size: height and width of what `prepare` returns, pixels.
+        crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix: augmentation, see Augment.
+        resample: balance the classes in every epoch of train mode, see `order`: none, mean, log or sqrt.
+        class_weights: set `weights` to N / N_c in train mode.
+        pixels: the pictures, if they are decoded already, uint8 [N, H, W, 3] of any size; `paths` then only name them.
+        pack: decode every picture once, into a file in `pack_dir`, and read it from there; see open_images.
+        pack_dir: the folder for that file.
+
+    Raises UserError when there is no picture of a class to resample or weigh.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Any],
+        targets: Sequence[Any],
+        mode: str,
+        image_size: int = 224,
+        crop_min_scale: float = 0.08,
+        flip: float = 0.5,
+        rotate: float = 0.0,
+        color_jitter: float = 0.0,
+        noise: float = 0.0,
+        random_erasing: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        resample: str = "none",
+        class_weights: bool = False,
+        pixels: torch.Tensor | None = None,
+        pack: bool = False,
+        pack_dir: str = "packs",
+        **_: Any,
+    ):
+        self.mode, self.image_size = mode, image_size
+        self.augment = Augment(
+            image_size, crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix
+        )
+        self.item_size = round(image_size * 8 / 7) if mode == "train" else image_size
+        if pixels is None:
+            read, name = read_square if mode == "train" else read_center_crop, f"{type(self).__name__}_{mode}"
+            self.images, wrong = open_images(paths, read, self.item_size, name, pack, pack_dir)
+            sound = [number for number, fault in enumerate(wrong) if fault is None]
+            self.images.select(sound)
+            self.broken = [path for path, fault in zip(paths, wrong, strict=True) if fault is not None]
+        else:
+            self.images, sound, self.broken = ImagesInMemory(pixels), list(range(len(paths))), []
+        self.paths, self.targets = [paths[number] for number in sound], [targets[number] for number in sound]
+        self.ids = list(targets)  # including broken ones: in test mode each gets its row
+
+        self.resampling = resample if mode == "train" else "none"
+        if mode == "train" and (class_weights or resample != "none"):
+            counts = torch.bincount(torch.tensor(self.targets, dtype=torch.int64), minlength=len(self.classes)).tolist()
+            if 0 in counts:
+                missing = self.classes[counts.index(0)]
+                raise UserError(f"there is no picture of {missing}, which --resample and --class-weights need")
+            if class_weights:
+                self.weights = [len(self.targets) / count for count in counts]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        target = self.targets[index]
+        return self.images[[index]][0].permute(2, 0, 1).cpu(), target
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
+        """A batch: (uint8 [n, 3, S, S], labels or ids as int64 [n], or a list of text)."""
+        targets: Any = [self.targets[index] for index in indices]
+        targets = targets if isinstance(targets[0], str) else torch.tensor(targets)
+        return self.images[indices].permute(
+            0, 3, 1, 2
+        ), targets  # channels_last in memory, which is fastest on the device
+
+    def order(self, generator: torch.Generator) -> torch.Tensor:
+        """The samples of one epoch, int64 indices drawn from `generator`, always as many; see `balanced`."""
+        if self.resampling == "none":
+            return super().order(generator)
+        return balanced(torch.tensor(self.targets), self.resampling, generator)
+
+    def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
+        """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size]; in train mode augmented, and with
+        mixup or cutmix the labels int64 [N] become shares float32 [N, C]."""
+        if self.mode == "train":
+            input, _ = self.augment(input, generator)
+            return self.augment.mix(input, target, len(self.classes), generator)
+        size = self.image_size, self.image_size
+        if input.shape[2:] != size:  # torch resizes bytes on a CPU only
+            input = F.interpolate(input.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+        return normalise(input), target
+
+    def meter(self) -> ConfusionMeter:
+        """Confusion matrix of the classes; in val mode with a report on classes, probabilities and mistakes."""
+        if self.mode == "train":
+            return ConfusionMeter(self.classes)
+        return ClassMeter(self.classes, picture=self.picture)
+
+    def picture(self, index: int) -> tuple[torch.Tensor, str]:
+        """A sample to show: (uint8 [3, S, S], its name)."""
+        return self[index][0], "/".join(Path(self.paths[index]).parts[-2:])
+
+    def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor) -> list[torch.Tensor]:
+        """One picture, uint8 [3, H, W], see `compared`. input: [N, 3, S, S] as prepared; target: int64 [N]; prediction:
+        probabilities [N, C]."""
+        return [compared(denormalise(input[:DRAWN].float()), self.classes, target, prediction)]
+
+    def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
+        """Write a CSV with the header id,<class>,<class>,... and a row of probabilities per picture, in their order."""
+        write_csv(path, ["id", *self.classes], ([id, *shares] for id, shares in self.results(predictions)))
+
+    def results(self, predictions: Iterable[tuple[list[Any], Any]]) -> Iterator[tuple[Any, list[str]]]:
+        """Yield (id, probability of every class as text) in the order of the data set.
+
+        predictions: (list of ids, probabilities [N, C]) of each batch. A picture that could not be read gets the same
+        probability for all classes. None is exactly 0 or 1, whose log loss would be infinite when it is wrong.
+        """
+        rows = {id: row for ids, batch in predictions for id, row in zip(ids, batch.tolist(), strict=True)}
+        undecided = [1 / len(self.classes)] * len(self.classes)
+        for id in self.ids:
+            shares = rows.get(id, undecided)
+            yield id, [f"{min(max(share, NEVER_CERTAIN), 1 - NEVER_CERTAIN):.6f}" for share in shares]

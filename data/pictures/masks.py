@@ -1,0 +1,73 @@
+"""Masks: the class of every pixel, read from a file and shown in colours."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from utils import UserError
+from utils.metrics.iou_meter import UNLABELLED
+
+from .read import read_square, upright_size
+
+# PASCAL VOC's colours: the bits of the class, lowest first, set those of red, green and blue in turn, highest first.
+PALETTE = np.array(
+    [
+        [sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
+        for i in range(256)
+    ],
+    dtype=np.uint8,
+)
+
+
+def with_mask(files: tuple[Path, Path], size: int) -> tuple[np.ndarray, list[list[int]]]:
+    """A picture and its mask, both resized to a square, for open_images: (uint8 [size, size, 4], whose last channel is
+    the mask, [[class, number of its pixels in the file], ...]). Raises UserError that names the broken file."""
+    path, target = files
+    try:
+        picture, _ = read_square(path, size)
+        width, height = upright_size(path)
+    except Exception as error:  # decoders raise anything, see LazyImages.attempt
+        raise UserError(str(path)) from error
+    try:
+        mask = read_mask(target)
+    except Exception as error:
+        raise UserError(str(target)) from error
+    if mask.ndim != 2:
+        raise UserError(f"{target} (it has colours or transparency: a grey or palette PNG is needed)")
+    if mask.shape != (height, width):
+        raise UserError(f"{target} ({mask.shape[1]}x{mask.shape[0]}, but its picture {width}x{height})")
+    counts = np.bincount(mask.ravel())
+    pixels = [[int(label), int(counts[label])] for label in counts.nonzero()[0] if label != UNLABELLED]
+    if not pixels:
+        raise UserError(f"{target} (all 255, which is ignored)")
+    largest, _ = pixels[-1]
+    if largest > UNLABELLED:
+        raise UserError(f"{target} (a pixel is {largest}; 254 is the largest class)")
+    square = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+    return np.dstack([picture, np.asarray(square)]), pixels
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask's pixels as numpy has them: [H, W] if it is grey, black and white or has a palette."""
+    with Image.open(path) as mask:
+        return np.asarray(mask)
+
+
+def most_probable(probability: torch.Tensor, width: int, height: int) -> np.ndarray:
+    """Probabilities [C, h, w] -> classes uint8 [height, width]. One class is enlarged at a time: all classes of a large
+    photograph would take gigabytes."""
+    best = torch.full((height, width), -1.0, device=probability.device)
+    label = torch.zeros((height, width), dtype=torch.uint8, device=probability.device)
+    for index, share in enumerate(probability):
+        share = F.interpolate(share[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+        label[share > best] = index
+        best = torch.maximum(best, share)
+    return label.cpu().numpy()
+
+
+def coloured(labels: torch.Tensor) -> torch.Tensor:
+    """Classes [H, W] -> their colours, uint8 [3, H, W]."""
+    return torch.from_numpy(PALETTE[labels.cpu().numpy()]).permute(2, 0, 1)

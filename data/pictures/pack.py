@@ -1,0 +1,255 @@
+"""Pictures decoded once: <name>.u8 holds only their pixels, uint8 [N, H, W, C]; <name>.json is its index: the source
+files, their state when they were packed, and checksums."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils import UserError
+from utils.files import fcntl, lock, megabytes, write_atomically
+from utils.notices import note
+
+from .images import LazyImages, in_threads
+
+VERSION = 2  # of the two files
+DISK_SHARE = 0.5  # of the disk's free space, the largest part that a pack may take
+
+
+class PackedImages:
+    """Rows in a file. A forked worker reads the same open file, an unpickled PackedImages opens it again.
+
+    They are read and not memory-mapped: a map takes 1.2 to 1.6 times as long and as much memory as was read, or 2 to 5
+    times as long without that memory (benchmarks/pack.py); and a failing disk would kill the process instead of raising
+    OSError.
+
+    Args:
+        path: the file.
+        shape: (H, W, C) of each row.
+        places: numpy array of int, the place of each row in the file.
+        stamp: the [size, modification time in ns] that the file must have, or None.
+
+    Raises OSError when it cannot be opened, UserError when it has changed since.
+    """
+
+    def __init__(self, path: Path, shape: Sequence[int], places: np.ndarray, stamp: list[int] | None = None):
+        self.path, self.places = path, places
+        self.shape: tuple[int, ...] = (len(places), *shape)
+        self.file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.file)
+        status = os.fstat(self.file)
+        self.stamp = [status.st_size, status.st_mtime_ns]
+        if self.stamp != (stamp or self.stamp):
+            raise UserError(f"{path} was changed while it was in use: start again")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedImages, (self.path, self.shape[1:], self.places, self.stamp)
+
+    def __getitem__(self, indices: list[int]) -> torch.Tensor:
+        rows = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
+        for row, place in zip(rows, self.places[indices].tolist(), strict=True):
+            try:
+                size = os.preadv(self.file, [row], place * row.nbytes)
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be read: {error.strerror}; --pack=False avoids it") from None
+            if size < row.nbytes:
+                raise UserError(f"{self.path} was truncated while it was read: start again, and it is made again")
+        return torch.from_numpy(rows)
+
+    def select(self, kept: list[int]) -> None:
+        """Keep only the rows with these numbers, in this order."""
+        self.places = self.places[kept]
+        self.shape = len(kept), *self.shape[1:]
+
+
+def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[PackedImages, list[Any]]:
+    """open_images from the pack whose name begins with `path`; it is made if necessary. Raises OSError on failure."""
+    if not fcntl:
+        raise OSError("this system cannot lock files")
+    fit = f"{lazy.read.__name__} {lazy.shape}"
+    names, key = fingerprints([*lazy.sources, *also], fit)
+    path = path.with_name(f"{path.name}_{names}.u8")
+    found = load(path, key)
+    if not found:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with only_packer(path) as file:
+            found = load(path, key)  # another process may have been first
+            if not found:
+                begin = time.monotonic()
+                write(file, path, {"version": VERSION, "key": key, "fit": fit}, lazy, also)
+                found = load(path, key)
+                if not found:
+                    raise OSError(f"{path} cannot be read back")
+                images, _ = found
+                size = f"{(images.places >= 0).sum()} pictures into {path}, {megabytes(images.stamp[0])}"
+                note(f"packed {size}, in {time.monotonic() - begin:.1f} s")
+    return found
+
+
+def fingerprints(sources: Sequence[Any], options: str) -> tuple[str, str]:
+    """(8 digits of a hash of the files' paths and the options, a hash of these and the files' sizes and times)."""
+    names, state = hashlib.sha256(options.encode()), hashlib.sha256(f"{VERSION} {options}".encode())
+    for path in (path for source in sources for path in files_of(source)):
+        text = os.fsencode(os.path.abspath(path)) + b"\0"
+        names.update(text)
+        # A file that is missing counts by its path alone: the key changes when it appears.
+        with contextlib.suppress(OSError, ValueError):
+            status = os.stat(path)
+            text += f"{status.st_size} {status.st_mtime_ns}\0".encode()
+        state.update(text)
+    return names.hexdigest()[:8], state.hexdigest()
+
+
+def files_of(source: Any) -> tuple[Any, ...]:
+    """The files of a source, which is one or a tuple of them."""
+    return source if isinstance(source, tuple) else (source,)
+
+
+def load(path: Path, key: str) -> tuple[PackedImages, list[Any]] | None:
+    """(PackedImages, facts), or None if there is no pack with this key.
+
+    If the file was changed or copied after it was packed, its rows have to match their checksums.
+    """
+    index = read_index(path)
+    if index is None or index["key"] != key or not path.exists():
+        return None
+    whole = np.array([value is not None for value in index["checksums"]])
+    images = PackedImages(path, index["shape"][1:], np.where(whole, whole.cumsum() - 1, -1))
+    if images.stamp != index["stamp"] and not intact(images, index):
+        return None
+    if images.stamp != index["stamp"]:  # copied
+        with contextlib.suppress(OSError):
+            write_index(path, {**index, "stamp": images.stamp})
+    return images, index["facts"]
+
+
+def intact(images: PackedImages, index: dict[str, Any]) -> bool:
+    """Whether the file has the right size, and every row the right checksum."""
+    if images.stamp[0] != math.prod(index["shape"]):
+        return False
+    whole = [(row, value) for row, value in enumerate(index["checksums"]) if value is not None]
+    return all(in_threads(lambda one: zlib.crc32(images[[one[0]]].numpy().data) == one[1], whole))
+
+
+@contextlib.contextmanager
+def only_packer(path: Path) -> Iterator[IO[bytes]]:
+    """The open temporary file for a pack at `path`, for one process at a time; another one prints a note and waits.
+
+    The file itself is locked: if its process is killed, the next one gets the lock and overwrites the file. It is
+    removed at the end, unless it has become the pack.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    while True:
+        with open(temporary, "r+b", opener=lambda path, flags: os.open(path, flags | os.O_CREAT, 0o666)) as file:
+            if not lock(file):
+                note(f"another process is packing {path}: waiting for it")
+                lock(file, wait=True)
+            if not same_file(file, temporary):  # it became the pack or was removed in the meantime
+                continue
+            try:
+                sweep(path, temporary)
+                yield file
+            finally:
+                if same_file(file, temporary):
+                    temporary.unlink()
+            return
+
+
+def same_file(file: IO[bytes], path: Path) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def sweep(path: Path, temporary: Path) -> None:
+    """Remove what killed processes left: files of this pack's index, and other packs that no process is writing."""
+    for left in path.parent.glob(f"{path.stem}.json.*.tmp"):
+        left.unlink(missing_ok=True)
+    for left in path.parent.glob("*.u8.tmp"):
+        if left != temporary:
+            with contextlib.suppress(OSError), open(left, "r+b") as file:
+                if lock(file):
+                    left.unlink()
+
+
+def write(file: Any, path: Path, index: dict[str, Any], lazy: LazyImages, also: Sequence[Any]) -> None:
+    """Decode everything into the open temporary file and make it the pack. On failure it raises OSError.
+
+    An old pack cannot be used any more. It is removed first, to free space.
+    """
+    old = read_index(path)
+    if path.with_suffix(".json").exists():
+        why = "the pictures have changed" if old and old["key"] != index["key"] else "it is damaged"
+        note(f"{path} is made again: {why}")
+    for part in (path.with_suffix(".json"), path):
+        part.unlink(missing_ok=True)
+
+    file.truncate(0)
+    size, free = math.prod(lazy.shape), shutil.disk_usage(path.parent).free
+    if size > DISK_SHARE * free:
+        raise OSError(f"it would take {megabytes(size)}, more than half of the {megabytes(free)} free in {path.parent}")
+    if hasattr(os, "posix_fallocate"):  # a full disk, a quota or a limit fails now, not in an hour
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not supported by this file system
+                raise
+    checksums: list[int | None] = []
+    facts = []
+    sources = [*lazy.sources, *also]
+    found = in_threads(lambda source: lazy.attempt(source, strict=True), sources)
+    with contextlib.closing(found):
+        for row, fact in tqdm(found, "packing", len(sources), unit=" pictures", leave=False, disable=None):
+            facts.append(fact)
+            if len(facts) <= len(lazy.sources):
+                checksums.append(None if row is None else zlib.crc32(row))
+                file.write(b"" if row is None else row)
+    file.truncate()
+    os.fsync(file.fileno())
+    count = len(checksums) - checksums.count(None)
+    if not count:
+        raise OSError("not one picture can be decoded")
+    status = os.fstat(file.fileno())
+    index |= {"shape": [count, *lazy.shape[1:]], "stamp": [status.st_size, status.st_mtime_ns]}
+    write_index(path, {**index, "checksums": checksums, "facts": facts})
+    os.replace(file.name, path)  # now the pack exists
+
+
+def write_index(path: Path, index: dict[str, Any]) -> None:
+    """Write the index of the pack at `path`, with its own checksum in the first line."""
+    text = json.dumps(index)[1:]
+    head = f'{{"checksum": {zlib.crc32(text.encode())},\n'
+    write_atomically(path.with_suffix(".json"), lambda file: file.write(head + text))
+
+
+def read_index(path: Path) -> dict[str, Any] | None:
+    """The index of the pack at `path`, or None if it is missing or damaged."""
+    try:
+        text = path.with_suffix(".json").read_text(encoding="ascii")
+        index = json.loads(text)
+        return index if index.pop("checksum") == zlib.crc32(text.partition("\n")[2].encode()) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # missing, or not written by us
+        return None
+
+
+def packed_file(dataset: Any) -> Path:
+    """The file from which a data set reads its pictures. Raises UserError when they are not packed."""
+    images = getattr(dataset, "images", None)
+    if not isinstance(images, PackedImages):
+        raise UserError(f"{type(dataset).__name__} has no pictures to pack, or a note above says why they are not")
+    return Path(images.path)

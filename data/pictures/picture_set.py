@@ -1,0 +1,68 @@
+"""What all data sets of pictures share: how their pictures are opened, packed and cached."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.base import BaseData
+from utils.notices import note
+
+from .images import Images, LazyImages, fits_on_device, in_threads, load_on_device
+from .pack import open_pack
+
+
+def open_images(
+    sources: Sequence[Any],
+    read: Callable[[Any, int], tuple[np.ndarray, Any]],
+    side: int,
+    name: str,
+    pack: bool = False,
+    pack_dir: str = "packs",
+    channels: int = 3,
+    also: Sequence[Any] = (),
+) -> tuple[Images, list[Any]]:
+    """The pictures of a data set: (images, facts).
+
+    With `pack` they come from the pack in `pack_dir`, which is made first, unless there is one of these files in their
+    present state. If that fails, a note gives the reason, and every file is decoded once, to find the broken ones.
+
+    Args:
+        sources: the file, or tuple of files, of each sample.
+        read: a function of (source, side) -> (uint8 array [side, side, channels], a fact: None or a JSON value); it
+            raises an error for a broken source. Its name is part of a pack's key.
+        side: height and width of every image, pixels.
+        name: the beginning of the pack's file name, before the side and a hash.
+        also: more sources, for which only the facts are needed.
+
+    Returns:
+        images: see above, by the sources' numbers. Drop broken ones first, see `select`.
+        facts: what `read` returned for each of `sources` and then of `also`; for a broken one, the error as text.
+    """
+    lazy = LazyImages(sources, read, (side, side, channels))
+    if pack and sources:
+        try:
+            return open_pack(Path(pack_dir, f"{name}_{side}"), lazy, also)
+        except OSError as error:
+            why = f"{name} is not packed into {pack_dir} ({error})"
+            note(f"{why}: its pictures are decoded whenever they are used; --pack-dir names another folder")
+    return lazy, [fact for _, fact in in_threads(lazy.attempt, [*sources, *also])]
+
+
+class PictureSet(BaseData):
+    """A data set that reads its pictures from `images`, see open_images: the base of all picture data sets."""
+
+    images: Any = None
+    cached_on_device = False
+
+    @property
+    def no_workers_needed(self) -> bool:  # type: ignore[override]
+        """Whether the pictures are decoded already."""
+        return not isinstance(self.images, LazyImages)
+
+    def cache_on(self, device: torch.device, cache: str) -> None:
+        """Move the pictures into the device's memory if fits_on_device."""
+        if fits_on_device(self.images, device, cache):
+            self.images, self.cached_on_device = load_on_device(self.images, device), True

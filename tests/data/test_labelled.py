@@ -1,0 +1,123 @@
+"""PictureData: classes balanced, pictures held in memory, batches drawn."""
+
+import shutil
+from collections import Counter
+
+import pytest
+import torch
+from drawn import forest_of_42, trees
+
+from data import ImageFolder
+from utils import UserError
+from utils.metrics.meters import ConfusionMeter
+from utils.train.loader import make_loader
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory):
+    """oak, ash and fir as 10 : 3 : 1, times three; not to be changed by a test."""
+    return forest_of_42(tmp_path_factory.mktemp("forest"))
+
+
+def per_class(data, order):
+    return [Counter(data.targets[index] for index in order.tolist())[label] for label in range(len(data.classes))]
+
+
+def seed(number):
+    return torch.Generator().manual_seed(number)
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [  # of 6 ash, 2 fir and 21 oak that train has of them: N/3 each; by log(n+1) and sqrt(n+1), rounded up
+        ("none", [6, 2, 21]),
+        ("mean", [10, 10, 10]),
+        ("log", [10, 6, 15]),
+        ("sqrt", [9, 6, 15]),
+    ],
+)
+def test_classes_of_10_to_3_to_1_are_balanced_in_every_epoch(forest, how, expected):
+    data = ImageFolder(forest, "train", resample=how, image_size=32)
+    epochs = [data.order(seed(number)) for number in range(20)]
+    assert all(per_class(data, order) == expected for order in epochs)
+    assert torch.equal(data.order(seed(3)), epochs[3])  # a function of the generator alone
+    assert len({tuple(order.tolist()) for order in epochs}) == 20  # shuffled again in every epoch
+    for order in epochs:
+        labels = [data.targets[index] for index in order.tolist()]
+        assert labels not in (sorted(labels), sorted(labels, reverse=True))
+        times = Counter(order.tolist())
+        for label in range(3):
+            often = [times[index] for index, target in enumerate(data.targets) if target == label]
+            assert max(often) - min(often) <= 1
+    if how != "none":  # the large class's share is chosen again, until every sample was seen
+        assert len({frozenset(order.tolist()) for order in epochs}) > 10
+        assert {index for order in epochs for index in order.tolist()} == set(range(len(data)))
+
+
+def test_the_loader_draws_that_order_and_val_stays_in_its_own(forest):
+    train, val = (ImageFolder(forest, mode, resample="mean", image_size=32) for mode in ("train", "val"))
+    loader = make_loader(train, 5, num_workers=0, seed=1)
+    epochs = []
+    for epoch in (0, 1):
+        loader.batch_sampler.set_position(epoch, 0)
+        epochs.append(torch.cat([target for _, target in loader]).bincount().tolist())
+    assert epochs == [[10, 10, 10]] * 2 and len(loader) == 6
+    assert torch.equal(val.order(seed(0)).sort().values, torch.arange(len(val)))
+
+
+def test_class_weights_are_n_over_n_c_of_train_alone(forest):
+    data = ImageFolder(forest, "train", class_weights=True, image_size=32)
+    assert data.weights == pytest.approx([29 / 6, 29 / 2, 29 / 21])
+    assert ImageFolder(forest, "val", class_weights=True).weights is None
+    assert ImageFolder(forest, "train").weights is None
+
+
+@pytest.mark.parametrize("options", [{"resample": "sqrt"}, {"class_weights": True}])
+def test_a_class_whose_pictures_are_all_broken_cannot_be_resampled_or_weighed(tmp_path, options):
+    trees(tmp_path, ash=3, oak=3)
+    (tmp_path / "fir").mkdir()
+    for name in "ab":
+        (tmp_path / "fir" / f"{name}.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match="^there is no picture of fir, which --resample and --class-weights need$"):
+        ImageFolder(tmp_path, "train", image_size=32, **options)
+
+
+def test_pictures_in_memory_are_the_same_and_outlive_their_files(tmp_path, capsys):
+    trees(tmp_path, oak=20, ash=20)
+    (tmp_path / "oak" / "7.png").write_bytes(b"broken")  # leaves a gap in the tensor
+    for mode in ("train", "val"):
+        read, kept = (ImageFolder(tmp_path, mode, image_size=32) for _ in range(2))
+        for cache in ("none", "auto"):  # auto is for GPUs
+            kept.cache_on(torch.device("cpu"), cache)
+            assert not kept.cached_on_device and not kept.no_workers_needed
+        kept.cache_on(torch.device("cpu"), "device")
+        assert kept.cached_on_device and kept.no_workers_needed
+        assert kept.paths == read.paths and kept.broken == read.broken and kept.targets == read.targets
+        assert all(torch.equal(a, b) and m == n for (a, m), (b, n) in zip(read, kept, strict=True))
+    printed = capsys.readouterr().out
+    assert "note: 28 pictures of 37 x 37, 0.1 MB, are held in the memory of cpu" in printed and "11 pictures" in printed
+    shutil.rmtree(tmp_path / "oak")
+    assert [kept[index][1] for index in range(len(kept))] == kept.targets
+    batches = list(make_loader(kept, 4, num_workers=2))
+    assert torch.cat([target for _, target in batches]).tolist() == kept.targets
+    assert torch.equal(torch.cat([input for input, _ in batches]), torch.stack([picture for picture, _ in kept]))
+
+
+def test_what_val_measures_with_can_show_its_pictures(forest):
+    train, val = ImageFolder(forest, "train", image_size=32), ImageFolder(forest, "val", image_size=32)
+    assert type(train.meter()) is ConfusionMeter
+    meter = val.meter()
+    assert type(meter).__name__ == "ClassMeter" and meter.classes == ["ash", "fir", "oak"]
+    picture, caption = meter.picture(0)
+    assert torch.equal(picture, val[0][0]) and caption == f"ash/{val.paths[0].name}"
+
+
+def test_a_drawn_batch_shows_the_pictures_with_prediction_and_truth(forest):
+    val = ImageFolder(forest, "val", image_size=64)
+    raw = torch.stack([val[index][0] for index in range(5)])
+    input, target = val.prepare(raw, torch.tensor(val.targets[:5]), None)
+    (sheet,) = val.draw(input, target, torch.tensor([[0.1, 0.2, 0.7]] * 5))
+    assert sheet.dtype == torch.uint8 and sheet.shape == (3, 2 * (192 + 24), 4 * (192 + 8))
+    assert torch.equal(sheet[:, :192:3, 4:196:3], raw[0])  # enlarged three times, and nothing else
+    caption = sheet[:, 192:216, 4:196].float()
+    assert caption.std() > 10 and caption[0].mean() > caption[1].mean()  # red: oak was predicted, ash is true

@@ -1,0 +1,151 @@
+"""MaskFolder: pictures and masks that stay together, and masks that cannot be used."""
+
+import numpy as np
+import pytest
+import torch
+from drawn import SHAPE_COLORS, draw_shapes, replace_mask
+from PIL import Image
+from torch.nn import functional as F
+
+from data import MaskFolder
+from data.broken import refuse_broken
+from data.pictures.augment import denormalise
+from utils import UserError
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """40 pictures of three named classes; not to be changed by a test."""
+    return draw_shapes(tmp_path_factory.mktemp("shapes") / "set", 40, ["ground", "disc", "bar"])
+
+
+def test_items_are_whole_pictures_split_by_name(shapes):
+    train, val = (MaskFolder(shapes, mode, image_size=56) for mode in ("train", "val"))
+    assert (len(train), len(val)) == (28, 12) and train.classes == val.classes == ["ground", "disc", "bar"]
+    assert not {sample.path for sample in train.samples} & {sample.path for sample in val.samples}
+    for data, size in ((train, 64), (val, 56)):
+        picture, mask = data[0]
+        assert picture.shape == (3, size, size) and mask.shape == (size, size)
+        assert picture.dtype == mask.dtype == torch.uint8 and set(mask.unique().tolist()) <= {0, 1, 2}
+    assert len(MaskFolder(shapes, "val", image_size=56, val_size=5)) == 5
+    elsewhere = MaskFolder(shapes, "val", image_size=56, val_data_root=[str(shapes)])
+    assert len(elsewhere) == len(MaskFolder(shapes, "train", image_size=56, val_data_root=[str(shapes)])) == 40
+
+
+def test_crops_and_flips_move_picture_and_mask_alike(tmp_path):
+    """Without noise every pixel's color says its class: after the augmentation it still does. There is no class
+    between 0, 2 and 255: to mix them would make some."""
+    root = draw_shapes(tmp_path / "set", 2, ["ground", "disc", "bar"])
+    for number in range(2):
+        mask = np.array(Image.open(root / "masks" / f"{number}.png"))
+        Image.fromarray(SHAPE_COLORS[mask].astype(np.uint8)).save(root / "images" / f"{number}.png")
+        replace_mask(root, number, np.where(mask == 1, 255, mask).astype(np.uint8))
+        (root / "images" / f"{number}.jpg").unlink()
+    train = MaskFolder(root, "train", image_size=64, crop_min_scale=0.3, val_data_root=[root])
+    input, target = (torch.stack(batch * 8) for batch in zip(train[0], train[1], strict=True))
+    input, target = train.prepare(input, target, torch.Generator().manual_seed(0))
+    input = denormalise(input)
+    assert input.shape == (16, 3, 64, 64) and target.shape == (16, 64, 64) and target.dtype == torch.int64
+    distance = (input.permute(0, 2, 3, 1)[..., None, :] * 255 - torch.tensor(SHAPE_COLORS)).abs().sum(dim=-1)
+    assert (distance.argmin(dim=-1) == torch.where(target == 255, 1, target)).float().mean() > 0.97  # but at edges
+    assert set(target.unique().tolist()) == {0, 2, 255} == set(train[0][1].unique().tolist())
+    assert len({tuple(mask.flatten().tolist()) for mask in target}) == 16
+
+
+def test_drawn_strips_show_picture_prediction_and_truth(shapes):
+    val = MaskFolder(shapes, "val", image_size=64)
+    input, target = val.prepare(*(torch.stack(part) for part in zip(*(val[i] for i in range(6)), strict=True)), None)
+    target[0, :8] = 255
+    strips = val.draw(input, target, F.one_hot(target % 255, 3).permute(0, 3, 1, 2).float())
+    assert len(strips) == 4 and {(strip.dtype, strip.shape) for strip in strips} == {(torch.uint8, (3, 64, 196))}
+    assert torch.equal(strips[0][:, :, :64], val[0][0])
+    assert torch.equal(strips[1][:, :, 66:130], strips[1][:, :, 132:])
+    assert strips[0][:, 0, 132].tolist() == [224, 224, 192] and strips[0][:, 0, 66].tolist() == [0, 0, 0]
+
+
+def test_masks_that_cannot_be_used_are_left_out_and_named(tmp_path, capsys):
+    root = draw_shapes(tmp_path / "set", 60, ["ground", "disc", "bar"])
+    blank = np.zeros((60, 72), np.uint8)
+    replace_mask(root, 0, blank[:30])
+    replace_mask(root, 1, blank + 7)
+    replace_mask(root, 2, np.stack([blank] * 3, axis=2))
+    replace_mask(root, 3, blank + 255)
+    replace_mask(root, 4, blank.astype(np.uint16) + 700)
+    (root / "masks" / "5.png").write_bytes((root / "masks" / "5.png").read_bytes()[:60])
+    (root / "images" / "6.jpg").write_text("no picture")
+    (root / "masks" / "7.png").unlink()
+    (root / "images" / "8.jpg").unlink()
+    replace_mask(root, 9, blank > 0)  # black and white
+    palette = Image.open(root / "masks" / "10.png").convert("P")
+    palette.putpalette(bytes(range(30)))
+    palette.save(root / "masks" / "10.png")
+
+    parts = [MaskFolder(root, mode, image_size=32) for mode in ("train", "val")]
+    broken = sorted(str(path) for data in parts for path in data.broken)
+    for line, text in zip(
+        broken,
+        [
+            "6.jpg",
+            "0.png (72x30, but its picture 72x60)",
+            "1.png (a pixel is 7; the classes are 0 to 2",
+            "2.png (it has col",
+        ]
+        + ["3.png (all 255", "4.png (a pixel is 700", "5.png"],
+        strict=True,
+    ):
+        assert text in line
+    assert sum(map(len, parts)) == 51  # 58 pairs, 7 of them broken
+    said = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert len(said) == 1 and said[0].startswith("note: 2 pictures without a mask or masks without a picture")
+    assert "7.jpg" in said[0] and "8.png" in said[0]
+    with pytest.raises(UserError, match="7 of 58"):
+        refuse_broken(*parts)
+    for data in parts:
+        assert all(data[index][1].max() <= 2 for index in range(len(data)))
+
+
+def test_classes_without_names_are_those_of_the_masks(tmp_path):
+    root = draw_shapes(tmp_path / "set", 11)
+    replace_mask(root, 10, np.full((60, 72), 700, np.uint16))  # no class of its own
+    data = MaskFolder(root, "val", image_size=32, class_weights=True)
+    assert data.classes == ["class 0", "class 1", "class 2"] and data.weights is None
+    train = MaskFolder(root, "train", image_size=32, class_weights=True)
+    pixels = np.concatenate([np.array(Image.open(sample.target)).ravel() for sample in train.samples])
+    assert train.weights == pytest.approx([len(pixels) / (pixels == label).sum() for label in range(3)])
+
+    other = draw_shapes(tmp_path / "other", 3)
+    replace_mask(other, 1, np.full((60, 72), 3, np.uint8))
+    val = MaskFolder(root, "val", image_size=32, val_data_root=[other])
+    assert len(val) == 2 and "1.png (a pixel is 3; the classes are 0 to 2" in val.broken[0]
+
+
+def test_folders_that_cannot_be_used_are_one_line(tmp_path):
+    def refused(match, root, mode="train", **options):
+        with pytest.raises(UserError, match=match) as error:
+            MaskFolder(root, mode, image_size=32, **options)
+        assert "\n" not in str(error.value)
+
+    root = draw_shapes(tmp_path / "set", 2)
+    refused("the folder .*nowhere/images does not exist: give folders with", tmp_path / "nowhere")
+    refused("nowhere does not exist: give --test-data-root", tmp_path / "nowhere", "test")
+    (tmp_path / "empty" / "images").mkdir(parents=True)
+    refused("empty/masks does not exist", tmp_path / "empty")
+    (tmp_path / "empty" / "masks").mkdir()
+    refused(r"no picture in .*empty has a mask \(0 files", tmp_path / "empty")
+    refused("there are no pictures in .*empty/images", tmp_path / "empty", "test")
+    (root / "images" / "1.png").write_bytes(b"")
+    refused("1.jpg and .*1.png differ only in their suffix", root)
+    refused("the id 1 is there twice", root, "test")
+    (root / "images" / "1.png").unlink()
+    (root / "class_name.txt").write_text("all\n")
+    refused("has 1 classes: 2 to 255 are needed", root)
+    (root / "class_name.txt").unlink()
+    (root / "masks" / "1.png").unlink()
+    refused("has one picture with a mask: two are needed", root)
+    replace_mask(root, 0, np.full((60, 72), 255, np.uint8))
+    replace_mask(root, 1, np.full((60, 72), 255, np.uint8))
+    with pytest.raises(UserError, match="1 of 1 samples .* the first is .*all 255"):
+        refuse_broken(MaskFolder(root, "train", image_size=32))
+    replace_mask(root, 0, np.zeros((60, 72), np.uint8))
+    replace_mask(root, 1, np.full((60, 72), 255, np.uint8) * (np.arange(72) > 9).astype(np.uint8))
+    refused("has 1 classes: 2 to 255 are needed", root)

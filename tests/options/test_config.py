@@ -1,0 +1,206 @@
+"""DefaultConfig: the book's interface, checked values, YAML files and presets, and no option that nothing reads."""
+
+import ast
+import inspect
+import operator
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import config
+import data
+import main as program
+import models
+from config import DefaultConfig
+from utils import UserError, watch
+from utils.options import number
+from utils.options.kinds import imported_names
+
+
+def test_parse_updates_known_options_and_prints_the_user_config(capsys):
+    opt = DefaultConfig()
+    opt.parse({"lr": 0.1, "use_gpu": False})
+    assert (opt.lr, opt.use_gpu) == (0.1, False)
+    printed = capsys.readouterr().out
+    assert "user config:" in printed and "  lr: 0.1  (given)" in printed and "  batch_size: 32\n" in printed
+    assert DefaultConfig().lr != 0.1  # another one is not touched
+
+
+def test_parse_with_one_wrong_option_changes_nothing():
+    opt = DefaultConfig()
+    with pytest.raises(UserError, match="unknown option --leraning-rate"):
+        opt.parse({"lr": 0.5, "leraning_rate": 1})
+    assert opt.lr == DefaultConfig.lr and not opt.explicit
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("batch_size", "8", 8),
+        ("lr", 1, 1.0),
+        ("use_gpu", "false", False),
+        ("use_gpu", "ON", True),
+        ("env", 7, "7"),
+        ("load_model_path", "None", None),
+        ("num_workers", None, None),
+        ("train_data_root", "a, b", ["a", "b"]),
+        ("train_data_root", ("a", "b"), ["a", "b"]),
+        ("train_data_root", "photos (1)", ["photos (1)"]),
+        ("train_data_root", "['a,b', 'c']", ["a,b", "c"]),
+        ("milestones", "3,8", [3, 8]),
+        ("milestones", "[3, 8]", [3, 8]),
+        ("milestones", "[]", []),
+        ("milestones", 5, [5]),
+        ("resume", True, "newest"),
+        ("resume", False, None),
+    ],
+)
+def test_values_are_coerced_to_the_options_type(name, value, expected):
+    opt = DefaultConfig()
+    opt.update({name: value})
+    assert getattr(opt, name) == expected and type(getattr(opt, name)) is type(expected)
+
+
+def test_the_defaults_pass_their_own_checks():
+    opt = DefaultConfig()
+    before = opt.values()
+    opt.update(before)
+    assert opt.values() == before
+
+
+def test_later_sources_win_defaults_yaml_command_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("lr: 1e-2\nbatch-size: 4\nrun: {git_commit: abc}\n")
+    opt = config.load({"config": str(path), "batch_size": "16"})
+    assert (opt.lr, opt.batch_size, opt.max_epoch) == (0.01, 16, DefaultConfig.max_epoch)
+    assert opt.explicit == {"config", "lr", "batch_size"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("lr: [1, 2]", "--lr cannot be"),
+        ("learning_rate: 1", "unknown option --learning-rate"),
+        ("just text", "holds no options"),
+        ("{config: Dmo, lr: 1}", "`config: Dmo` is no preset of config.py; did you mean Demo"),
+        ("a: b: c", "cannot be read as YAML"),
+        ("!!python/object/apply:os.system ['touch owned']", "cannot be read as YAML"),
+    ],
+)
+def test_a_bad_yaml_file_is_named(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        config.load({"config": "mine.yaml"})
+    assert not Path("owned").exists()
+
+
+def test_a_preset_is_a_subclass_and_what_it_sets_counts_as_set():
+    opt = config.load({"config": "Demo", "lr": 0.5})
+    assert opt.dataset == "Demo" and opt.lr == 0.5 and {"dataset", "lr"} <= opt.explicit
+
+
+def test_a_notebook_gets_a_preset_through_parse(capsys):
+    opt = DefaultConfig()
+    opt.parse({"config": "Demo", "lr": 0.5})
+    assert (opt.model, opt.image_size, opt.lr) == ("resnet18", 64, 0.5)
+
+
+def test_presets_are_checked_like_the_command_line():
+    class Wrong(DefaultConfig):
+        max_epochs = 1
+
+    class Text(config.Demo):
+        image_size = "64"
+
+    with pytest.raises(UserError, match="--config=Wrong: unknown option --max-epochs; did you mean max-epoch"):
+        config.load({"config": "Wrong"})
+    opt = config.load({"config": "Text"})  # a preset of a preset
+    assert opt.image_size == 64 and opt.dataset == "Demo"
+
+
+def test_a_file_can_start_from_a_preset_and_its_options_count_as_set(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("config: Demo\nimage_size: 224\n")
+    opt = config.load({"config": str(path)})
+    assert opt.dataset == "Demo" and opt.image_size == 224 and opt.overrides()["image_size"] == 224
+
+
+def test_a_record_brings_back_a_presets_own_options_and_outlives_the_preset():
+    class Own(DefaultConfig):
+        temperature: number(0) = 1.0
+
+    record = config.load({"config": "Own", "temperature": "0.5"}).to_dict()
+    assert DefaultConfig().over(record).temperature == 0.5
+    gone = DefaultConfig().over({**record, "config": "Renamed", "lr": 0.3})
+    assert gone.lr == 0.3 and type(gone) is DefaultConfig
+
+
+def test_a_users_own_preset_and_option_work():
+    class Mine(DefaultConfig):
+        batch_size = 7
+        temperature: number(0) = 1.0
+
+    opt = config.load({"config": "Mine", "temperature": "0.5"})
+    assert (opt.batch_size, opt.temperature) == (7, 0.5)
+    with pytest.raises(UserError, match="--temperature cannot be"):
+        config.load({"config": "Mine", "temperature": "hot"})
+
+
+def attributes(path, name="opt"):
+    """The attributes of the variable `name` that a file reads."""
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+    return {node.attr for node in found if getattr(node.value, "id", "") == name and isinstance(node.ctx, ast.Load)}
+
+
+def used(made):
+    """The arguments that a function, or a class's constructor and those of its bases, names and does something with."""
+    made = getattr(made, "func", made)  # a library's model is a partial
+    functions = [vars(base).get("__init__") for base in made.__mro__] if isinstance(made, type) else [made]
+    found = set()
+    for function in filter(inspect.isfunction, functions):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+        loaded = {node.id for part in tree.body for node in ast.walk(part) if isinstance(node, ast.Name)}
+        found |= loaded & inspect.signature(function).parameters.keys()
+    return found
+
+
+def test_every_option_is_read_somewhere():
+    """As opt.<name> in main.py, or as an argument of what gets the options that it names, and used there."""
+    named = re.findall(r"opt\.kwargs_for\(([\w.]+)\)", (ROOT / "main.py").read_text())
+    parts = [operator.attrgetter(name)(program) for name in named if name != "model"]
+    assert {"Schedule", "TrainStep", "NonFiniteGuard", "Checkpoint"} <= set(named)
+    parts += [getattr(data, name) for name in imported_names("data")]
+    parts += [getattr(models, name) for name in [*imported_names("models"), "mobilenet_v2"]]
+    parts += [getattr(watch, name) for name in imported_names("utils.watch")]
+    read = attributes(ROOT / "main.py").union(*map(used, parts), {"config"})  # config: by load, see the tests above
+    assert set(DefaultConfig.options()) - read == set()
+
+
+@pytest.mark.parametrize("part", ["model", "dataset"])
+def test_what_is_marked_for_some_models_or_data_sets_is_an_argument_of_one(part):
+    package, names = {"model": (models, ["mobilenet_v2"]), "dataset": (data, imported_names("data"))}[part]
+    read = set().union(*(used(getattr(package, name)) for name in names))
+    marked = {name for name, kind in DefaultConfig.options().items() if kind.part == part}
+    assert marked and marked <= read
+
+
+def test_old_spellings_of_options_and_values_work_with_a_note(capsys):
+    opt = config.load({"colour": "0.3", "erase": 0.2, "min_crop": 0.5, "bad_steps": 7, "bad_action": "back"})
+    assert (opt.color_jitter, opt.random_erasing, opt.crop_min_scale) == (0.3, 0.2, 0.5)
+    assert (opt.max_bad_steps, opt.on_bad) == (7, "rollback")
+    assert "color_jitter" in opt.explicit and "colour" not in vars(opt)
+    assert config.load({"bad_action": "stop"}).on_bad == "stop"
+    notes = capsys.readouterr().out.splitlines()
+    assert "note: --colour is now called --color-jitter: --color-jitter=0.3" in notes
+    assert "note: --bad-action is now called --on-bad: --on-bad=rollback" in notes
+
+
+def test_an_old_spelling_is_checked_like_the_new_one():
+    with pytest.raises(UserError, match="--color-jitter cannot be '2': it takes a number of at least 0 and at most 1"):
+        config.load({"colour": "2"})
+    with pytest.raises(UserError, match="--on-bad cannot be 'retry': it takes one of stop, rollback"):
+        config.load({"bad_action": "retry"})

@@ -1,0 +1,59 @@
+"""What is kept about a run besides its weights."""
+
+import subprocess
+
+from utils.run import record
+from utils.run.record import Results
+
+
+def test_columns_that_were_written_stay(tmp_path):
+    results = Results(tmp_path)
+    results.add({"epoch": 1, "loss": 1.0, "loss_a": 0.5})
+    rows = results.add({"epoch": 2, "loss": 2.0})
+    assert (tmp_path / "results.csv").read_text().split() == ["epoch,loss,loss_a", "1,1.0,0.5", "2,2.0,"]
+    assert [row["loss"] for row in rows] == ["1.0", "2.0"]
+
+
+def git(folder, *arguments):
+    own = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", str(folder), *own, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_the_record_has_the_commit_and_the_diff_that_makes_the_code_from_it(tmp_path, monkeypatch):
+    code, diff, other = tmp_path / "code", tmp_path / "source_1.diff", tmp_path / "other"
+    code.mkdir()
+    monkeypatch.setattr(record, "ROOT", code)
+    assert record.source_version(diff) == {"git_commit": None, "git_dirty": None} and not diff.exists()
+    git(code, "init", "--quiet")
+    contents = {"main.py": "old = 1\n", "gone.py": "gone\n", "same.py": "same\n"}
+    for name, text in contents.items():
+        (code / name).write_text(text)
+    git(code, "add", ".")
+    git(code, "commit", "--quiet", "--message=one")
+    commit = git(code, "rev-parse", "HEAD")
+    assert record.source_version(diff) == {"git_commit": commit, "git_dirty": False} and not diff.exists()
+
+    git(tmp_path, "clone", "--quiet", str(code), str(other))
+    (code / "main.py").write_text("new = 2\n")
+    (code / "gone.py").unlink()
+    (code / "new.py").write_text("added\n")
+    (code / "notes.txt").write_text("no code\n")
+    assert record.source_version(diff) == {"git_commit": commit, "git_dirty": True}
+    git(other, "apply", str(diff))
+    made = {path.name: path.read_text() for path in other.iterdir() if path.is_file()}
+    assert made == {"main.py": "new = 2\n", "same.py": "same\n", "new.py": "added\n"}
+
+
+def test_an_epoch_that_is_repeated_replaces_its_row_and_a_resumed_run_adds_to_the_table(tmp_path):
+    results = Results(tmp_path)
+    for epoch in (1, 2):
+        results.add({"epoch": epoch, "loss": 1.0 / epoch})
+    assert [row["loss"] for row in Results(tmp_path).add({"epoch": 2, "loss": 0.25})] == ["1.0", "0.25"]
+    Results(tmp_path).add({"epoch": 3, "loss": 0.125})
+    assert (tmp_path / "results.csv").read_text().split() == ["epoch,loss", "1,1.0", "2,0.25", "3,0.125"]
+
+
+def test_a_table_that_was_lost_is_a_warning(tmp_path, capsys):
+    assert [row["epoch"] for row in Results(tmp_path).add({"epoch": 4, "loss": 1.0})] == ["4"]
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'results.csv'} has lost the rows before epoch 4\n"

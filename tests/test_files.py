@@ -1,0 +1,53 @@
+"""Files that appear whole or not at all, locks, and names that are free."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from utils import UserError
+from utils.files import check_writable, lock, numbered, write_atomically
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, lambda file: file.write("old"))
+
+    def fails(file):
+        file.write("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError):
+        write_atomically(path, fails)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_content_can_be_kept_under_another_name(tmp_path):
+    path, previous = tmp_path / "last", tmp_path / "previous"
+    for number in range(3):
+        write_atomically(path, lambda file, number=number: file.write(str(number)), previous=previous)
+    assert path.read_text() == "2" and previous.read_text() == "1" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_to_try_are_numbered_until_one_is_free():
+    names = numbered("run", ".csv")
+    assert [str(next(names)) for _ in range(3)] == ["run.csv", "run_2.csv", "run_3.csv"]
+
+
+def test_a_locked_file_is_refused_to_other_processes_and_the_lock_ends_with_its_file(tmp_path):
+    code = "import sys; from utils.files import lock; print(lock(open(sys.argv[1], 'ab')))"
+    command = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    found = []
+    with open(tmp_path / "lock", "ab") as file:
+        assert lock(file)
+        found.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    found.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert found == ["False\n", "True\n"]
+
+
+def test_what_cannot_be_written_is_known_before_the_work(tmp_path):
+    check_writable(tmp_path / "new.csv")
+    for path in (tmp_path, tmp_path / "nowhere" / "new.csv"):
+        with pytest.raises(UserError, match="cannot be written"):
+            check_writable(path)

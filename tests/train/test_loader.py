@@ -1,0 +1,78 @@
+"""Batches: their order, each process's share of them, and random numbers that depend on seed and step alone."""
+
+import pytest
+import torch
+
+from data.base import BaseData
+from utils import UserError
+from utils.train.sampler import ResumableBatchSampler
+from utils.train.seeds import generator, seed_step
+
+
+class Numbers(BaseData):
+    """This many samples."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+
+def test_order_is_a_function_of_seed_and_epoch_and_continues_anywhere():
+    order = ResumableBatchSampler(Numbers(23), 4, seed=5)
+    order.set_position(2, 0)
+    whole = list(order)
+    assert sorted(i for batch in whole for i in batch) == list(range(23)) and len(whole) == len(order) == 6
+    other = ResumableBatchSampler(Numbers(23), 4, seed=5)
+    other.set_position(0, 0)
+    assert list(other) != whole
+    other.set_position(2, 4)
+    assert list(other) == whole[4:]
+    assert list(ResumableBatchSampler(Numbers(5), 2)) == [[0, 1], [2, 3], [4]]
+
+
+def test_a_lone_last_sample_is_left_out_in_training_only():
+    """BatchNorm cannot be trained on one sample; with nothing else there, it is tried all the same."""
+    assert [len(batch) for batch in ResumableBatchSampler(Numbers(9), 4, seed=0)] == [4, 4]
+    assert [len(batch) for batch in ResumableBatchSampler(Numbers(9), 4)] == [4, 4, 1]
+    assert [len(batch) for batch in ResumableBatchSampler(Numbers(1), 4, seed=0)] == [1]
+
+
+def test_randomness_is_a_function_of_seed_and_step():
+    draws = {}
+    for seed in (0, 1):
+        for step in (0, 1, 2):
+            first = torch.rand(4, generator=seed_step(seed, step, "cpu")), torch.rand(4)
+            again = torch.rand(4, generator=seed_step(seed, step, "cpu")), torch.rand(4)
+            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+            assert not torch.equal(*first)  # augmentation and dropout do not get the same numbers
+            draws[seed, step] = tuple(first[0].tolist())
+    assert len(set(draws.values())) == 6
+    assert generator(0, 0, "cpu").initial_seed() != generator(0, 1, "cpu").initial_seed()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("count", [12, 13, 17, 25])
+def test_every_sample_is_somebodys_and_nobodys_twice(size, count):
+    whole = ResumableBatchSampler(Numbers(count), 6, seed=1)
+    shares = [ResumableBatchSampler(Numbers(count), 6, 1, rank, size) for rank in range(size)]
+    assert len({len(share) for share in shares}) == 1
+    for share in shares:
+        share.set_position(3, 0)
+    whole.set_position(3, 0)
+    steps = list(zip(*shares, strict=True))
+    for together, parts in zip(whole, steps, strict=False):
+        assert sorted(together) == sorted(sum(parts, [])) and min(map(len, parts)) > 1
+        assert whole.samples(3, steps.index(parts)) == together
+    left = sum(len(part) for parts in steps for part in parts)
+    assert count - left < 2 * size  # of the last batch, where BatchNorm could not learn from it
+
+    pieces = [sum(ResumableBatchSampler(Numbers(count), 5, None, rank, size), []) for rank in range(size)]
+    assert sum(pieces, []) == list(range(count))  # in order, for the mistakes that the report shows
+
+
+@pytest.mark.parametrize("count, batch_size", [(2, 8), (20, 2)])
+def test_less_than_a_sample_each_is_refused(count, batch_size):
+    with pytest.raises(UserError, match="cannot be shared by 3 processes"):
+        ResumableBatchSampler(Numbers(count), batch_size, 1, 0, 3)

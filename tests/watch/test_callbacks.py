@@ -1,0 +1,62 @@
+"""--callbacks=my_file.MyCallback: a user's own observer, through the real command line."""
+
+import pytest
+from conftest import FAST, main
+from runs import only_run
+
+MY_FILE = """
+from pathlib import Path
+
+from utils.events import Callback
+
+class MyCallback(Callback):
+    def __init__(self, run, model, lr, greeting="hello"):
+        self.run = run
+        print(greeting, run.folder.name, type(model).__name__, lr)
+
+    def on_epoch_end(self, metrics, **facts):
+        with open(self.run.folder / "mine.txt", "a") as file:
+            file.write(f"{metrics['epoch']} {self.run.step}\\n")
+
+class Asks(Callback):
+    def __init__(self, run, temperature):
+        pass
+"""
+
+
+def test_a_class_in_a_file_of_the_users_watches_a_run(tmp_path, pictures):
+    (tmp_path / "my_file.py").write_text(MY_FILE)
+    options = [f"--train-data-root={pictures}", *FAST, "--max-epoch=2", "--lr=0.002"]
+    done = main("train", *options, "--callbacks=my_file.MyCallback", cwd=tmp_path, check=0)
+    run = only_run(tmp_path)
+    assert f"hello {run.name} SqueezeNet 0.002\n" in done.stdout and "callback" not in done.stderr
+    assert (run / "mine.txt").read_text() == "1 7\n2 14\n"
+    # A resumed run has the callbacks that it began with, and another list takes their place.
+    done = main("train", f"--resume={run}", "--max-epoch=3", cwd=tmp_path, check=0)
+    assert "hello " in done.stdout and (run / "mine.txt").read_text() == "1 7\n2 14\n3 21\n"
+    main("train", f"--resume={run}", "--max-epoch=4", "--callbacks=[]", cwd=tmp_path, check=0)
+    assert (run / "mine.txt").read_text() == "1 7\n2 14\n3 21\n"
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("no_file.MyCallback", "cannot be loaded: ModuleNotFoundError: No module named 'no_file'"),
+        ("my_file.Nobody", "cannot be loaded: AttributeError: module 'my_file' has no attribute 'Nobody'"),
+        ("wrong.MyCallback", "cannot be loaded: ZeroDivisionError: division by zero"),
+        ("half.MyCallback", "cannot be loaded: SyntaxError: "),
+        (
+            "my_file.Asks",
+            ": nothing is called temperature; a callback's constructor may name options of config.py and ",
+        ),
+    ],
+)
+def test_a_callback_that_cannot_be_made_is_one_line_before_anything_is_trained(name, message, tmp_path, pictures):
+    (tmp_path / "my_file.py").write_text(MY_FILE)
+    (tmp_path / "wrong.py").write_text("1 / 0\n")
+    (tmp_path / "half.py").write_text("class MyCallback(\n")
+    done = main("train", f"--train-data-root={pictures}", *FAST, f"--callbacks={name}", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("warning: visdom", "note: "))]
+    assert line.startswith(f"main.py: --callbacks={name}") and message in line
+    assert not (tmp_path / "checkpoints").exists()

@@ -1,0 +1,44 @@
+"""How hearth speaks to its user: notes on stdout, warnings on stderr, above the progress bar where there is one."""
+
+import sys
+
+from tqdm import tqdm
+
+_said: set[str] = set()
+
+
+def note(text: str) -> None:
+    """Print a note on stdout. File names may be any bytes: what is not UTF-8 is escaped."""
+    tqdm.write(f"note: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stdout)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    tqdm.write(f"warning: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+def once(topic: str, owner: object = None) -> bool:
+    """True the first time that this process, or the object `owner`, asks about `topic`, and again after `forget`."""
+    said = _said if owner is None else vars(owner).setdefault("_said", set())
+    first = topic not in said
+    said.add(topic)
+    return first
+
+
+def forget(topic: str) -> bool:
+    """Let `once` answer True again. Returns whether the topic had come up."""
+    known = topic in _said
+    _said.discard(topic)
+    return known
+
+
+def note_once(text: str) -> None:
+    """Print a note unless this process has printed the same one: train and val read the same folders."""
+    if once(text):
+        note(text)
+
+
+def warn_once(text: str) -> None:
+    """Print a warning unless this process has printed the same one."""
+    if once(text):
+        warn(text)

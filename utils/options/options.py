@@ -1,0 +1,194 @@
+"""The class behind config.py's DefaultConfig: values that are checked, presets, YAML files, former spellings."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .. import UserError
+from ..notices import note_once
+from .kinds import Kind, dashed, nearest
+
+
+class Options:
+    """The values of a class's options. config.py's DefaultConfig is one; a preset is a subclass of that.
+
+    Attributes:
+        explicit: names of the options that somebody set: the command line, a YAML file or the preset.
+        asked: those of them that no preset set.
+    """
+
+    def __init__(self) -> None:
+        self.explicit: set[str] = set()
+        self.asked: set[str] = set()
+
+    @classmethod
+    def options(cls) -> dict[str, Kind]:
+        """{name: Kind} of every option, subclasses' own included, in the order of their definition."""
+        return {name: kind for base in reversed(cls.__mro__) for name, kind in inspect.get_annotations(base).items()}
+
+    @classmethod
+    def root(cls) -> type["Options"]:
+        """The class that defines the options, config.py's DefaultConfig; presets are its subclasses."""
+        return cls.__mro__[-3]  # ..., DefaultConfig, Options, object
+
+    @classmethod
+    def presets(cls) -> dict[str, type["Options"]]:
+        """{name: class} of all subclasses, theirs included."""
+        found: dict[str, type[Options]] = {}
+        for preset in cls.__subclasses__():
+            found |= {preset.__name__: preset, **preset.presets()}
+        return found
+
+    @classmethod
+    def preset_options(cls) -> set[str]:
+        """Names of the options that the class and the presets above it change."""
+        bases = cls.__mro__[: cls.__mro__.index(cls.root())]
+        return {name for base in bases for name in vars(base) if not name.startswith("_")}
+
+    @classmethod
+    def load(cls, kwargs: dict[str, Any]) -> "Options":
+        """The options that these arguments describe: the defaults, then the preset or YAML file named by `config`, then
+        the arguments themselves, the later ones winning. Raises UserError."""
+        source, known = kwargs.get("config"), cls.presets()
+        if source is True:
+            raise UserError("--config has no value: it takes a preset of config.py or a YAML file")
+        try:
+            written = {"config": source} if source in known or str(source) == "None" else read_yaml(source, known)
+            recorded, base = written.pop("run", None), written.pop("config", None)
+            if str(base) != "None" and base not in known and not recorded:
+                raise UserError(f"`config: {base}` is no preset of config.py{nearest(base, known)}")
+            preset = known.get(str(base), cls)
+            opt = preset()
+            opt.update({name: getattr(opt, name) for name in preset.preset_options()} | written)
+            if recorded:  # a run's own file lists every option, whoever set it
+                opt.explicit = {name for name in opt.explicit if getattr(opt, name) != getattr(cls, name, None)}
+            opt.asked = opt.explicit - preset.preset_options()
+        except UserError as error:
+            raise UserError(f"--config={source}: {error}") from None
+        opt.update(kwargs)
+        opt.check()
+        return opt
+
+    def over(self, record: dict[str, Any]) -> "Options":
+        """These options on top of what to_dict() kept of a run: what is not set now is as the run had it. Options that
+        no longer exist are ignored."""
+        merged = self.presets().get(str(record.get("config")), self.root())()
+        known = merged.translated(record)
+        merged.update({name: value for name, value in known.items() if name in merged.options() and name != "config"})
+        merged.update(self.overrides())
+        merged.explicit, merged.asked = set(self.explicit), set(self.asked)
+        merged.check()
+        return merged
+
+    @classmethod
+    def translated(cls, kwargs: dict[str, Any], say: bool = False) -> dict[str, Any]:
+        """The arguments with former names and values of options replaced by today's; with `say` a line names each."""
+        result = dict(kwargs)
+        for name, kind in cls.options().items():
+            for old, values in kind.old.items():
+                if old in result:
+                    given = result.pop(old)
+                    if name in result:
+                        raise UserError(f"{dashed(name)} is given twice: {dashed(old)} is its former name")
+                    result[name] = values.get(str(given), given)
+                    if say:
+                        note_once(f"{dashed(old)} is now called {dashed(name)}: {dashed(name)}={result[name]}")
+        return result
+
+    def parse(self, kwargs: dict[str, Any]) -> "Options":
+        """Update the options from the dict `kwargs` and print them, as in the book. Returns self.
+
+        Raises UserError for an unknown option or a value that the option does not take; then nothing changes.
+        """
+        self.update(self.load(kwargs).overrides() if kwargs.get("config") else kwargs)
+        self.show()
+        return self
+
+    def update(self, kwargs: dict[str, Any]) -> None:
+        """parse without the printing."""
+        checked = {name: self._checked(name, value) for name, value in self.translated(kwargs, say=True).items()}
+        self.assign(**checked)
+        self.explicit |= checked.keys()
+        self.asked |= checked.keys()
+
+    def assign(self, **values: Any) -> None:
+        """Set options to what the program found out (a run's folder, the precision); `explicit` does not change."""
+        vars(self).update(values)
+
+    def check(self) -> None:
+        """Raise UserError where two options contradict each other. A subclass adds rules of its own."""
+        for name, kind in self.options().items():
+            for other, values in kind.only.items():
+                if getattr(self, name) != getattr(self.root(), name) and getattr(self, other) not in values:
+                    allowed = " or ".join(values)
+                    raise UserError(
+                        f"{dashed(name)} belongs to {dashed(other)}={allowed}, not to {getattr(self, other)}"
+                    )
+
+    def check_unused(self, names: Iterable[str], **parts: Any) -> None:
+        """Raise UserError for an option of `names` that the chosen part does not read: it would have no effect.
+
+        parts: model=class or function, dataset=...; an option marked `of("model")` has to be an argument of its
+        constructor, or of a base class's.
+        """
+        for part, made in parts.items():
+            bases = getattr(made, "func", made).__mro__  # a library's model is a partial
+            read = {name for base in bases for name in inspect.signature(base.__init__).parameters}
+            for name in sorted(names):
+                if name not in read and self.options()[name].part == part:
+                    raise UserError(f"{dashed(name)} means nothing to {getattr(self, part)}: leave it out")
+
+    def show(self) -> None:
+        """Print every option with its value."""
+        print("user config:")
+        for name, value in self.values().items():
+            print(f"  {name}: {value}{'  (given)' if name in self.explicit else ''}")
+
+    def values(self) -> dict[str, Any]:
+        """{name: value} of every option."""
+        return {name: getattr(self, name) for name in self.options()}
+
+    def overrides(self) -> dict[str, Any]:
+        """{name: value} of the options that somebody set."""
+        return {name: value for name, value in self.values().items() if name in self.explicit}
+
+    def kwargs_for(self, function: Callable[..., Any]) -> dict[str, Any]:
+        """{name: value} of the options that the arguments of `function` (or a class's constructor) name. An argument
+        that is to be an object must not have an option's name: it is `module`, not model, and `optim`, not optimizer.
+        """
+        arguments = inspect.signature(function).parameters
+        return {name: value for name, value in self.values().items() if name in arguments}
+
+    def to_dict(self) -> dict[str, Any]:
+        """values() to keep with a run; `config` is the preset whose options these are, whatever file they came from."""
+        preset = None if type(self) is self.root() else type(self).__name__
+        return {**self.values(), "config": preset, "resume": None}
+
+    def _checked(self, name: str, value: Any) -> Any:
+        options = self.options()
+        if name not in options:
+            hint = nearest(name, options).replace("_", "-")
+            if name.startswith("no") and name[2:].lstrip("_") in options:
+                hint = f"; did you mean --{name[2:].lstrip('_')}=False?"
+            raise UserError(f"unknown option {dashed(name)}{hint or '; `python main.py help` lists them all'}")
+        try:
+            return options[name](value)
+        except ValueError as error:
+            problem = "has no value" if value is True or value == "" else f"cannot be {value!r}"
+            raise UserError(f"{dashed(name)} {problem}: it takes {error}") from None
+
+
+def read_yaml(path: Any, presets: Iterable[str]) -> dict[str, Any]:
+    """{option: value} from a YAML file, and, from a run's config.yaml, `run`, its record. Raises UserError."""
+    import yaml
+
+    if not Path(path).is_file():
+        raise UserError(f"neither a file nor a preset of config.py{nearest(path, presets)}")
+    try:
+        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(options, dict):
+        raise UserError("holds no options: lines like `lr: 0.005` are expected")
+    return {str(name).replace("-", "_"): value for name, value in options.items()}

@@ -1,0 +1,131 @@
+"""`touch /tmp/debug` stops the running loop in the debugger, in the frame of main.py's loop, with its variables."""
+
+import os
+import pdb
+import stat
+import sys
+from bdb import BdbQuit
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from utils.events import Control
+from utils.notices import warn_once
+from utils.train.processes import ALONE, World
+
+UTILS = Path(__file__).resolve().parent.parent
+
+
+class Debugger(Control):
+    """Looks for the touch file after every batch of training, validation and test, and opens ipdb (or pdb) there.
+
+    The file counts when it is a plain file (no link) of the user who runs the training, touched after the run began;
+    it is removed before the prompt opens. Without a terminal to type at there is one warning and the run continues.
+
+    Of the several processes of a World all have to end: Signals looks at `left`.
+    """
+
+    def __init__(self, path: str, world: World = ALONE):
+        self.path, self.world, self.left = path, world, False
+        if world.on_main(terminal):
+            world.extend_timeout()  # for whoever sits there, at the prompt
+        self.before = self._stamp()  # not compared with the clock: the file system may have another one
+
+    def on_batch_end(self, **_: Any) -> None:
+        if self.left and self.world.size == 1:
+            raise BdbQuit
+        if self.world.main and not self.left and self._asked():
+            open_prompt(caller(), self._leave)
+
+    on_test_summary = on_batch_end
+
+    def _leave(self) -> None:
+        # To leave in the middle of a step would save weights that have made it with a position before it: a resumed
+        # run would make the step twice. So the step is finished first.
+        self.left = True
+        print("the run ends after this batch", flush=True)
+
+    def _asked(self) -> bool:
+        stamp = self._stamp()
+        if stamp is None:  # the usual case: no such file
+            return False
+        mode, owner, *_ = stamp
+        problem = ""
+        if not stat.S_ISREG(mode) or (hasattr(os, "getuid") and owner != os.getuid()):
+            problem = "is not a plain file of yours: it does not open the debugger"
+        elif stamp == self.before:
+            problem = "is older than this run: `touch` it again to open the debugger"
+        elif not terminal():
+            problem = "asks for the debugger, but there is no terminal to type at: the run continues"
+        else:
+            try:
+                os.unlink(self.path)
+            except OSError as error:
+                problem = f"cannot be removed ({error.strerror}): it does not open the debugger"
+        if problem:
+            warn_once(f"{self.path} {problem}")
+        return not problem
+
+    def _stamp(self) -> tuple[int, int, int, int] | None:
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            return None
+        return found.st_mode, found.st_uid, found.st_ino, found.st_mtime_ns
+
+
+def terminal() -> bool:
+    """True when somebody can type at this process: its input and output are a terminal and it is in the foreground."""
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
+        return False
+    try:
+        return not hasattr(os, "tcgetpgrp") or os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # a terminal, but another session's: torchrun gives each process one of its own, and does not read
+        return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def caller() -> FrameType:
+    """The innermost frame outside utils/: the loop that is being watched."""
+    frame = sys._getframe(1)
+    while frame.f_back and Path(frame.f_code.co_filename).resolve().is_relative_to(UTILS):
+        frame = frame.f_back
+    return frame
+
+
+def post_mortem(error: BaseException) -> None:
+    """Open a prompt in the frame that an exception was raised in: ipdb where it is installed, else pdb."""
+    print(f"\n{type(error).__name__}: {error}\nstopped where it was raised: h help, u up, q leave", flush=True)
+    prompt(lambda ipdb: ipdb.post_mortem(error.__traceback__), lambda: pdb.post_mortem(error.__traceback__))
+
+
+def prompt(with_ipdb: Callable[[Any], Any], with_pdb: Callable[[], Any]) -> None:
+    """Call with_ipdb(ipdb), or where it does not start with_pdb()."""
+    main, excepthook = sys.modules["__main__"], sys.excepthook
+    try:
+        import ipdb
+
+        with_ipdb(ipdb)
+    except (Exception, SystemExit) as error:  # it does not start with a home it cannot write to, or a broken profile
+        if not isinstance(error, ImportError):
+            print(f"pdb instead of ipdb, which does not start: {error}", flush=True)
+        with_pdb()
+    sys.modules["__main__"], sys.excepthook = main, excepthook  # IPython puts its own in their places
+
+
+def open_prompt(frame: FrameType, leave: Callable[[], None]) -> None:
+    """Stop at the next line of `frame`: ipdb where it is installed, else pdb. To quit there means leave() and `c`."""
+    print("\nstopped by the touch file: h help, c continue, q end the run safely", flush=True)
+    prompt(lambda ipdb: ipdb.set_trace(frame), lambda: pdb.Pdb().set_trace(frame))
+    debugger = sys.gettrace().__self__  # type: ignore[union-attr]
+    sys.settrace(None)  # else it would stop in the next function that is called, which is not in `frame`
+
+    def quit() -> None:
+        leave()
+        debugger.clear_all_breaks()
+        debugger.set_continue()
+
+    debugger.set_quit = quit  # instead of raising BdbQuit on the spot
+    debugger.nosigint = True  # Ctrl-C still ends the run; after `c` it would open the prompt wherever the run is
+    debugger.set_next(frame)
+    sys.settrace(debugger.trace_dispatch)

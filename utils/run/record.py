@@ -1,0 +1,114 @@
+"""What is kept about a run besides its weights: options, code, versions and a row of numbers per epoch."""
+
+import contextlib
+import csv
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils import VERSION, UserError
+from utils.files import write_atomically, write_csv
+from utils.notices import forget, once, warn
+from utils.options.options import read_yaml
+from utils.train import processes
+
+from .run import Run
+
+PACKAGES = ("torch", "torchvision", "torchnet", "visdom", "fire", "pillow", "numpy")
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def write_config(run: Run, options: dict[str, Any]) -> None:
+    """Write config.yaml: every option, and for each start of the run its code, command and packages.
+
+    Raises OSError when a new run's file cannot be written; on a resumed one that is a warning."""
+    path = run.folder / "config.yaml"
+    starts: list[Any] = []  # where there is no file, or a damaged one
+    with contextlib.suppress(UserError, LookupError, TypeError):
+        starts = [*read_yaml(path, ())["run"]]
+    diff = run.folder / f"source_{len(starts) + 1}.diff"
+    record: dict[str, Any] = {"command": sys.argv, "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+    record |= source_version(diff)
+    record["launch"] = processes.launch_id()  # by which a restarted torchrun finds its run
+    versions = {"hearth": VERSION, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    record["versions"] = versions
+    content = {**options, "run": [*starts, record]}
+    header = "# python main.py train --config=<this file> trains with the same options.\n"
+    text = header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    try:
+        run.mark("unfinished")
+        write_atomically(path, lambda file: file.write(text))
+    except OSError as error:
+        if not starts:
+            raise
+        warn(f"{path}: {error.strerror}; this start of the run is not on record")
+
+
+class Results:
+    """results.csv of a run: a row per epoch.
+
+    Rows that the disk does not take are written with a later one; one warning names them."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "results.csv"
+        self._rows: list[dict[str, str]] | None = None
+
+    def add(self, row: dict[str, Any]) -> list[dict[str, str]]:
+        """Add the finished epoch's row, a dict with `epoch`. A row of the same epoch (of a run that was killed between
+        this and saving its checkpoint) is replaced. Returns all rows, values as text."""
+        if self._rows is None and self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
+                self._rows = [old for old in csv.DictReader(file) if (old.get("epoch") or "").isdecimal()]
+        if not self._rows and row["epoch"] > 1:
+            warn(f"{self.path} has lost the rows before epoch {row['epoch']}")
+        self._rows = [old for old in self._rows or () if int(old["epoch"]) < row["epoch"]]
+        self._rows.append({name: str(value) for name, value in row.items()})
+        rows = self._rows
+        header = list(dict.fromkeys(name for one in [row, *rows] for name in one))
+        topic = f"unwritten {self.path}"
+        try:
+            write_csv(self.path, header, ([one.get(name, "") for name in header] for one in rows))
+            forget(topic)
+        except OSError as error:
+            if once(topic):
+                warn(f"{self.path}: {error.strerror}; the rows from epoch {row['epoch']} on are not in it yet")
+        return rows
+
+
+def source_version(diff: Path) -> dict[str, Any]:
+    """{"git_commit": ..., "git_dirty": ...} of the project's code, None where it is no git checkout. What differs from
+    the commit, new files included, is written to the file `diff`."""
+
+    def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str | None:
+        command = ["git", "-C", str(ROOT), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
+        return done.stdout.rstrip("\n") if done.returncode in fine else None
+
+    try:
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+        if changes:
+            new = (git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py") or "").split("\0")
+            parts = [
+                git("diff", "HEAD"),
+                *(git("diff", "--no-index", os.devnull, name, fine=(0, 1)) for name in new if name),
+            ]
+            text = "\n".join(part for part in parts if part) + "\n"
+            write_atomically(diff, lambda file: file.write(text))
+    except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or one that does not answer
+        commit = changes = None
+    return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

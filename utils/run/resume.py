@@ -1,0 +1,151 @@
+"""Which run to resume, and with which options."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from utils import UserError
+from utils.files import lock
+from utils.notices import warn
+from utils.options.options import read_yaml
+from utils.train import processes
+from utils.train.processes import World
+
+from .checkpoint_file import read_checkpoint
+from .preflight import check_folder
+
+CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
+
+
+def find_run(work_dir: str, name: str) -> Path:
+    """The folder of the run `name` (a path, or a folder's name in work_dir), or for "newest" of the newest unfinished
+    run that no process works on. Raises UserError when there is none."""
+    if name != "newest":
+        for folder in (Path(name), Path(work_dir) / name):
+            if is_run(folder) and any((folder / file).is_file() for file in CHECKPOINTS):
+                return folder
+        raise UserError(
+            f"--resume={name}: no such run (a folder with config.yaml and last.pth or previous.pth), also not in "
+            f"{work_dir}"
+        )
+    busy = []
+    paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}")]
+    for folder in dict.fromkeys(path.parent for path in sorted(paths, key=written, reverse=True)):
+        if not is_run(folder):
+            continue
+        with open(folder / "lock", "a+") as file:
+            file.seek(0)
+            if not lock(file):
+                busy.append(folder.name)
+            elif file.read() not in ("finished", "failed"):
+                return folder
+    others = f" but {', '.join(busy)}, which another process is training" if busy else ""
+    raise UserError(
+        f"--resume: {work_dir} holds no unfinished run{others}; a finished one has to be named: --resume=<run>"
+    )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run began here, though one of its files may be lost."""
+    return any((folder / file).is_file() for file in ("config.yaml", "lock"))
+
+
+def written(path: Path) -> float:
+    """When a file was written, in seconds; 0 when a training has just renamed it."""
+    try:
+        return os.path.getmtime(path)
+    except FileNotFoundError:
+        return 0
+
+
+def find_launched(work_dir: str) -> str:
+    """The folder of the run that this torchrun began before it restarted its processes; "" for none."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return ""
+    for path in sorted(Path(work_dir).glob("*/config.yaml"), key=written, reverse=True):
+        with contextlib.suppress(OSError, UserError, LookupError, TypeError, AttributeError):
+            if read_yaml(path, ())["run"][-1]["launch"] == processes.launch_id():
+                return "" if (path.parent / "lock").read_text() == "failed" else str(path.parent)
+    return ""
+
+
+def newest_best(work_dir: str) -> Path:
+    """The best.pth that was written last under work_dir. Raises UserError when there is none."""
+    found = sorted(Path(work_dir).glob("*/best.pth"), key=os.path.getmtime)
+    if not found:
+        raise UserError(
+            f"no trained model: {work_dir}/*/best.pth does not exist; train one, or give --load-model-path=FILE"
+        )
+    return found[-1]
+
+
+def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
+    """(the options of a training, the content of the checkpoint that it starts from or None).
+
+    The options, a DefaultConfig, are those given; with --resume those of that run, with what is given now on top, and
+    `resume` is its folder. Raises UserError for an option that is fixed on resume, a folder that cannot be written, and
+    a checkpoint that cannot be used: now, and not when the pictures are read.
+    """
+    if given.pdb and world.size > 1:
+        raise UserError("--pdb is for one process: leave it or torchrun out")
+    if launched := world.on_main(find_launched, given.work_dir):  # torchrun has restarted these processes
+        given = given.root().load({"resume": launched})
+    opt = resumed(given, world.on_main(find_run, given.work_dir, given.resume)) if given.resume else given
+    check_folder(opt.resume or opt.work_dir)
+    starts = opt.load_model_path and not opt.resume
+    return opt, read_checkpoint(opt.load_model_path) if starts else None
+
+
+def resumed(given: Any, folder: Path) -> Any:
+    """The options of the run in `folder`, with what is given now on top."""
+    if given.config:
+        raise UserError("--resume takes the run's own options: leave --config out")
+    started, wanted = options_of_run(folder, given.root()), given.overrides()
+    for name, kind in given.options().items():
+        before = getattr(started, name)
+        if name in wanted and not kind.free and wanted[name] != before:
+            raise UserError(
+                f"--resume: {name}={before} is fixed on resume and cannot become {wanted[name]}; a new run can start "
+                f"from its weights: --load-model-path={folder / 'last.pth'} without --resume"
+            )
+    opt = given.over(started.to_dict())
+    if opt.max_epoch < started.max_epoch:
+        raise UserError(
+            f"--max-epoch={opt.max_epoch}: a resumed run may get more epochs than its {started.max_epoch}, not fewer"
+        )
+    opt.assign(resume=str(folder))
+    return opt
+
+
+def options_of_run(folder: Path, root: Any) -> Any:
+    """The options, of the class `root`, that a run began with: those of its config.yaml, or where that is lost those of
+    its checkpoint. Raises UserError when both are lost."""
+    path = folder / "config.yaml"
+    with contextlib.suppress(UserError):
+        record = read_yaml(path, ())
+        if "run" in record:  # its last lines: it is whole
+            return root().over(record)
+    for name in CHECKPOINTS:
+        with contextlib.suppress(UserError, LookupError, TypeError):
+            options = root().over(read_checkpoint(folder / name)["info"]["config"])
+            warn(f"{path} is lost or damaged, {name} has the options")
+            return options
+    raise UserError(f"{path} is lost or damaged, and so are {' and '.join(CHECKPOINTS)} beside it")
+
+
+def trained(given: Any) -> tuple[Any, dict[str, Any]]:
+    """(options, content) of the checkpoint that the options name, or of the newest best one, which a line names. The
+    options, a DefaultConfig, are those it was trained with, except what is given now. Raises UserError."""
+    path = given.load_model_path or newest_best(given.work_dir)
+    content = read_checkpoint(path)
+    saved = {"model": content.get("model", given.model), **content.get("info", {}).get("config", {})}
+    if "train_data_root" in given.asked:
+        saved.pop("val_data_root", None)  # other data: its own share is measured
+    # A model trained in 16 bits is measured in those that this machine is fast in.
+    saved["precision"] = "fp32" if saved.get("precision", "fp32") == "fp32" else "auto"
+    opt = given.over(saved)
+    opt.assign(load_model_path=path)
+    metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}
+    print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()))
+    return opt, content

@@ -1,0 +1,96 @@
+"""A run: its folder and where it stands."""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from utils import UserError
+from utils.files import lock, numbered
+
+
+def new_folder(work_dir: str, model: str) -> Path:
+    """Make <work_dir>/<model>_<mmdd_HH_MM_SS>, never one that exists: two runs of one second get different ones."""
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    for folder in numbered(Path(work_dir) / time.strftime(f"{model}_%m%d_%H_%M_%S")):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("numbered() has no end")
+
+
+class Run:
+    """One training's folder and position.
+
+    Attributes:
+        folder: Path; config.yaml, last.pth, previous.pth, best.pth, events.jsonl, results.csv and pictures are in it.
+        epoch, batch, step: epochs finished, batches done in the current one, steps over all.
+        best: the best value so far of the measure that selects best.pth, or None.
+
+    The file `lock` in the folder records whether the run is finished, and is locked while a process works on the run;
+    the lock ends with the process, however that ends. Of several processes the first one alone `writes`; the others
+    only read in the folder.
+
+    Raises UserError when another process works on the run.
+    """
+
+    def __init__(self, folder: str | Path, writes: bool = True):
+        self.folder = Path(folder)
+        self.epoch = self.batch = self.step = 0
+        self.best: float | None = None
+        self._lock = open(self.folder / "lock", "ab", buffering=0) if writes else None  # noqa: SIM115 - open for life
+        if self._lock:
+            if not lock(self._lock):
+                raise UserError(f"{folder} is being trained by another process: wait for it, or stop it first")
+            for leftover in self.folder.glob("*.tmp"):  # of a save that was killed
+                leftover.unlink()
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self.batch, self.step = self.batch + 1, self.step + 1
+
+    def next_epoch(self) -> None:
+        """One more epoch is done."""
+        self.epoch, self.batch = self.epoch + 1, 0
+
+    def position(self) -> tuple[int, int, int]:
+        """(epoch, batch, step)"""
+        return self.epoch, self.batch, self.step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, plain values."""
+        return {"epoch": self.epoch, "batch": self.batch, "step": self.step, "best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state_dict()."""
+        vars(self).update(state)
+
+    def mark(self, word: str) -> None:
+        """Record "unfinished", "finished", or "failed" (before its first step): --resume looks for the first. Raises
+        OSError."""
+        if self._lock:
+            self._lock.truncate(0)  # not opened again: closing any handle of the file would end the lock
+            self._lock.write(word.encode())
+
+    def close(self) -> None:
+        """Let other processes resume the run."""
+        if self._lock:
+            self._lock.close()
+
+
+class State:
+    """Everything that a run needs to continue, saved and restored whole: each attribute has state_dict and
+    load_state_dict, and its name is its place in a checkpoint."""
+
+    def __init__(self, run: Run, optimizer: Any, schedule: Any, step: Any, meters: Any, guard: Any, sampler: Any):
+        self.run, self.optimizer, self.schedule, self.step = run, optimizer, schedule, step
+        self.meters, self.guard, self.sampler = meters, guard, sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """{name: the part's state_dict()}"""
+        return {name: part.state_dict() for name, part in vars(self).items()}
+
+    def load_state_dict(self, state: dict[str, Any], only: tuple[str, ...] = ()) -> None:
+        """Continue from a state_dict(), with all parts or with these only."""
+        for name in only or vars(self):
+            getattr(self, name).load_state_dict(state[name])

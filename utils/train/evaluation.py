@@ -1,0 +1,37 @@
+"""Batches without gradients: measured against the truth, or predicted; in parts where memory runs out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .device import device_of, prepared
+from .memory import in_parts
+
+
+def measured(model: Any, loader: Any) -> Iterator[tuple[Any, Any, Any, dict[str, torch.Tensor]]]:
+    """Yield (input, target, prediction, {name: loss}) of every batch of labelled samples, or of parts of it."""
+    device = device_of(model)
+
+    def measure(*part: Any) -> tuple[Any, Any, Any, dict[str, torch.Tensor]]:
+        input, target = prepared(loader.dataset, part, device)
+        with model.autocast():
+            score, losses = model.objective(input, target)
+            return input, target, model.decode(score), losses
+
+    for batch in loader:
+        yield from in_parts(measure, *batch)
+
+
+def predicted(model: Any, loader: Any) -> Iterator[tuple[list[Any], Any]]:
+    """Yield (list of ids, prediction) of every batch of samples without labels, or of parts of it."""
+    device = device_of(model)
+
+    def predict(*part: Any) -> tuple[list[Any], Any]:
+        input, ids = part
+        input, _ = prepared(loader.dataset, part, device)
+        with model.autocast():
+            return ids.tolist() if isinstance(ids, torch.Tensor) else list(ids), model.predict(input)
+
+    for batch in loader:
+        yield from in_parts(predict, *batch)

@@ -1,0 +1,113 @@
+"""Memory that runs out: batches go through the model in smaller parts, and validation takes as many as fit."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from utils import UserError
+from utils.notices import warn
+
+from .device import device_of, one_batch, undisturbed
+from .machine import NO_MEMORY
+
+MEASURED = 8  # samples whose memory is measured: more of them take proportionally more
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in NO_MEMORY)
+
+
+class Splitter:
+    """Divides batches into parts that fit in memory: all at once at first, twice as many parts where memory ran out.
+
+        for part in splitter.split(len(input)):
+            with splitter.attempt():
+                work(input[part])
+
+    Args:
+        parts: parts of a batch, as equal as they can be.
+        least: samples that a part has at least.
+        option: the option that gives such parts from the start, for the warning: "--accumulate={parts}".
+    """
+
+    def __init__(self, parts: int = 1, least: int = 1, option: str = "--val-batch-size={size}"):
+        self.parts, self.least, self.option = parts, least, option
+        self.failure = ""
+
+    def split(self, size: int, restart: Callable[[], None] | None = None) -> Iterator[slice]:
+        """Yield slices that cover a batch of `size` samples, in order.
+
+        After running out of memory it continues with the first sample that is not done, or, when `restart` is given,
+        calls that and begins the batch again. Raises UserError where no smaller parts are possible.
+        """
+        start = 0
+        while start < size:
+            count = max(1, min(self.parts, size // self.least))
+            end = next(size * part // count for part in range(1, count + 1) if size * part // count > start)
+            yield slice(start, end)
+            if not self.failure:
+                start = end
+                continue
+            if restart:
+                restart()
+                start = 0
+            self._shrink(size, count)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """The block computes a part; running out of memory ends it, and nothing else."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.failure = repr(error)  # `split` does the rest: here the error still holds what filled the memory
+
+    def _shrink(self, size: int, count: int) -> None:
+        reason, self.failure = self.failure, ""
+        gc.collect()  # an error's frames may form a cycle
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        largest, self.parts = -(-size // count), min(2 * count, size // self.least)
+        if self.parts <= count:
+            raise UserError(
+                f"out of memory with {largest} samples at a time, and fewer are not possible: take smaller pictures "
+                f"(--image-size) or another --model, or stop what else uses this memory ({reason})"
+            )
+        smaller = -(-size // self.parts)
+        option = self.option.format(size=smaller, parts=self.parts)
+        warn(f"out of memory with {largest} samples at a time: retrying with {smaller} ({option})")
+
+
+splitter = Splitter()  # for batches without gradients; what it learned about this process's memory stays
+
+
+def in_parts(function: Callable[..., Any], input: Any, target: Any) -> Iterator[Any]:
+    """Yield function(input, target) of the whole batch, or of parts of it that fit in memory."""
+    for part in splitter.split(len(target)):
+        result = None
+        with splitter.attempt():
+            result = function(input[part], target[part])
+        if result is not None:
+            yield result
+
+
+def largest_batch(model: Any, dataset: Any, batch_size: int) -> int:
+    """How many samples to validate at once: on a GPU as many as a quarter of its free memory holds, 2, 4 or 8 times
+    batch_size; on a CPU batch_size: there eight times as many are a tenth faster at best (benchmarks/val_batch.py)."""
+    device, size = device_of(model), min(batch_size, len(dataset), MEASURED)
+    if device.type != "cuda" or not size:
+        return batch_size
+    with undisturbed(model), torch.no_grad():
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        input, _ = one_batch(dataset, range(size), device)
+        with model.autocast():
+            model.predict(input)
+        each = (torch.cuda.max_memory_allocated(device) - before) / size
+    room = torch.cuda.mem_get_info(device)[0] / 4
+    return batch_size * max(times for times in (1, 2, 4, 8) if times == 1 or times * batch_size * each <= room)

@@ -1,0 +1,186 @@
+"""Several processes that train one model together: torchrun starts them, torch.distributed connects them.
+
+One process alone is a World of size 1, which does not wait. In a larger one all processes make the same steps with
+the same weights: each computes its share of a step's samples, gradients are summed. The first writes everything.
+"""
+
+import atexit
+import contextlib
+import functools
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from utils import UserError
+
+from .device import has_gpu, to_device
+
+DEBUGGING = timedelta(days=7)  # how long the others wait for the process at the debugger's prompt
+
+
+def start(use_gpu: bool = True) -> "World":
+    """The World of this process, as torchrun describes it in its environment; of size 1 without torchrun.
+
+    With a GPU for each process of this machine, each gets its own; else all compute on the CPU. What processes other
+    than the first one print is dropped; their errors are not. Raises UserError.
+    """
+    size, rank, local = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
+    if size <= 1:
+        return World()
+    per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    on_gpus = use_gpu and has_gpu()
+    if on_gpus and torch.cuda.device_count() < per_machine:
+        raise UserError(
+            f"--nproc-per-node={per_machine}, but this machine has {torch.cuda.device_count()} GPUs: start as many "
+            "processes as there are GPUs, or give --use-gpu=False"
+        )
+    if on_gpus:
+        torch.cuda.set_device(local)
+    try:
+        store, *_ = next(distributed.rendezvous("env://"))
+        # torchrun's store outlives a restart: without a place of its own a process may read where an old one was.
+        store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
+        backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"process {rank} of {size} does not reach the others: {reason}") from None
+    atexit.register(distributed.destroy_process_group)  # else its threads may end the process with an abort
+    if rank:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return World(rank, size)
+
+
+def leave() -> None:
+    """End a process that has finished. Of several, without Python's own exit: now and then gloo's threads end in an
+    abort there, which torchrun takes for a failure."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def launch_id() -> str:
+    """What all processes and all restarts of one torchrun have in common, and no other torchrun; "" without one."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    if name != "none":  # the id of everyone who gave none: then it is the torchrun process on this machine
+        return name
+    began = ""  # in a container torchrun may have the same number every time
+    with contextlib.suppress(OSError):
+        began = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{socket.gethostname()} {os.getppid()} {began}"
+
+
+def refuse_torchrun() -> None:
+    """Raise UserError under torchrun: every process would do the whole work."""
+    if int(os.environ.get("WORLD_SIZE", 0)) > 1:
+        raise UserError("only train shares its work between processes: leave torchrun out")
+
+
+def waiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator of methods that wait for the other processes: when one of them is gone, that is a UserError."""
+
+    @functools.wraps(method)
+    def wait(self: "World", *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except RuntimeError as error:
+            reason = re.sub(r"^\[.*?\] ", "", str(error).strip().splitlines()[-1])  # without the line in gloo's source
+            raise UserError(
+                f"process {self.rank} of {self.size} has lost another one ({reason}) and ends too; "
+                "to resume from the last checkpoint: --resume"
+            ) from None
+
+    return wait
+
+
+class World:
+    """All processes of a training.
+
+    Attributes:
+        rank: the number of this one, from 0.
+        size: how many there are.
+        main: whether this is the first, which prints and writes.
+
+    What one process calls here, all have to call. Raises UserError when another process is gone.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank, self.size, self.main = rank, size, rank == 0
+
+    def all_reduce_sum(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace float32 tensors, all on the same device, by their sums over all processes.
+
+        They travel in one piece, in a fixed order: so a resumed run adds in the same order, too.
+        """
+        if self.size > 1:
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            self._all_reduce(flat)
+            pieces = flat.split([tensor.numel() for tensor in tensors])
+            for tensor, piece in zip(tensors, pieces, strict=True):
+                tensor.copy_(piece.view_as(tensor))
+
+    @waiting
+    def _all_reduce(self, flat: torch.Tensor) -> None:
+        distributed.all_reduce(flat)
+
+    @waiting
+    def all_reduce_max(self, number: int) -> int:
+        """The largest of the whole numbers that the processes bring. The GPU is not waited for."""
+        if self.size == 1:
+            return number
+        numbers = torch.tensor(int(number))  # True and 1 would be of different lengths
+        distributed.all_reduce(numbers, op=distributed.ReduceOp.MAX)
+        return int(numbers.item())
+
+    def on_main(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """The result of function(*arguments, **named), called by the first process for all; a UserError of it is raised
+        in every process."""
+        found: list[Any] = [None]
+        if self.main:
+            try:
+                found = [function(*arguments, **named)]
+            except UserError as error:
+                found = [error]
+        if self.size > 1:
+            self._broadcast(found)
+        if isinstance(found[0], UserError):
+            raise found[0]
+        return found[0]
+
+    @waiting
+    def _broadcast(self, objects: list[Any]) -> None:
+        distributed.broadcast_object_list(objects)
+
+    def reduce_meters(self, *meters: Any) -> None:
+        """Give the first process what all have counted; the others have counted nothing afterwards."""
+        if self.size == 1:
+            return
+        everybody = [None] * self.size if self.main else None
+        self._gather([to_device(meter.state_dict(), "cpu") for meter in meters], everybody)
+        for number, meter in enumerate(meters):
+            if everybody is not None:
+                meter.merge([one[number] for one in everybody])  # type: ignore[index]
+            else:
+                meter.reset()
+
+    @waiting
+    def _gather(self, states: list[Any], everybody: list[Any] | None) -> None:
+        distributed.gather_object(states, everybody)
+
+    def extend_timeout(self) -> None:
+        """Wait for the other processes for as long as somebody sits at the debugger, not just for minutes."""
+        if self.size > 1:
+            distributed.distributed_c10d._set_pg_timeout(DEBUGGING)  # there is no public way to change it
+
+
+ALONE = World()

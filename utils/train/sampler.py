@@ -1,0 +1,85 @@
+"""The order of samples: a function of (seed, epoch), from any batch on."""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+from utils import UserError
+
+from .seeds import generator
+
+
+class ResumableBatchSampler(Sampler):
+    """Lists of sample indices, one list a batch; in a new order every epoch, or in the given order when seed is None.
+
+    Nothing depends on the number of workers or on what was drawn before: after `set_position(epoch, batch)` the next
+    iteration yields that epoch's batches from there on.
+
+    Of several processes, `size` of them, the one with the number `rank` gets its share: every size-th sample of each
+    batch that is drawn, so that a step has batch_size of them over all processes; of samples in order a contiguous
+    piece. None comes twice.
+
+    Raises UserError when a batch has fewer samples than there are processes.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int, seed: int | None = None, rank: int = 0, size: int = 1):
+        self.dataset, self.batch_size, self.seed, self.rank, self.size = dataset, batch_size, seed, rank, size
+        self.length = len(self._epoch(0))
+        if seed is not None and min(batch_size, self.length) < size:
+            least = f"--batch-size={batch_size}" if batch_size < size else f"{self.length} training samples"
+            raise UserError(f"{least} cannot be shared by {size} processes: each needs one at least")
+        self.set_position(0, 0)
+
+    def set_position(self, epoch: int, batch: int) -> None:
+        """Let the next iteration begin with this batch of this epoch."""
+        self.epoch, self.batch = epoch, batch
+
+    def samples(self, epoch: int, batch: int) -> list[int]:
+        """The indices of one batch, of all processes."""
+        return self._epoch(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the order is made from; the position in it is the run's to know."""
+        return {"samples": self.length, "names": self._names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises UserError when the order of these samples is not the one that the run began with."""
+        if state["samples"] != self.length:
+            raise UserError(
+                f"there are {self.length} training samples now, not {state['samples']} as when the run began; a new "
+                "run can start from this one's weights with --load-model-path"
+            )
+        if state["names"] != self._names:
+            raise UserError(
+                "the training samples are not those that the run began with: files were added, removed or renamed; a "
+                "new run can start from this one's weights with --load-model-path"
+            )
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.length, self.batch_size)
+        # A last batch of a single sample per process is left out in training: BatchNorm has no variance to compute.
+        alone = rest < 2 * self.size and full > 0 and self.seed is not None
+        return full + (rest > 0 and not alone)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self._epoch(self.epoch)
+        share = slice(None) if self.seed is None else slice(self.rank, None, self.size)
+        for batch in range(self.batch, len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size][share].tolist()
+
+    @functools.cached_property
+    def _names(self) -> str:
+        """A checksum of the samples' file names in their order, without the folders, which may move."""
+        names = (Path(path).name for path in getattr(self.dataset, "paths", ()))
+        return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _epoch(self, epoch: int) -> torch.Tensor:
+        if self.seed is None:
+            first, end = (len(self.dataset) * rank // self.size for rank in (self.rank, self.rank + 1))
+            return torch.arange(first, end)
+        return self.dataset.order(generator(self.seed, epoch, "cpu", stream=1))

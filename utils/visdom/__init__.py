@@ -1,0 +1,3 @@
+"""A run drawn in visdom."""
+
+from .visualizer import Visualizer

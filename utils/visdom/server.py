@@ -1,0 +1,167 @@
+"""Start visdom on this machine and show every run in it: python -m utils.visdom.server [--port=8097]
+
+`python -m visdom.server` first downloads its page from CDNs, fails without internet, hangs where packets are dropped,
+and then listens on every interface. This one downloads the page from npm once, and listens only on loopback.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.visdom.screen import Unreachable, replay
+
+MATHJAX = (
+    "config/Safe.js",
+    "config/TeX-AMS-MML_HTMLorMML.js",
+    "extensions/Safe.js",
+    "jax/output/SVG/fonts/TeX/fontdata.js",
+    "jax/output/SVG/jax.js",
+    "jax/output/SVG/fonts/TeX/Size1/Regular/Main.js",
+    "jax/output/SVG/config.js",
+    "MathJax.js",
+)
+GLYPHS = "glyphicons-halflings-regular"
+# npm package: {file in it: file in visdom's static folder}, as in visdom/server/build.py
+ASSETS: dict[str, dict[str, str]] = {
+    "jquery@3.1.1": {"dist/jquery.min.js": "js/jquery.min.js"},
+    "bootstrap@3.3.7": {
+        "dist/js/bootstrap.min.js": "js/bootstrap.min.js",
+        "dist/css/bootstrap.min.css": "css/bootstrap.min.css",
+        **{f"dist/fonts/{GLYPHS}.{kind}": f"fonts/{GLYPHS}.{kind}" for kind in ("eot", "woff2", "woff", "ttf")},
+        f"dist/fonts/{GLYPHS}.svg": f"fonts/{GLYPHS}.svg#glyphicons_halflingsregular",
+    },
+    "react@16.2.0": {"umd/react.production.min.js": "js/react-react.min.js"},
+    "react-dom@16.2.0": {"umd/react-dom.production.min.js": "js/react-dom.min.js"},
+    "react-modal@3.1.10": {"dist/react-modal.min.js": "js/react-modal.min.js"},
+    "plotly.js-dist-min@2.11.1": {"plotly.min.js": "js/plotly-plotly.min.js"},
+    "sjcl@1.0.7": {"sjcl.js": "js/sjcl.js"},
+    "layout-bin-packer@1.4.0": {
+        "dist/layout-bin-packer.js": "js/layout_bin_packer.js",
+        "dist/layout-bin-packer.js.map": "js/layout-bin-packer.js.map",
+    },
+    "d3@3.5.17": {"d3.min.js": "js/d3.v3.min.js"},
+    "d3-selection-multi@1.0.1": {"build/d3-selection-multi.js": "js/d3-selection-multi.v1.js"},
+    "save-svg-as-png@1.4.17": {"lib/saveSvgAsPng.js": "js/saveSvgAsPng.js"},
+    "react-resizable@1.4.6": {"css/styles.css": "css/react-resizable-styles.css"},
+    "react-grid-layout@0.16.3": {"css/styles.css": "css/react-grid-layout-styles.css"},
+    "classnames@2.2.5": {"index.js": "fonts/classnames"},  # build.py puts it there
+    "mathjax@2.7.5": {file: f"js/mathjax/2.7.5/{file}" for file in MATHJAX},
+}
+
+
+def lay_assets(static: Path) -> None:
+    """Download the missing parts of visdom's page into its folder `static`. A failure prints one line."""
+    missing = {
+        package: {source: static / target for source, target in files.items() if not (static / target).exists()}
+        for package, files in ASSETS.items()
+    }
+    missing = {package: files for package, files in missing.items() if files}
+    if not missing:
+        return
+    print(f"visdom: downloading {len(missing)} parts of its page from npm, once", flush=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            command = ["npm", "pack", "--silent", "--fetch-retries=1", "--fetch-timeout=30000", *missing]
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
+            for package, files in missing.items():
+                with tarfile.open(Path(folder, package.replace("@", "-") + ".tgz")) as archive:
+                    for source, target in files.items():
+                        _place(archive.extractfile(f"package/{source}").read(), target)  # type: ignore[union-attr]
+    except (OSError, KeyError, tarfile.TarError, subprocess.SubprocessError) as error:
+        print(f"visdom: its page will lack parts, because npm failed ({type(error).__name__}: {error})")
+
+
+def _place(content: bytes, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, target)  # all of it or nothing: an existing file is never downloaded again
+
+
+def listener(port: int) -> str | None:
+    """What listens on a loopback port: None, 'visdom' or 'other'."""
+    import requests
+
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except ConnectionRefusedError:
+        return None
+    except OSError:
+        return "other"
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy on the way to this machine
+            envs = session.post(f"http://127.0.0.1:{port}/env_state", json={}, timeout=5).json()
+        return "visdom" if isinstance(envs, list) else "other"
+    except (requests.RequestException, ValueError):
+        return "other"
+
+
+def show_runs(checkpoints: str | Path, port: int) -> None:
+    """Draw every run's record below a folder, each in an env named like its folder and in its own env; the newest last,
+    so that it wins if runs share an env."""
+    records = sorted(Path(checkpoints).rglob("events.jsonl"), key=lambda record: record.stat().st_mtime)
+    shown = 0
+    for record in records:
+        try:
+            replay(record, env=record.parent.name, port=port, server="http://127.0.0.1")
+            replay(record, port=port, server="http://127.0.0.1")
+            shown += 1
+        except (OSError, Unreachable) as error:
+            print(f"visdom: cannot show {record} ({error})", flush=True)
+    print(f"visdom: http://localhost:{port} shows {shown} runs from {checkpoints}, each in its own env", flush=True)
+
+
+async def serve(port: int, env_path: str | None, checkpoints: str) -> None:
+    """Serve until cancelled. Raises OSError when the port is not available."""
+    from visdom.server import app
+    from visdom.server.defaults import DEFAULT_ENV_PATH
+
+    for name in ("tornado.access", "tornado.general"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the page asks for a style.css that visdom does not have
+    app.tornado_settings["autoreload"] = False  # visdom sets debug: an edited .py file would restart the server
+    application = app.Application(port=port, env_path=env_path or DEFAULT_ENV_PATH)
+    application.listen(port, address="127.0.0.1", max_buffer_size=1024**3)
+    threading.Thread(target=show_runs, args=(checkpoints, port), daemon=True).start()
+    await asyncio.Event().wait()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve, or show the runs in a server that runs already. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--port", type=int, default=8097)
+    parser.add_argument("--checkpoints", default="checkpoints", help="the folder of the runs to show")
+    parser.add_argument("--env_path", default=None, help="where visdom keeps saved envs (~/.visdom)")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C
+    try:
+        found = listener(args.port)
+        if found == "visdom":
+            show_runs(args.checkpoints, args.port)
+            return 0
+        if found is None:
+            import visdom
+
+            lay_assets(Path(visdom.__file__).parent / "static")
+            asyncio.run(serve(args.port, args.env_path, args.checkpoints))
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        print(f"visdom: cannot listen on port {args.port} ({error})", file=sys.stderr)
+        return 2
+    print(f"visdom: port {args.port} is taken by something else; choose another with --port", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

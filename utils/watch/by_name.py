@@ -1,0 +1,46 @@
+"""Callbacks are picked by name, like models and data sets, and get what their constructor names."""
+
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+from utils import UserError
+from utils.options import Options
+
+PARTS = "run model optimizer schedule step meters guard sampler train_loader val_loader vis show".split()
+
+
+def pick(name: str, options: Options) -> tuple[Any, list[str]]:
+    """The class with this name, and the arguments of its constructor that are options of config.py or PARTS.
+
+    The class is one of utils/watch/, or for my_file.MyCallback of a file of the user's, in the current folder or beside
+    main.py. Raises UserError when there is none, when the file cannot be imported, and for an argument without a
+    default that is neither an option nor a part.
+    """
+    module, _, attribute = name.rpartition(".")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        made = getattr(importlib.import_module(module or "utils.watch"), attribute)
+        arguments = inspect.signature(made).parameters.values()
+    except Exception as error:  # a user's file raises anything
+        raise UserError(f"--callbacks={name} cannot be loaded: {type(error).__name__}: {error}") from None
+    known = {*options.options(), *PARTS}
+    named = [one for one in arguments if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    missing = [one.name for one in named if one.name not in known and one.default is one.empty]
+    if missing:
+        raise UserError(
+            f"--callbacks={name}: nothing is called {missing[0]}; a callback's constructor may name options of "
+            f"config.py and {', '.join(PARTS)}"
+        )
+    return made, [one.name for one in named if one.name in known]
+
+
+def build(name: str, options: Options, **parts: Any) -> Any:
+    """An object of the class `name`; its constructor gets the options and parts that it names."""
+    made, named = pick(name, options)
+    known = {**options.values(), **parts}
+    return made(**{one: known[one] for one in named})

@@ -1,0 +1,43 @@
+"""How large a model is, and how much work one sample is."""
+
+from typing import Any
+
+import torch
+
+from utils.train.device import device_of, one_batch, undisturbed
+
+SHOWN = 10  # names of classes
+
+
+def summary(model: Any, input: Any) -> dict[str, int]:
+    """{"parameters": n, "trainable": n, "flops": floating point operations of one prediction of `input`}.
+
+    input: a prepared batch, whose size the operations grow with. A multiplication and an addition count as two
+    operations; those of convolutions, matrix products and attention are counted, as in the literature.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with undisturbed(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.predict(input)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    trainable = sum(size for size, learns in sizes if learns)
+    return {"parameters": sum(size for size, _ in sizes), "trainable": trainable, "flops": counter.get_total_flops()}
+
+
+def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
+    """Print what is trained on, and the model's summary."""
+    classes = list(train_data.classes)
+    names = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
+    samples = f"{len(train_data)} samples to train on, {len(val_data)} to validate on"
+    print(f"{type(train_data).__name__}: {samples}; {len(classes)} classes: {names}")
+    input, _ = one_batch(val_data, [0], device_of(model))
+    sizes = summary(model, input)
+    trainable = f" ({sizes['trainable']:,} trainable)" if sizes["trainable"] < sizes["parameters"] else ""
+    work = f"{with_prefix(sizes['flops'])}FLOPs for one sample"
+    print(f"{model.model_name}: {sizes['parameters']:,} parameters{trainable}, {work}")
+
+
+def with_prefix(number: int) -> str:
+    """7339000000 -> "7.3 G"."""
+    power = min((len(str(number)) - 1) // 3, 4)
+    return f"{number / 1000**power:.{1 if power else 0}f} {('', 'k', 'M', 'G', 'T')[power]}"
