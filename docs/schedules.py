@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from matplotlib.figure import Figure
 
 import config
-from utils.plots import save
-from utils.schedule import Schedule
+from utils.metrics.plots import save
+from utils.train.schedule import Schedule
 
 STEPS, EPOCHS = 50, 30  # per epoch; in the run
 OPTIONS = {
@@ -27,10 +27,10 @@ OPTIONS = {
 def rates(**options):
     """The rate of every step. The losses that `decay` looks at are made up: they fall ever more slowly, with noise."""
     opt = config.load({"max_epoch": EPOCHS, "lr": 1.0, **options})
-    schedule = Schedule(SimpleNamespace(param_groups=[{"lr": opt.lr}]), STEPS, **opt.named_by(Schedule))
+    schedule = Schedule(SimpleNamespace(param_groups=[{"lr": opt.lr}]), STEPS, **opt.kwargs_for(Schedule))
     noise, result = random.Random(1), []
     for step in range(EPOCHS * STEPS):
-        schedule.step(step)
+        schedule.step(*divmod(step, STEPS))
         result.append(schedule.lr)
         if (step + 1) % STEPS == 0:
             schedule.epoch_end(0.85 ** (step / STEPS) + noise.uniform(0, 0.1))
