@@ -69,10 +69,10 @@ machine.loaded()
 
 def train(opt=None, **kwargs):
     """Train a model. Options: those of config.py, by name; `opt` are some that are loaded already."""
-    opt = opt or config.load(kwargs)
+    opt = config.load(kwargs, opt)
     world = processes.start(opt.use_gpu)
     opt, start = resume.resolve(opt, world)
-    device = set_up(opt)
+    device = set_up(opt, opt.callbacks)
     # 1. data
     train_data, val_data = make_data(opt, "train", device), make_data(opt, "val", device)
     refuse_broken(train_data, val_data)
@@ -100,8 +100,8 @@ def train(opt=None, **kwargs):
     # 5. the loop
     with callbacks:  # whatever ends it, the run is saved and can be resumed
         checkpoint.restore()  # a new run saves its step 0 instead
-        world.on_main(record.write_config, run, opt.to_dict())
         callbacks.on_train_begin()
+        world.on_main(record.write_config, run, opt.to_dict())
         for epoch in range(run.epoch, opt.max_epoch):
             callbacks.on_epoch_begin()
             model.train()
@@ -153,7 +153,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALON
 
 def evaluate(opt=None, **kwargs):
     """The command val: measure a checkpoint on the validation part of its data, and write a report beside it."""
-    opt, model, device = load_trained(opt or config.load(kwargs))
+    opt, model, device = load_trained(config.load(kwargs, opt))
     val_data = make_data(opt, "val", device, model.info["classes"])
     refuse_broken(val_data)
     name_broken(val_data)
@@ -174,7 +174,7 @@ def evaluate(opt=None, **kwargs):
 @torch.inference_mode()
 def test(opt=None, **kwargs):
     """Write a checkpoint's predictions for samples without labels to opt.result_file."""
-    opt, model, device = load_trained(opt or config.load(kwargs))
+    opt, model, device = load_trained(config.load(kwargs, opt))
     check_writable(opt.result_file)
     test_data = make_data(opt, "test", device, model.info["classes"])
     name_broken(test_data, consequence="get no prediction of their own")
@@ -198,7 +198,7 @@ def predictions(model, dataloader, progress, callbacks):
 
 def pack(opt=None, **kwargs):
     """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
-    opt = opt or config.load(kwargs)
+    opt = config.load(kwargs, opt)
     opt.check_unused(opt.asked, model=getattr(models, opt.model), dataset=getattr(data, opt.dataset))
     processes.refuse_torchrun()
     opt.assign(cache="none")
@@ -212,12 +212,12 @@ def pack(opt=None, **kwargs):
         print(f"{mode}: {len(packed)} pictures in {packed_file(packed)}")
 
 
-def set_up(opt):
+def set_up(opt, callbacks=()):
     """Check the options against model, data set and callbacks, print them, and set the seed. Returns the device;
     `precision` becomes what it computes in. Raises UserError for an option that this model or data set does not read.
     """
     opt.check_unused(opt.asked, model=getattr(models, opt.model), dataset=getattr(data, opt.dataset))
-    for name in opt.callbacks:
+    for name in callbacks:
         pick(name, opt)
     opt.show()
     device = pick_device(opt.use_gpu, "use_gpu" in opt.explicit)
@@ -294,5 +294,5 @@ def make_callbacks(opt, world, state, checkpoint, model, train_loader, val_loade
     name_broken(train_loader.dataset, val_loader.dataset, folder=state.run.folder)
     vis = Visualizer(opt.env, port=opt.vis_port, record=state.run.folder / "events.jsonl")
     parts = {**vars(state), "model": model, "train_loader": train_loader, "val_loader": val_loader}
-    names = ["Curves", "Pictures", "History", "Progress", *opt.callbacks]
+    names = dict.fromkeys(["Pictures", "History", "Progress", *opt.callbacks, "Curves"])  # Curves closes vis: last
     return Callbacks([build(name, opt, vis=vis, show=vis.img, **parts) for name in names], control)

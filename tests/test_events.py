@@ -1,5 +1,7 @@
 """The events of a run: their order, who hears of them first, and what an error of a callback does."""
 
+import inspect
+
 import pytest
 import torch
 from runs import only_run
@@ -8,6 +10,7 @@ import main as program
 from utils.events import EVENTS, Callback, Callbacks, Control
 from utils.run.checkpoint import Checkpoint
 from utils.run.checkpoint_file import read_checkpoint
+from utils.run.control import RunControl
 
 
 class Recorder(Callback):
@@ -80,8 +83,9 @@ def test_a_run_is_saved_before_observers_hear_of_its_end_and_released_after(trai
 def test_an_observer_that_fails_is_one_warning_and_the_run_continues(train, capsys):
     run = train("Broken", "Recorder")
     warnings = [line for line in capsys.readouterr().err.splitlines() if "callback" in line]
-    message = "the callback Broken fails at on_batch_end: ValueError: no such thing; the run continues"
-    assert warnings == [f"warning: {message}"]
+    line = inspect.getsourcelines(Broken.on_batch_end)[1] + 2
+    message = f"the callback Broken fails at on_batch_end: ValueError: no such thing ({__file__}:{line})"
+    assert warnings == [f"warning: {message}; the run continues"]
     assert [name for name, _ in Recorder.heard].count("on_batch_end") == 8 and Recorder.at_end["finished"]
     assert (run / "lock").read_text() == "finished"
 
@@ -178,3 +182,22 @@ def test_each_failing_observer_has_its_own_warning(capsys):
         callbacks.on_batch_end()
     assert log[:4] == ["one on_batch_end", "two on_batch_end"] * 2
     assert capsys.readouterr().err.count("warning: the callback Watched fails at on_batch_end") == 2
+
+
+def test_a_control_that_fails_at_the_end_does_not_keep_the_others_from_saving():
+    class Part(Control):
+        concluded = []
+
+        def __init__(self, name, error=None):
+            self.name, self.error = name, error
+
+        def on_train_end(self, **facts):
+            Part.concluded.append(self.name)
+            if self.error:
+                raise self.error
+
+    control = RunControl.__new__(RunControl)
+    control.parts = [Part("failure", OSError("the terminal is gone")), Part("guard"), Part("checkpoint")]
+    with pytest.raises(OSError, match="the terminal is gone"):
+        control.on_train_end(finished=False, stopped=True, error=None)
+    assert Part.concluded == ["failure", "guard", "checkpoint"]

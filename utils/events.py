@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import traceback
 from bdb import BdbQuit
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -57,7 +58,7 @@ class Callbacks(Callback):
     def __enter__(self) -> "Callbacks":
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: TracebackType | None) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> bool:
         stopped = isinstance(error, BdbQuit) or not isinstance(error, (Exception, type(None)))
         failed = None if stopped else error
         facts = {"finished": error is None, "stopped": stopped, "error": failed}
@@ -86,8 +87,9 @@ class Callbacks(Callback):
                 raise
             except Exception as error:
                 if once(f"failing {number}", owner=self):
-                    name = type(observer).__name__
-                    warn(f"the callback {name} fails at {event}: {type(error).__name__}: {error}; the run continues")
+                    name, place = type(observer).__name__, traceback.extract_tb(error.__traceback__)[-1]
+                    what = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+                    warn(f"the callback {name} fails at {event}: {what}; the run continues")
 
 
 def _forward(event: str) -> Callable[..., None]:

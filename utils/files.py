@@ -100,6 +100,7 @@ def lock(file: IO[Any], wait: bool = False) -> bool:
         return True
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EAGAIN):
+            error.filename = file.name  # for the line that the user reads
             raise
         return False
 

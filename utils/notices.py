@@ -19,17 +19,22 @@ def warn(text: str) -> None:
 
 def once(topic: str, owner: object = None) -> bool:
     """True the first time that this process, or the object `owner`, asks about `topic`, and again after `forget`."""
-    said = _said if owner is None else vars(owner).setdefault("_said", set())
+    said = _topics(owner)
     first = topic not in said
     said.add(topic)
     return first
 
 
-def forget(topic: str) -> bool:
+def forget(topic: str, owner: object = None) -> bool:
     """Let `once` answer True again. Returns whether the topic had come up."""
-    known = topic in _said
-    _said.discard(topic)
+    said = _topics(owner)
+    known = topic in said
+    said.discard(topic)
     return known
+
+
+def _topics(owner: object) -> set[str]:
+    return _said if owner is None else vars(owner).setdefault("_said", set())
 
 
 def note_once(text: str) -> None:

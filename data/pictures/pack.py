@@ -195,6 +195,7 @@ def write(file: Any, path: Path, index: dict[str, Any], lazy: LazyImages, also: 
     old = read_index(path)
     if path.with_suffix(".json").exists():
         why = "the pictures have changed" if old and old["key"] != index["key"] else "it is damaged"
+        why = "it is of an older version" if old and old["version"] != index["version"] else why
         note(f"{path} is made again: {why}")
     for part in (path.with_suffix(".json"), path):
         part.unlink(missing_ok=True)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from sklearn import metrics
 from torch import nn
+from toy_data import Points, Squares
 
-from data.base import BaseData
 from models import ResNet34
 from models.mlp import MLP
 from utils import UserError
@@ -289,31 +289,6 @@ def test_an_overlay_colors_the_place():
     assert shown.shape == image.shape and shown.dtype == torch.uint8
     red, _, blue = shown[:, 9, 11].tolist()
     assert red > blue + 50 and shown[2, 0, 0] > shown[0, 0, 0] + 50
-
-
-class Squares(BaseData):
-    """Pictures with a bright square on the left, or on the right."""
-
-    classes = ("left", "right")
-
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, index):
-        picture = torch.zeros(3, 64, 64, dtype=torch.uint8)
-        picture[:, 24:40, 40 * (index % 2) : 40 * (index % 2) + 16] = 255
-        return picture, index % 2
-
-    def prepare(self, input, target, generator):
-        return input.float() / 255, target
-
-
-class Points(Squares):
-    def __getitem__(self, index):
-        return torch.zeros(1, 2), 0
-
-    def prepare(self, input, target, generator):
-        return input, target
 
 
 class Masks(Squares):

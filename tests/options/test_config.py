@@ -204,3 +204,40 @@ def test_an_old_spelling_is_checked_like_the_new_one():
         config.load({"colour": "2"})
     with pytest.raises(UserError, match="--on-bad cannot be 'retry': it takes one of stop, rollback"):
         config.load({"bad_action": "retry"})
+
+
+def test_old_spellings_go_with_presets_yaml_files_and_own_presets(tmp_path):
+    class Older(config.Demo):
+        min_crop = 0.9
+
+        def check(self):
+            super().check()
+
+    path = tmp_path / "mine.yaml"
+    path.write_text("config: Demo\nmin_crop: 0.3\nbad_action: back\n")
+    opt = config.load({"config": str(path)})
+    assert (opt.crop_min_scale, opt.on_bad, opt.image_size) == (0.3, "rollback", 64)
+    assert {"crop_min_scale", "on_bad"} <= opt.asked and "image_size" not in opt.asked
+    opt = config.load({"config": "Older"})
+    assert opt.crop_min_scale == 0.9 and "crop_min_scale" not in opt.asked
+    with pytest.raises(UserError, match="--crop-min-scale is given twice: --min-crop is its former name"):
+        config.load({"min_crop": 0.3, "crop_min_scale": 0.4})
+
+
+def test_what_a_run_recorded_is_under_what_is_given_now_also_for_an_own_preset():
+    class Extended(config.Demo):
+        extra: config.integer(1) = 3
+
+    record = config.load({"config": "Extended", "extra": 5}).to_dict()
+    opt = config.load({"config": "Extended"}).over(record)
+    assert type(opt) is Extended and opt.extra == 5
+
+
+def test_options_that_are_loaded_already_are_copied_and_take_more(capsys):
+    opt = config.load({"lr": 0.5})
+    again = config.load({"lr": 0.25}, opt)
+    assert (opt.lr, again.lr) == (0.5, 0.25) and again.explicit == {"lr"}
+    again.assign(cache="none")
+    assert opt.cache == "auto"
+    with pytest.raises(UserError, match="unknown option --nonsense"):
+        config.load({"nonsense": 1}, opt)

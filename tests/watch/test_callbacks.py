@@ -2,7 +2,9 @@
 
 import pytest
 from conftest import FAST, main
-from runs import only_run
+from runs import differences, only_run
+
+from utils.run.checkpoint_file import read_checkpoint
 
 MY_FILE = """
 from pathlib import Path
@@ -60,3 +62,29 @@ def test_a_callback_that_cannot_be_made_is_one_line_before_anything_is_trained(n
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("warning: visdom", "note: "))]
     assert line.startswith(f"main.py: --callbacks={name}") and message in line
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_an_observer_that_draws_random_numbers_changes_no_number_and_val_does_without_it(tmp_path, pictures):
+    for name, code in (("quiet", "pass"), ("loud", "torch.rand(5)")):
+        text = "import torch\nfrom utils.events import Callback\n\nclass Draws(Callback):\n"
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.py").write_text(f"{text}    def on_batch_begin(self, **_):\n        {code}\n")
+        options = [f"--train-data-root={pictures}", *FAST, "--max-epoch=1"]  # SqueezeNet has dropout
+        main("train", *options, f"--callbacks={name}.Draws", cwd=tmp_path / name, check=0)
+    weights = [read_checkpoint(only_run(tmp_path / name) / "last.pth")["weights"] for name in ("quiet", "loud")]
+    assert differences(*weights) == []
+    checkpoint = only_run(tmp_path / "loud") / "best.pth"
+    (tmp_path / "loud" / "loud.py").unlink()
+    main("val", f"--load-model-path={checkpoint}", cwd=tmp_path / "loud", check=0)
+
+
+def test_a_method_that_is_no_event_and_a_constructor_that_fails_are_one_line(tmp_path, pictures):
+    text = "from utils.events import Callback\n\nclass Odd(Callback):\n    def on_epoch_ends(self):\n        pass\n\n"
+    text += "class Fails(Callback):\n    def __init__(self):\n        raise KeyError('x')\n"
+    (tmp_path / "odd.py").write_text(text)
+    for name, message in (
+        ("Odd", ": on_epoch_ends is no event; did you mean on_epoch_end"),
+        ("Fails", " cannot be made: "),
+    ):
+        done = main("train", f"--train-data-root={pictures}", *FAST, f"--callbacks=odd.{name}", cwd=tmp_path, check=2)
+        assert f"main.py: --callbacks=odd.{name}{message}" in done.stderr

@@ -2,36 +2,11 @@
 
 import pytest
 import torch
+from toy_data import Points, Squares
 
-from data.base import BaseData
 from models import ResNet34
 from models.mlp import MLP
 from utils.watch.model_summary import print_summary, summary
-
-
-class Squares(BaseData):
-    """Pictures with a bright square on the left, or on the right."""
-
-    classes = ("left", "right")
-
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, index):
-        picture = torch.zeros(3, 64, 64, dtype=torch.uint8)
-        picture[:, 24:40, 40 * (index % 2) : 40 * (index % 2) + 16] = 255
-        return picture, index % 2
-
-    def prepare(self, input, target, generator):
-        return input.float() / 255, target
-
-
-class Points(Squares):
-    def __getitem__(self, index):
-        return torch.zeros(1, 2), 0
-
-    def prepare(self, input, target, generator):
-        return input, target
 
 
 def test_the_size_of_resnet34_is_the_published_one(capsys):

@@ -178,7 +178,8 @@ class TrainMeters:
     def add(self, step: Any) -> None:
         """Count a finished TrainStep: its losses, means over all processes already, and its own scores."""
         self.losses.add(step.losses)
-        for score, target in step.outputs:
+        outputs, step.outputs = step.outputs, []  # scores may be large: nothing keeps them any longer
+        for score, target in outputs:
             self.scores.add(score, target)
 
     def reduce(self) -> None:

@@ -192,12 +192,9 @@ def name_in(package: str, own: bool = False) -> Kind:
 def imported_names(package: str) -> list[str]:
     """What package/__init__.py imports, read as text: a misspelled name is answered without waiting for torch."""
     tree = ast.parse(ROOT.joinpath(*package.split("."), "__init__.py").read_text(encoding="utf-8"))
-    return [
-        alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.level
-        for alias in node.names
-    ]
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    own = [node for node in nodes if node.level or str(node.module).split(".")[0] not in sys.stdlib_module_names]
+    return [alias.asname or alias.name for node in own for alias in node.names]
 
 
 def library_names(package: str) -> list[str]:

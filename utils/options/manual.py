@@ -48,6 +48,7 @@ def explain(cls: type[Options], asked: str) -> str:
     """What `help lr` prints: one option with its range, default, presets that change it, and what it goes with. Raises
     UserError for a name that is no option."""
     name = asked.removeprefix("--").replace("-", "_")
+    name = next(iter(cls.translated({name: None})))  # a former name is understood, too
     for heading, known, default, comment in documented(cls):
         if known == name:
             kind = cls.options()[name]
@@ -65,4 +66,8 @@ def explain(cls: type[Options], asked: str) -> str:
             lines.append(f"on --resume: {'may change' if kind.free else 'is fixed'}")
             lines += [f"formerly: {dashed(old)}" for old in kind.old]
             return "\n".join(lines)
+    if asked in cls.presets():
+        preset = cls.presets()[asked]
+        changes = (f"  {dashed(option)}={value}" for option, value in preset.preset_values().items())
+        return "\n".join([inspect.cleandoc(preset.__doc__ or asked), "", "changes:", *changes])
     raise UserError(f"help {asked}: no such option{nearest(name, cls.options()).replace('_', '-')}")

@@ -1,6 +1,8 @@
 """The class behind config.py's DefaultConfig: values that are checked, presets, YAML files, former spellings."""
 
+import copy
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,18 @@ class Options:
     @classmethod
     def options(cls) -> dict[str, Kind]:
         """{name: Kind} of every option, subclasses' own included, in the order of their definition."""
-        return {name: kind for base in reversed(cls.__mro__) for name, kind in inspect.get_annotations(base).items()}
+        found = {name: kind for base in reversed(cls.__mro__) for name, kind in inspect.get_annotations(base).items()}
+        for name, kind in found.items():
+            if not isinstance(kind, Kind):
+                raise UserError(
+                    f"config.py: {name} needs a kind of utils/options/kinds.py: {name}: integer(0) = 1, say"
+                )
+        return found
 
     @classmethod
     def root(cls) -> type["Options"]:
         """The class that defines the options, config.py's DefaultConfig; presets are its subclasses."""
-        return cls.__mro__[-3]  # ..., DefaultConfig, Options, object
+        return cls.__mro__[cls.__mro__.index(Options) - 1]
 
     @classmethod
     def presets(cls) -> dict[str, type["Options"]]:
@@ -41,15 +49,26 @@ class Options:
         return found
 
     @classmethod
-    def preset_options(cls) -> set[str]:
-        """Names of the options that the class and the presets above it change."""
-        bases = cls.__mro__[: cls.__mro__.index(cls.root())]
-        return {name for base in bases for name in vars(base) if not name.startswith("_")}
+    def preset_values(cls) -> dict[str, Any]:
+        """{name: value} of the options that the class and the presets above it set, under today's names."""
+        values: dict[str, Any] = {}
+        for base in reversed(cls.__mro__[: cls.__mro__.index(cls.root())]):
+            new = inspect.get_annotations(base)  # options of its own, with their defaults
+            own = {name: value for name, value in vars(base).items() if name not in new and not name.startswith("_")}
+            values |= cls.translated({name: value for name, value in own.items() if not inspect.isroutine(value)})
+        return values
 
     @classmethod
-    def load(cls, kwargs: dict[str, Any]) -> "Options":
+    def load(cls, kwargs: dict[str, Any], given: "Options | None" = None) -> "Options":
         """The options that these arguments describe: the defaults, then the preset or YAML file named by `config`, then
-        the arguments themselves, the later ones winning. Raises UserError."""
+        the arguments themselves, the later ones winning. With options that are `given`: a copy of these, and the
+        arguments on top. Raises UserError."""
+        if given is not None:
+            opt = copy.copy(given)
+            opt.explicit, opt.asked = set(given.explicit), set(given.asked)
+            opt.update(kwargs)
+            opt.check()
+            return opt
         source, known = kwargs.get("config"), cls.presets()
         if source is True:
             raise UserError("--config has no value: it takes a preset of config.py or a YAML file")
@@ -60,10 +79,11 @@ class Options:
                 raise UserError(f"`config: {base}` is no preset of config.py{nearest(base, known)}")
             preset = known.get(str(base), cls)
             opt = preset()
-            opt.update({name: getattr(opt, name) for name in preset.preset_options()} | written)
+            opt.update(preset.preset_values())
+            opt.update(written)
             if recorded:  # a run's own file lists every option, whoever set it
                 opt.explicit = {name for name in opt.explicit if getattr(opt, name) != getattr(cls, name, None)}
-            opt.asked = opt.explicit - preset.preset_options()
+            opt.asked = opt.explicit - (preset.preset_values().keys() - cls.translated(written).keys())
         except UserError as error:
             raise UserError(f"--config={source}: {error}") from None
         opt.update(kwargs)
@@ -73,7 +93,7 @@ class Options:
     def over(self, record: dict[str, Any]) -> "Options":
         """These options on top of what to_dict() kept of a run: what is not set now is as the run had it. Options that
         no longer exist are ignored."""
-        merged = self.presets().get(str(record.get("config")), self.root())()
+        merged = self.root().presets().get(str(record.get("config")), self.root())()
         known = merged.translated(record)
         merged.update({name: value for name, value in known.items() if name in merged.options() and name != "config"})
         merged.update(self.overrides())
@@ -92,7 +112,7 @@ class Options:
                     if name in result:
                         raise UserError(f"{dashed(name)} is given twice: {dashed(old)} is its former name")
                     result[name] = values.get(str(given), given)
-                    if say:
+                    if say and os.environ.get("RANK", "0") == "0":
                         note_once(f"{dashed(old)} is now called {dashed(name)}: {dashed(name)}={result[name]}")
         return result
 
@@ -120,7 +140,8 @@ class Options:
         """Raise UserError where two options contradict each other. A subclass adds rules of its own."""
         for name, kind in self.options().items():
             for other, values in kind.only.items():
-                if getattr(self, name) != getattr(self.root(), name) and getattr(self, other) not in values:
+                default = getattr(self.root(), name, getattr(type(self), name))
+                if getattr(self, name) != default and getattr(self, other) not in values:
                     allowed = " or ".join(values)
                     raise UserError(
                         f"{dashed(name)} belongs to {dashed(other)}={allowed}, not to {getattr(self, other)}"

@@ -128,14 +128,14 @@ class Checkpoint(Control):
         except Exception as failure:  # what ended the training, a broken GPU say, may also keep it from being saved
             self.lost = f"{_reason(failure)}; {behind}"
 
-    def close(self, finished: bool, **_: Any) -> None:
+    def close(self, finished: bool, stopped: bool, **_: Any) -> None:
         """Record whether the run is finished, release it, and print how it ended. Raises UserError when the end of a
         finished run could not be saved."""
         if not self.writes:
             return
         if finished and not self.lost:
             self._mark("finished")
-        elif self.saved and not self.run.step:
+        elif self.saved and not self.run.step and not stopped:
             self._mark("failed")  # of no use to --resume: it would fail again
         self.run.close()
         if finished and self.lost:
@@ -223,11 +223,11 @@ class Checkpoint(Control):
         topic = f"unwritten {self.run.folder} {what}"
         try:
             function(*arguments)
-            if forget(topic):
+            if forget(topic, owner=self):
                 note(f"{what} can be written again")
             return True
         except (OSError, UserError) as error:  # UserError: a weight is not finite
-            if once(topic):
+            if once(topic, owner=self):
                 warn(f"{_reason(error)}; the training continues, what was there stays")
             return False
 

@@ -143,7 +143,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     ):
         raise UserError(f"{path} holds no weights that hearth knows: a file of model.save() or a state dict is needed")
     number = content.get("format", 1)
-    if number > FORMAT:
+    if isinstance(number, int) and number > FORMAT:
         raise UserError(f"{path} was written by hearth {content.get('hearth')}, which is newer than {VERSION}: update")
     return from_format_1(content) if number == 1 else content
 

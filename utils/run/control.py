@@ -40,6 +40,17 @@ class RunControl(Control):
         self.signals = Signals(world, state.meters, debugger)
         self.parts = (failure, guard, checkpoint, self.signals, debugger)
 
+    def on_train_end(self, **facts: Any) -> None:
+        """Every part concludes, whatever fails in the others: the run has to be saved. Raises the first failure."""
+        failures: list[BaseException] = []
+        for part in self.parts:
+            try:
+                part.on_train_end(**facts)
+            except BaseException as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
     def on_train_summary(self, **facts: Any) -> None:
         """The guard alone controls something here: it may take the weights back to an earlier checkpoint."""
         self.guard.check(self.checkpoint.restore_before)
@@ -60,5 +71,5 @@ def _forward(event: str) -> Any:
     return forward
 
 
-for _event in set(EVENTS) - {"on_train_summary"}:
+for _event in set(EVENTS) - {"on_train_summary", "on_train_end"}:
     setattr(RunControl, _event, _forward(_event))

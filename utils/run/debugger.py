@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from utils.events import Control
-from utils.notices import warn_once
+from utils.notices import once, warn
 from utils.train.processes import ALONE, World
 
 UTILS = Path(__file__).resolve().parent.parent
@@ -63,8 +63,8 @@ class Debugger(Control):
                 os.unlink(self.path)
             except OSError as error:
                 problem = f"cannot be removed ({error.strerror}): it does not open the debugger"
-        if problem:
-            warn_once(f"{self.path} {problem}")
+        if problem and once(problem, owner=self):
+            warn(f"{self.path} {problem}")
         return not problem
 
     def _stamp(self) -> tuple[int, int, int, int] | None:

@@ -62,6 +62,6 @@ class Failure(Control):
         part = f"(step {self.run.step - self.run.batch + batch + 1})" if training else "of the validation"
         samples = self.loader.batch_sampler.samples(self.run.epoch, batch)
         paths = getattr(self.loader.dataset, "paths", None)
-        names = [str(paths[index]) if paths else f"number {index}" for index in samples[:NAMED]]
+        names = [str(paths[index]) if paths is not None else f"number {index}" for index in samples[:NAMED]]
         more = f", ... and {len(samples) - NAMED} more" if len(samples) > NAMED else ""
         return f"failed in epoch {self.run.epoch + 1}, batch {batch + 1} {part}, samples: {', '.join(names)}{more}"

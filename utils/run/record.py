@@ -75,9 +75,9 @@ class Results:
         topic = f"unwritten {self.path}"
         try:
             write_csv(self.path, header, ([one.get(name, "") for name in header] for one in rows))
-            forget(topic)
+            forget(topic, owner=self)
         except OSError as error:
-            if once(topic):
+            if once(topic, owner=self):
                 warn(f"{self.path}: {error.strerror}; the rows from epoch {row['epoch']} on are not in it yet")
         return rows
 

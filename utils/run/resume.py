@@ -93,8 +93,10 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
         given = given.root().load({"resume": launched})
     opt = resumed(given, world.on_main(find_run, given.work_dir, given.resume)) if given.resume else given
     check_folder(opt.resume or opt.work_dir)
-    starts = opt.load_model_path and not opt.resume
-    return opt, read_checkpoint(opt.load_model_path) if starts else None
+    if not opt.load_model_path or opt.resume:
+        return opt, None
+    content = read_checkpoint(opt.load_model_path)
+    return opt, {name: content[name] for name in ("model", "info", "weights") if name in content}
 
 
 def resumed(given: Any, folder: Path) -> Any:

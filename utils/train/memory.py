@@ -29,14 +29,15 @@ class Splitter:
                 work(input[part])
 
     Args:
-        parts: parts of a batch, as equal as they can be.
+        parts: parts of a batch, as equal as they can be. Where batches are not restarted, samples at a time are
+            remembered instead, because batches differ in size.
         least: samples that a part has at least.
         option: the option that gives such parts from the start, for the warning: "--accumulate={parts}".
     """
 
     def __init__(self, parts: int = 1, least: int = 1, option: str = "--val-batch-size={size}"):
         self.parts, self.least, self.option = parts, least, option
-        self.failure = ""
+        self.failure, self.most = "", 0  # most: samples at a time that fit, where more did not
 
     def split(self, size: int, restart: Callable[[], None] | None = None) -> Iterator[slice]:
         """Yield slices that cover a batch of `size` samples, in order.
@@ -46,7 +47,8 @@ class Splitter:
         """
         start = 0
         while start < size:
-            count = max(1, min(self.parts, size // self.least))
+            parts = max(self.parts, -(-size // self.most) if self.most else 1)
+            count = max(1, min(parts, size // self.least))
             end = next(size * part // count for part in range(1, count + 1) if size * part // count > start)
             yield slice(start, end)
             if not self.failure:
@@ -55,7 +57,7 @@ class Splitter:
             if restart:
                 restart()
                 start = 0
-            self._shrink(size, count)
+            self._shrink(size, count, restarts=restart is not None)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -67,19 +69,23 @@ class Splitter:
                 raise
             self.failure = repr(error)  # `split` does the rest: here the error still holds what filled the memory
 
-    def _shrink(self, size: int, count: int) -> None:
+    def _shrink(self, size: int, count: int, restarts: bool) -> None:
         reason, self.failure = self.failure, ""
         gc.collect()  # an error's frames may form a cycle
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-        largest, self.parts = -(-size // count), min(2 * count, size // self.least)
-        if self.parts <= count:
+        largest, parts = -(-size // count), min(2 * count, size // self.least)
+        if parts <= count:
             raise UserError(
                 f"out of memory with {largest} samples at a time, and fewer are not possible: take smaller pictures "
                 f"(--image-size) or another --model, or stop what else uses this memory ({reason})"
             )
-        smaller = -(-size // self.parts)
-        option = self.option.format(size=smaller, parts=self.parts)
+        smaller = -(-size // parts)
+        if restarts:
+            self.parts = parts
+        else:
+            self.most = smaller
+        option = self.option.format(size=smaller, parts=parts)
         warn(f"out of memory with {largest} samples at a time: retrying with {smaller} ({option})")
 
 

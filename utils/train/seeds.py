@@ -18,6 +18,14 @@ def seed_step(seed: int, step: int, device: torch.device | str, rank: int = 0) -
     return generator(seed, step, device, stream=2 + 3 * rank)
 
 
+def reseed(device: torch.device | str) -> None:
+    """Restart torch's global generator at the seed of this step: what was drawn since then does not count."""
+    number = torch.initial_seed()
+    torch.default_generator.manual_seed(number)
+    if torch.device(device).type == "cuda":
+        torch.cuda.manual_seed(number)
+
+
 def _mix(seed: int, step: int, stream: int) -> int:
     # splitmix64's finaliser: neighbouring seeds, steps and streams must not give related numbers.
     z = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + stream * 0x632BE59BD9B4E019) % 2**64

@@ -13,6 +13,7 @@ from .ema import Ema
 from .memory import Splitter
 from .processes import ALONE, World
 from .reduce import average
+from .seeds import reseed
 
 SEARCH = 16  # steps in a row that fp16 may skip without a warning to find its scale, which begins at 2 ** 16
 
@@ -57,8 +58,8 @@ class TrainStep:
         self.parameters = [parameter for group in optim.param_groups for parameter in group["params"]]
         # Without scaling the factor is always 1, and the scaler only looks for what is not finite.
         self.fixed_scale = None if precision == "fp16" else 1.0
-        device = self.parameters[0].device.type
-        self.scaler = torch.amp.GradScaler(device, init_scale=self.fixed_scale or 2.0**16)
+        self.device = self.parameters[0].device
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=self.fixed_scale or 2.0**16)
         # BatchNorm cannot learn from a single sample.
         self.splitter = Splitter(accumulate, least=2, option="--accumulate={parts}, the batch stays the same")
         self.attempt = self.splitter.attempt
@@ -80,6 +81,7 @@ class TrainStep:
             kept.copy_(buffer)
         self.size = len(input)
         self._begin()
+        reseed(self.device)  # callbacks may have drawn numbers since `batches` set the seed
         for part in self.splitter.split(self.size, restart=self._restart):
             self.target, self.share = target[part], (part.stop - part.start) / self.size
             yield input[part], self.target
@@ -153,7 +155,7 @@ class TrainStep:
 
     def _restart(self) -> None:
         self.rollback()
-        torch.manual_seed(torch.initial_seed())  # as `batches` set it: dropout draws as if this were the first try
+        reseed(self.device)  # dropout draws as if this were the first try
         self.unfinished = True
 
     def _count(self, number: int, numbers: dict[str, float]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from utils import UserError
+from utils.events import EVENTS
 from utils.options import Options
+from utils.options.kinds import nearest
 
 PARTS = "run model optimizer schedule step meters guard sampler train_loader val_loader vis show".split()
 
@@ -28,6 +30,9 @@ def pick(name: str, options: Options) -> tuple[Any, list[str]]:
         arguments = inspect.signature(made).parameters.values()
     except Exception as error:  # a user's file raises anything
         raise UserError(f"--callbacks={name} cannot be loaded: {type(error).__name__}: {error}") from None
+    unknown = [method for method in dir(made) if method.startswith("on_") and method not in EVENTS]
+    if unknown:
+        raise UserError(f"--callbacks={name}: {unknown[0]} is no event{nearest(unknown[0], EVENTS)}")
     known = {*options.options(), *PARTS}
     named = [one for one in arguments if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     missing = [one.name for one in named if one.name not in known and one.default is one.empty]
@@ -43,4 +48,9 @@ def build(name: str, options: Options, **parts: Any) -> Any:
     """An object of the class `name`; its constructor gets the options and parts that it names."""
     made, named = pick(name, options)
     known = {**options.values(), **parts}
-    return made(**{one: known[one] for one in named})
+    try:
+        return made(**{one: known[one] for one in named})
+    except Exception as error:
+        if "." in name:  # a user's class
+            raise UserError(f"--callbacks={name} cannot be made: {type(error).__name__}: {error}") from None
+        raise

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from utils import UserError
 from utils.train.device import device_of, one_batch, undisturbed
 
 SHOWN = 10  # names of classes
@@ -31,7 +32,13 @@ def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
     samples = f"{len(train_data)} samples to train on, {len(val_data)} to validate on"
     print(f"{type(train_data).__name__}: {samples}; {len(classes)} classes: {names}")
     input, _ = one_batch(val_data, [0], device_of(model))
-    sizes = summary(model, input)
+    try:
+        sizes = summary(model, input)
+    except UserError:
+        raise
+    except Exception:  # the first step fails in the same way, and there the batch is named and --pdb opens
+        print(f"{model.model_name}: its size cannot be measured")
+        return
     trainable = f" ({sizes['trainable']:,} trainable)" if sizes["trainable"] < sizes["parameters"] else ""
     work = f"{with_prefix(sizes['flops'])}FLOPs for one sample"
     print(f"{model.model_name}: {sizes['parameters']:,} parameters{trainable}, {work}")
