@@ -81,18 +81,18 @@ def train(opt=None, **kwargs):
     model = new_model(opt, train_data, start).to(device, memory_format=torch.channels_last)
     world.on_main(print_summary, model, train_data, val_data)
 
-    # 3. loaders, optimizer and learning rate
+    # 3. loaders, optimizer and learning rate (a function of utils/train/schedule.py)
     train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device, world)
     val_loader = make_val_loader(opt, model, val_data, device, world)
     optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
     schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.kwargs_for(Schedule))
     step = TrainStep(model, optimizer, world, **opt.kwargs_for(TrainStep))
 
-    # 4. the run's folder, all that is saved and restored, and who watches
+    # 4. the run's folder, all that is saved (State), when it is saved (Checkpoint), and who watches
     world.on_main(preflight.check_room, model, optimizer, **opt.kwargs_for(preflight.check_room))
     run = Run(opt.resume or world.on_main(new_folder, opt.work_dir, opt.model), writes=world.main)
     meters = TrainMeters(train_data.meter(), world)
-    guard = NonFiniteGuard(run, step, optimizer, world, **opt.kwargs_for(NonFiniteGuard))
+    guard = NonFiniteGuard(run, step, optimizer, world, **opt.kwargs_for(NonFiniteGuard))  # looks every print_freq
     state = State(run, optimizer, schedule, step, meters, guard, sampler=train_loader.batch_sampler)
     checkpoint = Checkpoint(model, state, val_data.meter().summary(), world=world, **opt.kwargs_for(Checkpoint))
     callbacks = make_callbacks(opt, world, state, checkpoint, model, train_loader, val_loader)
@@ -115,12 +115,12 @@ def train(opt=None, **kwargs):
                     with step.attempt():
                         score, losses = step.objective(input, target)
                         loss = step.backward(losses, score)  # noqa: F841 - for the debugger
-                step.apply(run.step)  # sum over processes, clip, optimizer, moving average; or nothing
+                step.apply(run.step)  # mean over processes, clip, optimizer, EMA; nothing if not finite
                 run.advance()  # the step is made, even if its meter fails
-                meters.add(step)
+                meters.add(step)  # its losses, and its scores for the data set's meter
                 if run.step % opt.print_freq == 0:
-                    callbacks.on_train_summary(**meters.summary())
-                callbacks.on_batch_end()
+                    callbacks.on_train_summary(**meters.summary())  # plotted; the guard may act
+                callbacks.on_batch_end()  # the gradients are still there, as clipped
 
             val_meter, _ = val(step.ema_model, val_loader, callbacks, meters.val_losses, world)
             run.next_epoch()
@@ -133,8 +133,8 @@ def train(opt=None, **kwargs):
 def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALONE):
     """Measure the model on a loader of labelled data, in eval mode; the model's mode is the same afterwards.
 
-    Returns (the data set's meter, its first measure): for classes a confusion meter and the accuracy in %. The losses
-    go into loss_meter, where one is given.
+    Returns (the data set's meter, its first measure): for classes of pictures a ClassMeter, whose summary() has all
+    measures, and the accuracy in %. The losses go into loss_meter, where one is given.
     """
     callbacks, loss_meter = callbacks or Callbacks(), loss_meter or LossMeter()
     dataset, meter = dataloader.dataset, dataloader.dataset.meter()
@@ -262,7 +262,7 @@ def new_model(opt, train_data, start):
     """The model with which a training begins: new, or with the weights of `start`, a checkpoint's content."""
     model = make_model(opt, train_data.classes)
     model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.to_dict()}
-    model.set_criterion(opt.criterion, train_data.weights)
+    model.set_criterion(opt.criterion, train_data.weights)  # names of models/losses.py
     if start:
         model.load(opt.load_model_path, partly=True, content=start)
         start.clear()  # `train` holds the dict as long as it runs
@@ -287,7 +287,8 @@ def load_trained(given):
 
 
 def make_callbacks(opt, world, state, checkpoint, model, train_loader, val_loader):
-    """The Callbacks of a training: what controls it, and in the first process its observers, --callbacks' included."""
+    """The Callbacks of a training: what controls it (utils/run/: Checkpoint saves, others may end it) and, in the first
+    process alone, what observes it: utils/watch/, and with --callbacks a class of yours, which gets what it names."""
     control = RunControl(state.guard, checkpoint, world, train_loader, val_loader, **opt.kwargs_for(RunControl))
     if not world.main:
         return Callbacks([], control)

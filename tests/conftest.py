@@ -101,3 +101,9 @@ def trained(tmp_path_factory, pictures):
     done = main("train", f"--train-data-root={pictures}", *FAST, "--max-epoch=2", cwd=cwd, check=0, drawn=True)
     (run,) = (cwd / "checkpoints").iterdir()
     return cwd, run, done.stdout
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that have slow tests: begun last, they would leave the other core idle at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

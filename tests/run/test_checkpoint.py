@@ -167,7 +167,8 @@ def limited_files(folder, pid):
     try:
         yield os.strerror(errno.EFBIG)
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+        with contextlib.suppress(ProcessLookupError):  # the last fault's training has ended
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
 FAULTS = [full_disk, read_only_folder, limited_files]

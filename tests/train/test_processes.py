@@ -17,6 +17,7 @@ from wait import until
 from utils.run.checkpoint_file import read_checkpoint
 
 # A model with BatchNorm and dropout; enough epochs that a run can be disturbed in the middle.
+pytestmark = pytest.mark.slow
 OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--max-epoch=6"]
 OPTIONS += ["--precision=fp32", "--print-freq=1", "--ema=0.9", "--save-freq=2", "--accumulate=2"]
 WAIT = 600  # seconds: only processes that hang take as long

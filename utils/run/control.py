@@ -71,5 +71,6 @@ def _forward(event: str) -> Any:
     return forward
 
 
-for _event in set(EVENTS) - {"on_train_summary", "on_train_end"}:
-    setattr(RunControl, _event, _forward(_event))
+for _event in EVENTS:
+    if _event not in vars(RunControl):
+        setattr(RunControl, _event, _forward(_event))

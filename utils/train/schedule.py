@@ -3,9 +3,10 @@
 The optimizer is the source of truth. A rate that somebody changed in it (at the debugger's prompt, say) is kept: the
 schedule continues from there.
 
-A shape is a pure function of the position in the run. All of it arrives as keyword arguments, a shape takes what it
-needs and ignores the rest (**_): `epoch` (epochs since the start, with a fraction), `progress` (0 at the end of the
-warm-up, 1 at the end of the run), `lr` (the group's rate at factor 1) and the options of its own.
+A shape is a pure function of the position in the run; a new one is a function here and its name in SCHEDULERS in
+config.py. All of it arrives as keyword arguments, a shape takes what it needs and ignores the rest (**_): `epoch`
+(epochs since the start, with a fraction), `progress` (0 at the end of the warm-up, 1 at the end of the run), `lr` (the
+group's rate at factor 1) and the options of its own.
 """
 
 import math

@@ -38,6 +38,7 @@ class TrainStep:
 
     Attributes:
         ema_model: the model to validate: the moving average, or without one the model itself.
+        parameters: the trainable ones; their gradients stay until the next batch, as clipped means over all processes.
         was_skipped: scalar tensor, 1 where the last step had no effect, else 0.
         losses: {name: scalar tensor}, of the last step: means over all its samples.
         outputs: [(score, target)] of its micro-batches.
