@@ -133,8 +133,8 @@ def train(opt=None, **kwargs):
 def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALONE):
     """Measure the model on a loader of labelled data, in eval mode; the model's mode is the same afterwards.
 
-    Returns (the data set's meter, its first measure): for classes of pictures a ClassMeter, whose summary() has all
-    measures, and the accuracy in %. The losses go into loss_meter, where one is given.
+    Returns (the data set's meter, its first measure): for pictures with classes a ClassMeter, of
+    utils/metrics/class_meter.py, and the accuracy in %. The losses go into loss_meter, where one is given.
     """
     callbacks, loss_meter = callbacks or Callbacks(), loss_meter or LossMeter()
     dataset, meter = dataloader.dataset, dataloader.dataset.meter()
