@@ -55,7 +55,6 @@ class PictureSet(BaseData):
     """A data set that reads its pictures from `images`, see open_images: the base of all picture data sets."""
 
     images: Any = None
-    cached_on_device = False
 
     @property
     def no_workers_needed(self) -> bool:  # type: ignore[override]
