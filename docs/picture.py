@@ -46,7 +46,7 @@ def draw(run, port):
     screen.connect()
     groups = gather(read_events(screen.record))
     for name in CURVES:
-        screen.plot_options[name] = {"opts": CURVE}
+        screen.keywords[name] = {"opts": CURVE}
         screen.draw(("plot", name), groups["plot", name])
     screen.client.text("".join(groups["log", "log_text"]), win="log_text", opts={**HALF, "title": "log"})
     files = [what["file"] for (kind, _), what in groups.items() if kind == "image"]

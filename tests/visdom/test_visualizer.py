@@ -353,7 +353,7 @@ def test_disk_full(server, env, record):
 import resource
 vis = Visualizer(sys.argv[1], int(sys.argv[2]), sys.argv[3])
 vis.plot("loss", 0)
-while vis._stale:  # until the server shows the record
+while vis._waits():  # until the server shows the record
     visualizer.time.sleep(0.01)
 size = os.path.getsize(sys.argv[3])
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -2,11 +2,11 @@
 
 import json
 import logging
-import math
 import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from utils.notices import once, warn
@@ -19,22 +19,15 @@ class Unreachable(Exception):
     """No visdom server answers. Not a ConnectionError: visdom catches those and prints."""
 
 
-def read_events(record: str | os.PathLike[str], end: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the events (dicts) in the first `end` bytes of a record, none of a missing file. Skips partial lines."""
-    try:
-        file = open(record, "rb")
-    except OSError:
-        return
-    with file:
-        for line in file:
-            if end is not None and file.tell() > end:
-                return
-            try:
+def read_events(record: str | os.PathLike[str], start: int = 0, size: int = -1) -> Iterator[dict[str, Any]]:
+    """Yield the events (dicts) of a record, or of `size` bytes of it from `start` on; none of a missing file."""
+    with suppress(OSError), open(record, "rb") as file:
+        file.seek(start)
+        for line in file.read(size).splitlines():
+            with suppress(ValueError):  # a run killed while writing leaves a partial line
                 event = json.loads(line)
-            except ValueError:  # a run killed while writing leaves a partial line
-                continue
-            if isinstance(event, dict):
-                yield event
+                if isinstance(event, dict):
+                    yield event
 
 
 def replay(
@@ -42,12 +35,12 @@ def replay(
 ) -> str:
     """Draw a whole record, replacing its windows, in `env` or the record's. Returns the env. Raises Unreachable or
     OSError."""
-    envs = [event["env"] for event in read_events(record) if event.get("kind") == "env"]
-    screen = Screen(env or (envs or ["default"])[-1], {"port": port, "server": server}, record)
+    envs = ["default", *(event["env"] for event in read_events(record) if event.get("kind") == "env")]
+    screen = Screen(env or envs[-1], {"port": port, "server": server}, record)
     screen.connect()
     for _ in range(3):  # a live run may add points meanwhile: draw again with them
         size = os.path.getsize(record)
-        screen.replay(size)
+        screen.draw_record(0, size)
         if os.path.getsize(record) == size:
             break
     return screen.env
@@ -97,18 +90,19 @@ def gather(events: Iterable[dict[str, Any]]) -> dict[tuple[str, Any], Any]:
                 groups.setdefault(key_of(event), deque(maxlen=LINES)).append(f"[{stamp}] {event['text']} <br>")
             elif event["kind"] in ("image", "call"):
                 groups[key_of(event)] = event
-        except (KeyError, TypeError, ValueError):  # other programs may have edited the file
+        except Exception:  # other programs may have edited the file
             continue
     return groups
 
 
 class Screen:
-    """One env on the server and what its windows show; connect, replay and draw raise Unreachable."""
+    """One env on the server and what its windows show; connect, draw_record and draw raise Unreachable."""
 
     def __init__(self, env: str, options: dict[str, Any], record: Any = None):
         self.env, self.options, self.record = env, options, record
         self.client: Any = None
-        self.plot_options: dict[str, dict[str, Any]] = {}  # name -> keywords given to plot
+        self.keywords: dict[str, dict[str, Any]] = {}  # name -> what plot or img was given for visdom
+        self.drawn = 0  # bytes of the record that are shown; 0: all of it must be drawn again
         self.last_x: dict[str, float] = {}  # name -> last x drawn
         self.lines: dict[str, deque[str]] = {}  # win -> lines of log drawn
 
@@ -124,37 +118,41 @@ class Screen:
         except Exception as error:  # also an invalid answer, a wrong keyword, no visdom installed
             raise Unreachable(str(error)) from error
 
-    def replay(self, end: int) -> None:
-        """Draw the first `end` bytes of the record, replacing what was shown."""
-        self.last_x.clear()
-        self.lines.clear()
-        for key, what in gather(read_events(self.record, end)).items():
+    def draw_record(self, start: int, end: int) -> None:
+        """Draw the record from byte `start` to byte `end`; from 0 on, it replaces what was shown."""
+        self.drawn = end
+        if start == 0:
+            self.last_x.clear()
+            self.lines.clear()
+        for key, what in gather(read_events(self.record, start, end - start)).items():
             self.draw(key, what)
 
-    def draw(self, key: tuple[str, Any], what: Any) -> bool | None:
-        """Draw one group of gather. Returns False when only a replay can correct the window."""
+    def draw(self, key: tuple[str, Any], what: Any) -> None:
+        """Draw one group of gather."""
         try:
-            return getattr(self, "_draw_" + key[0])(key[1], what)
+            getattr(self, "_draw_" + key[0])(key[1], what)
         except Unreachable:
             raise
         except Exception as error:  # visdom asserts shapes, the server may refuse: neither may stop the thread
             topic = key[0] if key[0] == "call" else f"{key[0]} {key[1]}"
             self.warn(topic, f"cannot draw {topic}: {error!r}")
-            return None
 
-    def _draw_plot(self, name: str, points: dict[float, Any]) -> bool | None:
+    def _keywords(self, name: str) -> dict[str, Any]:
+        """What a window gets besides its data."""
+        keywords = self.keywords.get(name, {})
+        return {**keywords, "opts": {"title": name, **keywords.get("opts", {})}}
+
+    def _draw_plot(self, name: str, points: dict[float, Any]) -> None:
         import numpy as np
 
         xs, ys = zip(*sorted(points.items()), strict=True)
         known = name in self.last_x
-        if self.record and known and (xs[0] <= self.last_x[name] or not self.client.win_exists(name, self.env)):
-            return False  # a resumed run repeats points, or the server was restarted and is empty
-        options = self.plot_options.get(name, {})
-        options = {**options, "opts": {"title": name, **options.get("opts", {})}}
-        y = np.array([math.nan if y is None else y for y in ys], dtype=float)
-        self.client.line(Y=y, X=np.array(xs), win=name, update="append" if known else None, **options)
+        if self.drawn and known and (xs[0] <= self.last_x[name] or not self.client.win_exists(name, self.env)):
+            self.drawn = 0  # a resumed run repeats points, or the server was restarted and is empty
+            return
+        y = np.array(ys, dtype=float)  # None becomes nan
+        self.client.line(Y=y, X=np.array(xs), win=name, update="append" if known else None, **self._keywords(name))
         self.last_x[name] = xs[-1]
-        return None
 
     def _draw_log(self, win: str, lines: Iterable[str]) -> None:
         shown = deque([*self.lines.get(win, ()), *lines], LINES)
@@ -165,10 +163,10 @@ class Screen:
         import numpy as np
         from PIL import Image
 
-        pixels, options = event.get("pixels"), event.get("options", {})
+        pixels = event.get("pixels")
         if pixels is None:
             pixels = np.array(Image.open(os.path.join(os.path.dirname(self.record), event["file"]))).transpose(2, 0, 1)
-        self.client.image(pixels, win=name, **{**options, "opts": {"title": name, **options.get("opts", {})}})
+        self.client.image(pixels, win=name, **self._keywords(name))
 
     def _draw_call(self, _: Any, event: dict[str, Any]) -> None:
         self.client._send(*event["message"])

@@ -6,6 +6,7 @@ and then listens on every interface. This one downloads the page from npm once, 
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -16,20 +17,11 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from utils.visdom.screen import Unreachable, replay
+from utils.visdom.screen import Screen, Unreachable, replay
 
-MATHJAX = (
-    "config/Safe.js",
-    "config/TeX-AMS-MML_HTMLorMML.js",
-    "extensions/Safe.js",
-    "jax/output/SVG/fonts/TeX/fontdata.js",
-    "jax/output/SVG/jax.js",
-    "jax/output/SVG/fonts/TeX/Size1/Regular/Main.js",
-    "jax/output/SVG/config.js",
-    "MathJax.js",
-)
 GLYPHS = "glyphicons-halflings-regular"
 # npm package: {file in it: file in visdom's static folder}, as in visdom/server/build.py
 ASSETS: dict[str, dict[str, str]] = {
@@ -55,64 +47,52 @@ ASSETS: dict[str, dict[str, str]] = {
     "react-resizable@1.4.6": {"css/styles.css": "css/react-resizable-styles.css"},
     "react-grid-layout@0.16.3": {"css/styles.css": "css/react-grid-layout-styles.css"},
     "classnames@2.2.5": {"index.js": "fonts/classnames"},  # build.py puts it there
-    "mathjax@2.7.5": {file: f"js/mathjax/2.7.5/{file}" for file in MATHJAX},
+    "mathjax@2.7.5": {
+        file: f"js/mathjax/2.7.5/{file}"
+        for file in (
+            "config/Safe.js",
+            "config/TeX-AMS-MML_HTMLorMML.js",
+            "extensions/Safe.js",
+            "jax/output/SVG/fonts/TeX/fontdata.js",
+            "jax/output/SVG/jax.js",
+            "jax/output/SVG/fonts/TeX/Size1/Regular/Main.js",
+            "jax/output/SVG/config.js",
+            "MathJax.js",
+        )
+    },
 }
 
 
 def lay_assets(static: Path) -> None:
     """Download the missing parts of visdom's page into its folder `static`. A failure prints one line."""
     missing = {
-        package: {source: static / target for source, target in files.items() if not (static / target).exists()}
+        package: files
         for package, files in ASSETS.items()
+        if not all((static / target).exists() for target in files.values())
     }
-    missing = {package: files for package, files in missing.items() if files}
     if not missing:
         return
     print(f"visdom: downloading {len(missing)} parts of its page from npm, once", flush=True)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=static) as folder:
+            part = Path(folder, "part")
             command = ["npm", "pack", "--silent", "--fetch-retries=1", "--fetch-timeout=30000", *missing]
             subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
             for package, files in missing.items():
                 with tarfile.open(Path(folder, package.replace("@", "-") + ".tgz")) as archive:
                     for source, target in files.items():
-                        _place(archive.extractfile(f"package/{source}").read(), target)  # type: ignore[union-attr]
+                        part.write_bytes(archive.extractfile(f"package/{source}").read())  # type: ignore[union-attr]
+                        (static / target).parent.mkdir(parents=True, exist_ok=True)
+                        part.replace(static / target)  # all of it or nothing: it is not downloaded again
     except (OSError, KeyError, tarfile.TarError, subprocess.SubprocessError) as error:
         print(f"visdom: its page will lack parts, because npm failed ({type(error).__name__}: {error})")
-
-
-def _place(content: bytes, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, target)  # all of it or nothing: an existing file is never downloaded again
-
-
-def listener(port: int) -> str | None:
-    """What listens on a loopback port: None, 'visdom' or 'other'."""
-    import requests
-
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
-    except ConnectionRefusedError:
-        return None
-    except OSError:
-        return "other"
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # no proxy on the way to this machine
-            envs = session.post(f"http://127.0.0.1:{port}/env_state", json={}, timeout=5).json()
-        return "visdom" if isinstance(envs, list) else "other"
-    except (requests.RequestException, ValueError):
-        return "other"
 
 
 def show_runs(checkpoints: str | Path, port: int) -> None:
     """Draw every run's record below a folder, each in an env named like its folder and in its own env; the newest last,
     so that it wins if runs share an env."""
-    records = sorted(Path(checkpoints).rglob("events.jsonl"), key=lambda record: record.stat().st_mtime)
     shown = 0
-    for record in records:
+    for record in sorted(Path(checkpoints).rglob("events.jsonl"), key=os.path.getmtime):
         try:
             replay(record, env=record.parent.name, port=port, server="http://127.0.0.1")
             replay(record, port=port, server="http://127.0.0.1")
@@ -122,8 +102,9 @@ def show_runs(checkpoints: str | Path, port: int) -> None:
     print(f"visdom: http://localhost:{port} shows {shown} runs from {checkpoints}, each in its own env", flush=True)
 
 
-async def serve(port: int, env_path: str | None, checkpoints: str) -> None:
-    """Serve until cancelled. Raises OSError when the port is not available."""
+async def serve(sockets: list[socket.socket], port: int, env_path: str | None, checkpoints: str) -> None:
+    """Serve on the sockets, which listen on `port`, until cancelled."""
+    from tornado.httpserver import HTTPServer
     from visdom.server import app
     from visdom.server.defaults import DEFAULT_ENV_PATH
 
@@ -131,7 +112,7 @@ async def serve(port: int, env_path: str | None, checkpoints: str) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the page asks for a style.css that visdom does not have
     app.tornado_settings["autoreload"] = False  # visdom sets debug: an edited .py file would restart the server
     application = app.Application(port=port, env_path=env_path or DEFAULT_ENV_PATH)
-    application.listen(port, address="127.0.0.1", max_buffer_size=1024**3)
+    HTTPServer(application, max_buffer_size=1024**3).add_sockets(sockets)
     threading.Thread(target=show_runs, args=(checkpoints, port), daemon=True).start()
     await asyncio.Event().wait()
 
@@ -145,21 +126,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C
     try:
-        found = listener(args.port)
-        if found == "visdom":
+        with suppress(Unreachable):
+            Screen("main", {"port": args.port, "server": "http://127.0.0.1"}).connect()
             show_runs(args.checkpoints, args.port)
             return 0
-        if found is None:
-            import visdom
 
-            lay_assets(Path(visdom.__file__).parent / "static")
-            asyncio.run(serve(args.port, args.env_path, args.checkpoints))
+        import visdom
+        from tornado.netutil import bind_sockets
+
+        sockets = bind_sockets(args.port, "127.0.0.1")
+        lay_assets(Path(visdom.__file__).parent / "static")
+        asyncio.run(serve(sockets, args.port, args.env_path, args.checkpoints))
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"visdom: cannot listen on port {args.port} ({error})", file=sys.stderr)
-        return 2
-    print(f"visdom: port {args.port} is taken by something else; choose another with --port", file=sys.stderr)
+        problem = f"cannot listen on port {args.port} ({error})"
+        if error.errno == errno.EADDRINUSE:
+            problem = f"port {args.port} is taken by something else; choose another with --port"
+        print(f"visdom: {problem}", file=sys.stderr)
     return 2
 
 

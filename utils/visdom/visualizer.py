@@ -6,7 +6,6 @@ a server the run continues, and a server started later (`make visdom`) shows the
 
 import atexit
 import functools
-import inspect
 import json
 import math
 import os
@@ -15,14 +14,14 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .screen import Screen, Unreachable, gather, key_of, read_events
 
 RETRY = 5.0  # seconds between two attempts to reach the server
 UNWRITTEN = 10_000  # lines of the record that wait for disk space
-QUEUE = 1000  # calls that wait for the server; with a record, further points are drawn from there
+QUEUE = 1000  # events that wait for the server without being in a record
 QUESTIONS = ("get_window_data", "set_window_data", "get_env_list", "win_exists", "win_hash", "check_connection")
 
 
@@ -86,8 +85,9 @@ class Visualizer:
         self._options: dict[str, Any] = {"port": port, "server": server, **kwargs}
         self._queue: deque[dict[str, Any]] = deque(maxlen=QUEUE)
         self._unwritten: deque[bytes] = deque(maxlen=UNWRITTEN)  # lines of the record
-        self._wake, self._closing, self._stale = threading.Condition(), False, False
+        self._wake, self._closing = threading.Condition(), False
         self._thread: threading.Thread | None = None
+        self._size = os.path.getsize(self.record) if self.record and os.path.exists(self.record) else 0  # of the record
         # name -> x of its next point; a resumed run adds to the curves of its record
         groups = gather(read_events(self.record)) if self.record else {}
         self.index = {name: math.floor(max(what)) + 1 for (kind, name), what in groups.items() if kind == "plot"}
@@ -100,8 +100,7 @@ class Visualizer:
                 self._options.update(kwargs)
                 self.env = str(env).replace("/", "_")  # as the server does
                 self._screen = Screen(self.env, self._options, self.record)
-                self._drawer: Any = None
-                self._stale = bool(self.record)
+                self._windows: set[str] = set()  # of calls
                 if self.record:  # goes into the record with the first event
                     self._unwritten.append(_line({"time": time.time(), "kind": "env", "env": self.env}))
         return self
@@ -119,8 +118,8 @@ class Visualizer:
             count = self.index.get(name, 0)
             x = count if x is None else x
             self.index[name] = max(count, math.floor(x) + 1)
-            self._screen.plot_options[name] = kwargs
-            self._put({"time": time.time(), "kind": "plot", "name": name, "x": x, "y": y})
+            self._screen.keywords[name] = kwargs
+            self._put("plot", name=name, x=x, y=y)
 
     def plot_many(self, d: dict[str, Any], x: Any = None) -> None:
         """plot_many({'loss': 0.11, 'lr': 0.01})"""
@@ -130,13 +129,10 @@ class Visualizer:
     @_harmless
     def img(self, name: str, img_: Any, nrow: int = 8, padding: int = 2, **kwargs: Any) -> None:
         """img('input', tensor): HxW, CxHxW or NxCxHxW (a grid, nrow wide), uint8 0..255 or float 0..1."""
-        event = {"time": time.time(), "kind": "image", "name": name}
         pixels = _picture(img_, kwargs.pop("nrows", nrow), padding)  # the book writes nrows
-        file = self.record and self._save(name, pixels)
-        if file:
-            self._put({**event, "file": file}, options=kwargs)
-        else:
-            self._put(event, pixels=pixels, options=kwargs)
+        self._screen.keywords[name] = kwargs
+        shown = self._save(name, pixels) if self.record else {"pixels": pixels}
+        self._put("image", name=name, **shown)
 
     def img_many(self, d: dict[str, Any]) -> None:
         """img_many({'input': tensor, 'output': tensor})"""
@@ -146,7 +142,7 @@ class Visualizer:
     @_harmless
     def log(self, info: Any, win: str = "log_text") -> None:
         """log({'loss': 1, 'lr': 0.0001}): one more line of HTML, '[mmdd_HHMMSS] info'; the last LINES are shown."""
-        self._put({"time": time.time(), "kind": "log", "win": win, "text": str(info)})
+        self._put("log", win=win, text=str(info))
 
     @_harmless
     def close(self, timeout: float = 3.0) -> None:
@@ -181,19 +177,17 @@ class Visualizer:
         """Let visdom make its message now, because the data may change; the thread sends it."""
         import visdom
 
-        if self._drawer is None:
-            self._drawer, seen = visdom.Visdom(env=self.env, send=False, use_incoming_socket=False), set[str]()
-            # visdom asks whether a window exists, to add to it: the first call for a window creates it
-            self._drawer.win_exists = lambda win, env=None: win in seen or bool(seen.add(win))  # type: ignore
-        method = getattr(visdom.Visdom, name)
-        call = inspect.signature(method).bind(self._drawer, *args, **kwargs)
-        if "win" in inspect.signature(method).parameters and call.arguments.get("win") is None:
-            call.arguments["win"] = f"window_{uuid.uuid4().hex}"
-        self._put({"kind": "call"}, message=method(*call.args, **call.kwargs))
-        return call.arguments.get("win")
+        drawer, seen = visdom.Visdom(env=self.env, send=False, use_incoming_socket=False), self._windows
+        # visdom asks whether a window exists, to add to it: the first call for a window creates it
+        drawer.win_exists = lambda win, env=None: win in seen or bool(seen.add(win))  # type: ignore
+        message, endpoint = getattr(drawer, name)(*args, **kwargs)
+        if "win" in message and message["win"] is None:
+            message["win"] = f"window_{uuid.uuid4().hex}"
+        self._put("call", message=(message, endpoint))
+        return message.get("win")
 
     def _write(self, *events: dict[str, Any]) -> bool:
-        """Append events to the record, after those that could not be written before. Returns False on failure."""
+        """Append events to the record, after those that could not be written before. Returns whether all are there."""
         self._unwritten.extend(map(_line, events))
         try:
             os.makedirs(os.path.dirname(self.record), exist_ok=True)
@@ -205,83 +199,73 @@ class Visualizer:
                 if file.write(lines) != len(lines):
                     file.truncate(end)
                     raise OSError("disk full")
+            self._size = end + len(lines)
+            if len(self._unwritten) > len(events):  # those that had to wait were drawn without the record
+                self._screen.drawn = 0
             self._unwritten.clear()
-            return True
         except OSError as error:
             self._screen.warn("record", f"cannot write {self.record} ({error}): new events wait; the run continues")
-            return False
+        return not self._unwritten
 
-    def _save(self, name: str, pixels: Any) -> str | None:
-        """Write a picture beside the record. Returns its path relative to it, or None on failure."""
+    def _save(self, name: str, pixels: Any) -> dict[str, Any]:
+        """Write a picture beside the record. Returns its file (relative to the record) for the event, or its pixels."""
         from PIL import Image
 
         folder, file = os.path.dirname(self.record), re.sub(r"[^\w.-]", "_", name)[:80] + f"_{time.time_ns()}.png"
         try:
             os.makedirs(os.path.join(folder, "images"), exist_ok=True)
             Image.fromarray(pixels.transpose(1, 2, 0)).save(os.path.join(folder, "images", file))
-            return f"images/{file}"
+            return {"file": f"images/{file}"}
         except OSError as error:
             self._screen.warn("record", f"cannot write {file} in {folder} ({error}); the run continues")
-            return None
+            return {"pixels": pixels}
 
-    def _put(self, event: dict[str, Any], **extra: Any) -> None:
-        """Record an event, then queue it; calls and unsaved pictures cannot be recorded."""
+    def _put(self, kind: str, **event: Any) -> None:
+        """Record an event, or queue what is not recorded: calls and unsaved pictures can only be drawn."""
+        event = {"time": time.time(), "kind": kind, **event}
         with self._wake:
-            recorded = bool(self.record) and not {"message", "pixels"} & extra.keys() and self._write(event)
-            if self.record and len(self._queue) == QUEUE:
-                self._stale = True
-                self._queue = deque((e for e in self._queue if not e["recorded"]), QUEUE)
-            if not (recorded and self._stale):  # the next replay draws what is recorded
-                self._queue.append({**event, **extra, "recorded": recorded})
+            if not self.record or {"message", "pixels"} & event.keys() or not self._write(event):
+                self._queue.append(event)
             if self._thread is None and not self._closing:
                 self._thread = threading.Thread(target=self._run, name="visualizer", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
             self._wake.notify()
 
+    def _waits(self) -> bool:
+        """Whether anything is still to be drawn."""
+        return bool(self._queue) or self._screen.drawn != self._size
+
     def _run(self) -> None:
-        reached = True
-        while True:
+        reached, last = True, False
+        while reached or not last:
             with self._wake:
-                if not reached:
-                    self._wake.wait_for(lambda: self._closing, RETRY)
-                self._wake.wait_for(lambda: self._queue or self._stale or self._closing)
-                if not self._queue and not self._stale:
+                self._wake.wait_for(lambda: self._closing, 0 if reached else RETRY)
+                self._wake.wait_for(lambda: self._waits() or self._closing)
+                if not self._waits():
                     return
                 last = self._closing  # one more attempt is made after close
-            reached = self._flush(self._screen)
-            if last and not reached:
-                return
+                screen, size, batch = self._screen, self._size, self._queue
+                self._queue = deque(maxlen=QUEUE)
+            reached = self._flush(screen, size, batch)
 
-    def _flush(self, screen: Screen) -> bool:
-        """Draw everything that waits. Returns False without a server; then it keeps waiting."""
-        batch: list[dict[str, Any]] = []
-        groups: dict[tuple[str, Any], Any] = {}
+    def _flush(self, screen: Screen, size: int, batch: Iterable[dict[str, Any]]) -> bool:
+        """Draw the record up to `size`, then a batch of the queue. Returns False without a server; then both wait."""
+        done: set[tuple[str, Any]] = set()
         try:
             screen.connect()
-            with self._wake:
-                if screen is not self._screen:  # reinit was called meanwhile
-                    return True
-                due, self._stale = self._stale, False
-                end = os.path.getsize(self.record) if due and os.path.exists(self.record) else 0
-                batch = [event for event in self._queue if not (due and event["recorded"])]
-                self._queue.clear()
-            groups = gather(batch)
-            if due:
-                screen.replay(end)
-            for key in list(groups):
-                if screen.draw(key, groups[key]) is False:
-                    self._stale = True
-                del groups[key]
+            if screen.drawn != size:
+                screen.draw_record(screen.drawn, size)
+            for key, what in gather(batch).items():
+                screen.draw(key, what)
+                done.add(key)
         except Unreachable as error:
-            screen.client, url = None, "{server}:{port}".format(**screen.options)
+            screen.client, screen.drawn = None, 0
+            url = "{server}:{port}".format(**screen.options)
             kept = f", recorded in {self.record}" if self.record else ""
             screen.warn("server", f"no server at {url} ({error}); the run continues{kept}. To see it: make visdom")
             with self._wake:
-                self._stale = bool(self.record)
-                undone = [event for event in batch if not event["recorded"] and key_of(event) in groups]
+                undone = [event for event in batch if key_of(event) not in done]
                 self._queue = deque([*undone, *self._queue], QUEUE)
             return False
-        except Exception as error:
-            screen.warn("draw", f"cannot draw: {error!r}")
         return True
