@@ -9,8 +9,8 @@ from utils import UserError
 from utils.files import write_csv
 from utils.notices import note_once
 
-from .pictures.labelled import PictureData
-from .pictures.split import Roots, Sample, as_list, choose, folder_files, shown, unique_ids
+from .pictures.files import PictureFiles
+from .pictures.split import Roots, Sample, as_list, folder_files, shown
 
 WHERE = (
     "get train.zip and test1.zip from https://www.kaggle.com/c/dogs-vs-cats/data, "
@@ -18,33 +18,23 @@ WHERE = (
 )
 
 
-class DogCat(PictureData):
+class DogCat(PictureFiles):
     """Files named <class>.<num>.jpg, split 70/30 into train and val. In test mode <num>.jpg, where <num> is the id.
 
-    Cat is 0, dog is 1. See `choose` for the split and PictureData for items and the other arguments.
-
-    Args:
-        root: one folder, or a list of them.
-        mode: train, val or test.
-        val_data_root: folders for val mode; without them it gets 30 % of root.
-        val_size: maximum number of samples in val mode, or None.
+    Cat is 0, dog is 1. `root` is one folder, or a list of them. See PictureFiles for the split and the arguments.
     """
 
     classes = ("cat", "dog")
 
-    def __init__(self, root: Roots, mode: str, val_data_root: Roots = (), val_size: int | None = None, **options: Any):
-        if mode == "test":
-            found = named(root, r"(\d{1,18})\.jpe?g", "<num>.jpg")
-            samples = [Sample(path, int(match[1]), path.name) for path, match in found]
-            samples = unique_ids(sorted(samples, key=lambda sample: sample.target))
-        else:
-            samples = choose(mode, self.find, self.classes, root, val_data_root, val_size)
-        super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
-
-    def find(self, roots: Roots) -> list[Sample]:
-        """The labelled Samples in these folders."""
+    def labelled(self, roots: Roots, root: Roots) -> list[Sample]:
+        """The Samples in the folders `roots`."""
         found = named(roots, r"(cat|dog)\.\d+\.jpe?g", "cat.<num>.jpg or dog.<num>.jpg")
         return [Sample(path, self.classes.index(match[1].lower()), path.name) for path, match in found]
+
+    def unlabelled(self, root: Roots) -> list[Sample]:
+        """The Samples of test mode, in order of their ids."""
+        found = named(root, r"(\d{1,18})\.jpe?g", "<num>.jpg")
+        return sorted((Sample(path, int(match[1]), path.name) for path, match in found), key=lambda one: one.target)
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write Kaggle's CSV: header id,label and a row per picture in order of the ids, label = probability of dog."""

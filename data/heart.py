@@ -101,8 +101,7 @@ class PointMeter(ThresholdMeter):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state_dict()."""
-        super().load_state_dict(state)
-        self.batches = list(state["batches"])
+        self.merge([state])
 
     def merge(self, states: list[dict[str, Any]]) -> None:
         """Continue from the state_dict()s of several meters, whose points follow each other."""

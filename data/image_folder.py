@@ -2,68 +2,61 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 from utils import UserError
 from utils.notices import note_once
 
-from .pictures.labelled import PictureData
-from .pictures.split import SUFFIXES, Roots, Sample, as_list, choose, class_names, shown, unique_ids
+from .pictures.files import PictureFiles
+from .pictures.split import SUFFIXES, Roots, Sample, as_list, class_names, shown
 
 
-class ImageFolder(PictureData):
+class ImageFolder(PictureFiles):
     """Pictures in one subfolder per class, at any depth in it; in test mode anywhere in the folder.
 
     The classes are the subfolders in alphabetical order. A file class_name.txt, a name per line, in the first root that
     has one, fixes them and their order instead. Hidden files and files without a picture's suffix are ignored. The id
-    in test mode is the path from the root, with forward slashes. See `choose` for the split into train and val, and
-    PictureData for items and the other arguments.
-
-    Args:
-        root: one folder, or a list of them that count as one.
-        mode: train, val or test.
-        val_data_root: folders for val mode, with the same layout; without them it gets 30 % of root.
-        val_size: maximum number of samples in val mode, or None.
+    in test mode is the path from the root, with forward slashes. `root` is one folder, or a list of them that count as
+    one. See PictureFiles for the split and the arguments.
     """
 
-    def __init__(self, root: Roots, mode: str, val_data_root: Roots = (), val_size: int | None = None, **options: Any):
-        if mode == "test":
-            samples = unlabelled(root)
-        else:
-            folders = class_folders(root)
-            listed = next((names for one in as_list(root) if (names := class_names(one)) is not None), None)
-            self.classes = pick_classes(folders, listed, root)
+    def labelled(self, roots: Roots, root: Roots) -> list[Sample]:
+        """The Samples in the folders `roots`, with the classes of `root`."""
+        folders = class_folders(root)
+        listed = next(filter(None, map(class_names, as_list(root))), None)
+        self.classes = pick_classes(folders, listed, root)
+        inside = folders if roots is root else class_folders(roots)
+        unknown = [name for name in inside if inside[name] and name not in self.classes]
+        if unknown and listed is None:
+            raise UserError(f"{shown(roots)} has a folder {unknown[0]}, and {shown(root)} has none: rename it")
+        if unknown:
+            note_once(f"folders that class_name.txt does not list are ignored: {', '.join(unknown)}")
+        return [
+            sample._replace(target=label) for label, name in enumerate(self.classes) for sample in inside.get(name, ())
+        ]
 
-            def find(roots: Roots) -> list[Sample]:
-                inside = folders if roots is root else class_folders(roots)
-                unknown = [name for name in inside if inside[name] and name not in self.classes]
-                if unknown and listed is None:
-                    raise UserError(f"{shown(roots)} has a folder {unknown[0]}, and {shown(root)} has none: rename it")
-                if unknown:
-                    note_once(f"folders that class_name.txt does not list are ignored: {', '.join(unknown)}")
-                return [
-                    Sample(path, label, f"{name}/{inner}")
-                    for label, name in enumerate(self.classes)
-                    for path, inner in inside.get(name, ())
-                ]
-
-            samples = choose(mode, find, self.classes, root, val_data_root, val_size)
-        super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
+    def unlabelled(self, root: Roots) -> list[Sample]:
+        """The Samples of test mode: all pictures in the folders."""
+        found = [pictures_in(folder) for folder in as_list(root)]
+        samples, others = [sample for some, _ in found for sample in some], sum(ignored for _, ignored in found)
+        if not samples:
+            raise UserError(f"no pictures in {shown(root)} ({others} other files): give a folder with --test-data-root")
+        if others:
+            note_once(f"{others} files in {shown(root)} are hidden or no pictures and are ignored")
+        return samples
 
 
-def class_folders(roots: Roots) -> dict[str, list[tuple[Path, str]]]:
-    """{subfolder: [(path, path in the subfolder as text)]} of the pictures in these roots, in alphabetical order.
+def class_folders(roots: Roots) -> dict[str, list[Sample]]:
+    """{subfolder: the pictures in it, as Samples} of these roots, in alphabetical order.
 
     A note counts the files that are ignored. Raises UserError for a root without subfolders, or with folders for train
     and val.
     """
-    found: dict[str, list[tuple[Path, str]]] = {}
+    found: dict[str, list[Sample]] = {}
     others = 0
     for root in map(Path, as_list(roots)):
         pictures, ignored = pictures_in(root)
-        others += ignored
         inside = [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        loose = [path for path, _ in pictures if path.parent == root]
+        loose = [picture for picture in pictures if picture.path.parent == root]
         if not inside and loose:
             raise UserError(
                 f"{root} has {len(loose)} pictures but no subfolders: make one for each class, or name them in a text "
@@ -78,19 +71,17 @@ def class_folders(roots: Roots) -> dict[str, list[tuple[Path, str]]]:
                 f"{root} has folders for train and val, not for classes: give "
                 f"--train-data-root={root / parts['train']} --val-data-root={root / val}"
             )
-        for name in inside:
-            found.setdefault(name, [])
-        for path, name in pictures:
-            if path.parent != root:
-                folder, _, inner = name.partition("/")
-                found[folder].append((path, inner))
-        others += len(loose)
+        found = {name: [] for name in inside} | found
+        for picture in pictures:
+            if picture.path.parent != root:
+                found[picture.name.partition("/")[0]].append(picture)
+        others += ignored + len(loose)
     if others:
         note_once(f"{others} files in {shown(roots)} are hidden, no pictures or in no class's folder, and are ignored")
     return {name: found[name] for name in sorted(found, key=alphabetical)}
 
 
-def pick_classes(folders: dict[str, list[tuple[Path, str]]], listed: list[str] | None, root: Roots) -> list[str]:
+def pick_classes(folders: dict[str, list[Sample]], listed: list[str] | None, root: Roots) -> list[str]:
     """The names of the classes: those listed, or without a list the subfolders with pictures. Raises UserError."""
     empty = [name for name, pictures in folders.items() if not pictures]
     for name in listed or ():
@@ -110,24 +101,9 @@ def pick_classes(folders: dict[str, list[tuple[Path, str]]], listed: list[str] |
     return classes
 
 
-def unlabelled(roots: Roots) -> list[Sample]:
-    """The Samples of test mode: all pictures in these folders; the id is the path from the root."""
-    samples: list[Sample] = []
-    others = 0
-    for root in as_list(roots):
-        pictures, ignored = pictures_in(root)
-        samples += [Sample(path, name, name) for path, name in pictures]
-        others += ignored
-    if not samples:
-        raise UserError(f"no pictures in {shown(roots)} ({others} other files): give a folder with --test-data-root")
-    if others:
-        note_once(f"{others} files in {shown(roots)} are hidden or no pictures and are ignored")
-    return unique_ids(samples)
-
-
-def pictures_in(root: str | Path) -> tuple[list[tuple[Path, str]], int]:
-    """([(path, path from root as text with forward slashes)] of all pictures below it in alphabetical order, the number
-    of other files). A hidden folder counts as one file."""
+def pictures_in(root: str | Path) -> tuple[list[Sample], int]:
+    """(Samples of all pictures below it in alphabetical order, the number of other files). A picture's name and id are
+    its path from root, as text with forward slashes. A hidden folder counts as one file."""
     if not Path(root).is_dir():
         file = "is a file: lists of pictures are for --dataset=ListFile"
         raise UserError(f"{root} {file if Path(root).is_file() else 'does not exist: give a folder of pictures'}")
@@ -139,10 +115,11 @@ def pictures_in(root: str | Path) -> tuple[list[tuple[Path, str]], int]:
         others += len(hidden)
         for path in (Path(folder, name) for name in files):
             if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-                pictures.append((path, path.relative_to(root).as_posix()))
+                name = path.relative_to(root).as_posix()
+                pictures.append(Sample(path, name, name))
             elif path.name != "class_name.txt":
                 others += 1
-    return sorted(pictures, key=lambda picture: alphabetical(picture[1])), others
+    return sorted(pictures, key=lambda picture: alphabetical(picture.name)), others
 
 
 def alphabetical(name: str) -> tuple[str, str]:

@@ -25,8 +25,9 @@ from .pictures.split import (
     class_names,
     digest,
     folder_files,
+    part_of,
+    picture_files,
     shown,
-    split,
     unique_ids,
 )
 
@@ -82,61 +83,43 @@ class MaskFolder(PictureSet):
     ):
         self.mode, self.image_size = mode, image_size
         self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise)
-        self.item_size = round(image_size * 8 / 7) if mode == "train" else image_size
-        side, name = self.item_size, f"{type(self).__name__}_{mode}"
+        side, name = round(image_size * 8 / 7) if mode == "train" else image_size, f"{type(self).__name__}_{mode}"
         if mode == "test":
             own = unlabelled(root)
-            paths = [sample.path for sample in own]
-            self.images, wrong = open_images(paths, read_square, side, name, pack, pack_dir)
-            self.broken = [path for path, fault in zip(paths, wrong, strict=True) if fault is not None]
-            self._keep(own, [fault is None for fault in wrong])
-            return
-
-        everything, own = pick_samples(root, mode, val_data_root, val_size)
-        names = class_names(as_list(root)[0])
-        mine = set(own)
-        others = [] if names else [sample for sample in everything if sample not in mine]
-        files, more = ([(sample.path, sample.target) for sample in group] for group in (own, others))
-        self.images, facts = open_images(files, with_mask, side, name, pack, pack_dir, channels=4, also=more)
-        found = dict(zip([*own, *others], facts, strict=True))
-        problems = {sample: fact for sample, fact in found.items() if isinstance(fact, str)}
-        pixels = {sample: dict(fact) for sample, fact in found.items() if sample not in problems}
-        self._set_classes(names, pixels, everything, root)
-        for sample, counts in pixels.items():
-            if max(counts) >= len(self.classes):
-                known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
-                problems[sample] = f"{sample.target} (a pixel is {max(counts)}; {known})"
+            self.images, faults = open_images([sample.path for sample in own], read_square, side, name, pack, pack_dir)
+            problems = {sample: sample.path for sample, fault in zip(own, faults, strict=True) if fault is not None}
+        else:
+            everything = labelled(root)
+            own = labelled(val_data_root) if mode == "val" and val_data_root else everything
+            own = part_of(own, mode, val_data_root, val_size, f"{shown(root)} has one picture with a mask")
+            # Masks that are not its own show how many classes there are, if no file names them.
+            names, mine = class_names(as_list(root)[0]), set(own)
+            others = [] if names else [sample for sample in everything if sample not in mine]
+            files, more = ([(sample.path, sample.target) for sample in group] for group in (own, others))
+            self.images, facts = open_images(files, with_mask, side, name, pack, pack_dir, channels=4, also=more)
+            found = dict(zip([*own, *others], facts, strict=True))
+            problems = {sample: fact for sample, fact in found.items() if isinstance(fact, str)}
+            pixels = {sample: dict(fact) for sample, fact in found.items() if sample not in problems}
+            largest = max((max(pixels[sample]) for sample in everything if sample in pixels), default=-1)
+            self.classes = names or [f"class {index}" for index in range(largest + 1)]
+            if pixels and not 2 <= len(self.classes) <= UNLABELLED:
+                raise UserError(
+                    f"{shown(root)} has {len(self.classes)} classes: 2 to 255 are needed, with pixels of 0, 1, ... "
+                    "(255 is ignored: in masks of 0 and 255 write the objects as 1)"
+                )
+            known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
+            problems |= {
+                sample: f"{sample.target} (a pixel is {max(counts)}; {known})"
+                for sample, counts in pixels.items()
+                if max(counts) >= len(self.classes)
+            }
         self.broken = [problems[sample] for sample in own if sample in problems]
-        self._keep(own, [sample not in problems for sample in own])
+        self.images.select([number for number, sample in enumerate(own) if sample not in problems])
+        self.samples = [sample for sample in own if sample not in problems]
         if class_weights and mode == "train":
-            self.weights = self._weights([pixels[sample] for sample in self.samples])
-
-    def _set_classes(
-        self, names: list[str] | None, pixels: dict[Sample, Any], samples: list[Sample], root: Roots
-    ) -> None:
-        """Take `names` for the classes, or without them count up to the largest value in the masks of the `samples`.
-        Raises UserError for too few or too many. pixels: {sample: {class: number of its pixels}}."""
-        largest = max((max(pixels[sample]) for sample in samples if sample in pixels), default=-1)
-        self.classes = names or [f"class {index}" for index in range(largest + 1)]
-        if pixels and not 2 <= len(self.classes) <= UNLABELLED:
-            raise UserError(
-                f"{shown(root)} has {len(self.classes)} classes: 2 to 255 are needed, with pixels of 0, 1, ... "
-                "(255 is ignored: in masks of 0 and 255 write the objects as 1)"
-            )
-
-    def _keep(self, samples: list[Sample], sound: list[bool]) -> None:
-        self.images.select([number for number, good in enumerate(sound) if good])
-        self.samples = [sample for sample, good in zip(samples, sound, strict=True) if good]
-
-    def _weights(self, pixels: list[dict[int, int]]) -> list[float]:
-        counts = [sum(counts.get(index, 0) for counts in pixels) for index in range(len(self.classes))]
-        if 0 in counts:
-            missing = self.classes[counts.index(0)]
-            raise UserError(f"there is no training pixel of {missing}, which --class-weights needs")
-        return [sum(counts) / count for count in counts]
-
-    def __len__(self) -> int:
-        return len(self.samples)
+            used = [pixels[sample] for sample in self.samples]  # of each the number of its pixels by class
+            counts = [sum(one.get(index, 0) for one in used) for index in range(len(self.classes))]
+            self.weights = self.weigh(counts, "training pixel", "--class-weights needs")
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         id, row = self.samples[index].target, self.images[[index]][0].cpu()
@@ -192,26 +175,10 @@ class MaskFolder(PictureSet):
         write_csv(path, ["id", "mask"], sorted(rows.items()))
 
 
-def pick_samples(
-    root: Roots, mode: str, val_data_root: Roots, val_size: int | None
-) -> tuple[list[Sample], list[Sample]]:
-    """(all samples of `root`, those of this mode, train or val). Raises UserError."""
-    everything = own = labelled(root)
-    if mode == "val" and val_data_root:
-        own = labelled(val_data_root)
-    elif not val_data_root:
-        if len(own) < 2:
-            raise UserError(f"{shown(root)} has one picture with a mask: two are needed, or give --val-data-root")
-        own = split(own)[mode]
-    return everything, own[: val_size if mode == "val" else None]
-
-
 def unlabelled(roots: Roots) -> list[Sample]:
     """Samples (picture, id, name) to predict. Raises UserError when there is none, or when two have the same id."""
     folders = [Path(root, "images") if Path(root, "images").is_dir() else Path(root) for root in as_list(roots)]
-    paths = [path for path in folder_files(folders, "give --test-data-root") if path.suffix.lower() in SUFFIXES]
-    if not paths:
-        raise UserError(f"there are no pictures in {shown(folders)}: give --test-data-root")
+    paths = picture_files(folders, "give --test-data-root")
     return unique_ids([Sample(path, path.stem, path.name) for path in paths])
 
 

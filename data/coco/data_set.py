@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from data.pictures.picture_set import PictureSet, open_images
 from data.pictures.read import read_picture, resized
-from data.pictures.split import SUFFIXES, Roots, as_list, digest, folder_files, shown, split
+from data.pictures.split import Roots, as_list, digest, part_of, picture_files, shown
 from utils import UserError
 from utils.files import write_atomically
 from utils.notices import note_once
@@ -72,11 +72,9 @@ class CocoMask(PictureSet):
         if mode == "test":
             pictures = unlabelled(root)
         else:
-            pictures, self.categories = labelled(root, mode, val_data_root)
+            pictures, self.categories = labelled(root, mode, val_data_root, val_size)
             names = [self.categories.get(id, "unused") for id in range(1, max(self.categories) + 1)]
             self.classes = ["background", *names]
-        if mode == "val":
-            pictures = pictures[:val_size]
         if mode == "train":
             full = [picture for picture in pictures if any(not one["iscrowd"] for one in picture.annotations)]
             if len(full) < len(pictures):
@@ -93,19 +91,15 @@ class CocoMask(PictureSet):
         for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
             if isinstance(size, str):
                 self.broken.append(f"{picture.path}")
-                continue
-            height, width = size
-            if (picture.height, picture.width) in ((height, width), (0, 0)):
-                self.pictures.append(picture._replace(height=height, width=width))
+            elif [picture.height, picture.width] in (size, [0, 0]):
+                self.pictures.append(picture._replace(height=size[0], width=size[1]))
                 kept.append(number)
             else:
-                expected = f"its annotations say {picture.width}x{picture.height}"
-                self.broken.append(f"{picture.path} ({width}x{height}, {expected})")
+                self.broken.append(
+                    f"{picture.path} ({size[1]}x{size[0]}, its annotations say {picture.width}x{picture.height})"
+                )
         self.images.select(kept)
         self.by_id = {picture.id: picture for picture in self.pictures}
-
-    def __len__(self) -> int:
-        return len(self.pictures)
 
     @property
     def no_workers_needed(self) -> bool:  # type: ignore[override]
@@ -121,9 +115,8 @@ class CocoMask(PictureSet):
         return torch.cat([super(CocoMask, self).order(generator) for _ in range(self.repeat)])
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
-        picture = self.pictures[index]
-        square = self.images[[index]][0].permute(2, 0, 1).cpu()
-        return square, picture.id if self.mode == "test" else self.target(picture)
+        pictures, targets = self.__getitems__([index])
+        return pictures[0].cpu(), targets[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, list[Any]]:
         """A batch: (uint8 [n, 3, S, S], list of targets or ids)."""
@@ -217,7 +210,9 @@ def flip(image: torch.Tensor, target: dict[str, Any], coin: torch.Tensor) -> tup
     return torch.where(coin, image.flip(-1), image), {**target, **chosen}
 
 
-def labelled(root: Roots, mode: str, val_data_root: Roots) -> tuple[list[Picture], dict[int, str]]:
+def labelled(
+    root: Roots, mode: str, val_data_root: Roots, val_size: int | None
+) -> tuple[list[Picture], dict[int, str]]:
     """(the Pictures of train or val mode, ordered by a hash of their names, the categories). Raises UserError."""
     own = mode == "val" and bool(val_data_root)
     files = [find_json(one, "val" if own else "train") for one in as_list(val_data_root if own else root)]
@@ -232,11 +227,7 @@ def labelled(root: Roots, mode: str, val_data_root: Roots) -> tuple[list[Picture
     for text in (text for file in files for text in read_coco(file).notes):
         note_once(text)
     pictures = sorted(unique(find_pictures(file, read_coco(file).pictures) for file in files), key=digest)
-    if not val_data_root:
-        if len(pictures) < 2:
-            raise UserError(f"{shown(root)} has {len(pictures)} pictures: two are needed, or give --val-data-root")
-        pictures = split(pictures)[mode]
-    return pictures, categories
+    return part_of(pictures, mode, val_data_root, val_size, f"{shown(root)} has {len(pictures)} pictures"), categories
 
 
 def unlabelled(root: Roots) -> list[Picture]:
@@ -246,19 +237,13 @@ def unlabelled(root: Roots) -> list[Picture]:
         if Path(one).is_file():
             groups.append(find_pictures(Path(one), read_coco(one, labelled=False).pictures))
             continue
-        files = folder_files(one, "give --test-data-root, a COCO file or a folder of pictures")
-        paths = [path for path in files if path.suffix.lower() in SUFFIXES]
-        if not paths:
-            raise UserError(
-                f"there are no pictures in {one}: give --test-data-root, a COCO file or a folder of pictures"
-            )
-        ids = list(range(1, len(paths) + 1))
-        if all(re.fullmatch(r"\d{1,18}", path.stem) for path in paths):
-            ids = [int(path.stem) for path in paths]
-        else:
+        paths = picture_files(one, "give --test-data-root, a COCO file or a folder of pictures")
+        numbered = all(re.fullmatch(r"\d{1,18}", path.stem) for path in paths)
+        if not numbered:
             note_once(
                 f"the pictures in {one} are not all named by an id, 000000397133.jpg: their ids are 1, 2, ... by name"
             )
+        ids = [int(path.stem) if numbered else number for number, path in enumerate(paths, start=1)]
         groups.append([Picture(id, path, 0, 0, []) for id, path in zip(ids, paths, strict=True)])
     return sorted(unique(groups))
 

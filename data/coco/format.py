@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from data.pictures.split import shown
 from utils import UserError
 
 HIGHEST_ID = 10_000  # of a category: a model has an output for every id up to the highest
@@ -66,8 +67,7 @@ def find_pictures(file: Path, pictures: Sequence[Picture]) -> list[Picture]:
     for folder in folders:
         if any((folder / picture.path).is_file() for picture in pictures):
             return [picture._replace(path=folder / picture.path) for picture in pictures]
-    places = ", ".join(map(str, folders))
-    raise UserError(f"none of the {len(pictures)} pictures of {file} was found; looked in {places}")
+    raise UserError(f"none of the {len(pictures)} pictures of {file} was found; looked in {shown(folders)}")
 
 
 def read_coco(path: str | Path, labelled: bool = True) -> Content:
@@ -85,8 +85,7 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}): {WHERE}") from None
-    needed = ("images", "annotations", "categories") if labelled else ("images",)
-    for name in needed:
+    for name in ("images", "annotations", "categories") if labelled else ("images",):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise UserError(f"{path} is no COCO file of this kind, it has no list `{name}`: {WHERE}")
         if not all(isinstance(entry, dict) for entry in content[name]):

@@ -14,8 +14,7 @@ from utils.files import write_csv
 
 from .format import Picture, to_results
 
-STATS: tuple[str, ...] = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
-STATS += ("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+STATS = tuple("AP AP50 AP75 AP_small AP_medium AP_large AR1 AR10 AR100 AR_small AR_medium AR_large".split())
 KINDS = {"box": "bbox", "mask": "segm"}  # our name: pycocotools'
 NAN = float("nan")
 
@@ -98,8 +97,9 @@ class CocoMeter(Meter):
             return dict.fromkeys(names, NAN)
         from pycocotools.cocoeval import COCOeval
 
+        truth = (annotation for id in self.seen for annotation in self.pictures[id].annotations)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
-            judge = COCOeval(self._index(self._truth()), self._index(self._found(kind)), KINDS[kind])
+            judge = COCOeval(self._index(truth), self._index(self._found(kind)), KINDS[kind])
             judge.evaluate()
             judge.accumulate()
             judge.summarize()
@@ -107,9 +107,6 @@ class CocoMeter(Meter):
         classes = [one[one > -1].mean() if (one > -1).any() else -1 for one in np.moveaxis(precision, 2, 0)]
         numbers = [*judge.stats, voc_map(judge.evalImgs, judge.params.areaRng[0]), *classes]
         return {name: 100 * float(n) if n > -1 else NAN for name, n in zip(names, numbers, strict=True)}
-
-    def _truth(self) -> Iterator[dict[str, Any]]:
-        return (annotation for id in self.seen for annotation in self.pictures[id].annotations)
 
     def _found(self, kind: str) -> Iterator[dict[str, Any]]:
         for result in self.results:
@@ -168,22 +165,12 @@ def voc_ap(scores: np.ndarray, right: np.ndarray, truths: int) -> float:
 class NoMeter(Meter):
     """Measures nothing: a detector returns no detections in training."""
 
-    def reset(self) -> None:
-        """Do nothing."""
-
-    def add(self, prediction: Any, target: Any) -> None:
-        """Do nothing."""
+    def reset(self, *_: Any) -> None:
+        """Do nothing, whatever it is given."""
 
     def value(self) -> dict[str, float]:
         """{}"""
         return {}
 
+    add = report = load_state_dict = merge = reset
     summary = state_dict = value
-
-    def report(self, folder: Any) -> None:
-        """Do nothing."""
-
-    def load_state_dict(self, state: Any) -> None:
-        """Do nothing."""
-
-    merge = load_state_dict

@@ -78,8 +78,9 @@ class Augment:
         return images, masks
 
     def mix(self, images: Tensor, target: Tensor, classes: int, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        """Mix each picture with the one before it: float [N, 3, H, W] and int64 [N] -> the same and float32
-        [N, classes], each class's share. Without mixup and cutmix both are returned unchanged."""
+        """A share of each picture plus the rest of the one before it (mixup: Zhang et al. 2017, arXiv:1710.09412):
+        float [N, 3, H, W] and int64 [N] -> the same and float32 [N, classes], the labels in the same proportion.
+        Without mixup and cutmix both are returned unchanged."""
         if not self.mixup and not self.cutmix:
             return images, target
         uniform = torch.rand(3, len(images), generator=generator, device=images.device)
@@ -89,7 +90,11 @@ class Augment:
         if self.cutmix:
             kept = beta(self.cutmix, len(images), generator, images.device)
             shares.append((~inside(cut_boxes(uniform[1:], kept, *images.shape[2:]), *images.shape[2:])).float())
-        return mixed(images, target, classes, torch.where(uniform[0].view(-1, 1, 1, 1) < 0.5, shares[0], shares[-1]))
+        share = torch.where(uniform[0].view(-1, 1, 1, 1) < 0.5, shares[0], shares[-1])  # [N, 1, 1, 1] or [N, 1, H, W]
+        labels = (target.unsqueeze(1) == torch.arange(classes, device=target.device)).float()
+        before = torch.cat([images[-1:], images[:-1]])  # images.roll(1, 0) is no longer channels_last on a GPU
+        part = share.mean(dim=(1, 2, 3)).unsqueeze(1)
+        return torch.lerp(before, images, share), torch.lerp(labels.roll(1, 0), labels, part)
 
 
 def crop_boxes(uniform: Tensor, height: int, width: int, crop_min_scale: float) -> Tensor:
@@ -121,8 +126,7 @@ def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tens
 
 def crop_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
     """resized_crop by torch's resize, the fastest on a CPU."""
-    shape = len(images), images.shape[1], size, size
-    out = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    out = torch.empty(len(images), images.shape[1], size, size, dtype=torch.uint8, memory_format=torch.channels_last)
     with one_thread():  # waking the others for a single picture takes longer than the work
         for index, ((top, left, h, w), mirrored) in enumerate(zip(boxes.tolist(), flip.tolist(), strict=True)):
             part = images[index : index + 1, :, top : top + h, left : left + w]
@@ -281,12 +285,3 @@ def cut_boxes(uniform: Tensor, kept: Tensor, height: int, width: int) -> Tensor:
         edges.append(((centre - reach).clamp(min=0), (centre + reach).clamp(max=total)))
     (top, bottom), (left, right) = edges
     return torch.stack([top, left, bottom - top, right - left], dim=1)
-
-
-def mixed(images: Tensor, target: Tensor, classes: int, share: Tensor) -> tuple[Tensor, Tensor]:
-    """`share`, [N, 1, 1, 1] or [N, 1, H, W], of each picture plus the rest of the one before it (mixup: Zhang et al.
-    2017, arXiv:1710.09412); the labels, int64 [N], become float32 [N, classes], in the same proportion."""
-    labels = (target.unsqueeze(1) == torch.arange(classes, device=target.device)).float()
-    kept = share.mean(dim=(1, 2, 3)).unsqueeze(1)
-    before = torch.cat([images[-1:], images[:-1]])  # images.roll(1, 0) is no longer channels_last on a GPU
-    return torch.lerp(before, images, share), torch.lerp(labels.roll(1, 0), labels, kept)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 
-KINDS = ("cat", "dog")
 FURS = ["#f2ede4", "#e0b77a", "#d98c3f", "#a8672f", "#6b4a33", "#3a3432", "#8d8d92", "#c9c2b8", "#b5a08a", "#5d6470"]
 EYES = ["#5d3a1a", "#8a5a20", "#5c8a3c", "#c9a227", "#4f86b5"]
 NOSES = ["#2a2222", "#c9747c", "#5a3c36"]
@@ -166,8 +165,7 @@ def draw_cat_head(brush: Brush, rng: random.Random, coat: dict[str, Any], turn: 
         brush.oval(x, -0.08, slit, 0.17, DARK)
         brush.stroke([(nose, 0.36), (nose + side * 0.05, 0.62), (nose + side * 0.28, 0.5)], 0.04, DARK)
         for rise in (-0.16, 0.02, 0.2):
-            whisker = [(nose + side * 0.25, 0.42 + rise / 3), (nose + side * 1.25, 0.36 + rise * 1.6)]
-            brush.stroke(whisker, 0.03, PALE)
+            brush.stroke([(nose + side * 0.25, 0.42 + rise / 3), (nose + side * 1.25, 0.36 + rise * 1.6)], 0.03, PALE)
     brush.shape([(nose - 0.13, 0.22), (nose + 0.13, 0.22), (nose, 0.36)], coat["nose"])
 
 
@@ -189,6 +187,9 @@ def draw_dog_head(brush: Brush, rng: random.Random, coat: dict[str, Any], turn: 
     for side in (-1, 1):
         brush.stroke([(x, drop), (x + side * 0.02, drop + 0.34), (x + side * 0.32, drop + 0.18)], 0.05, DARK)
     brush.oval(x * 1.1, drop - 0.22, 0.25, 0.18, coat["nose"], DARK)
+
+
+HEADS = {"cat": draw_cat_head, "dog": draw_dog_head}
 
 
 def draw_clutter(canvas: Image.Image, rng: random.Random, centre: Point, size: float) -> None:
@@ -247,30 +248,27 @@ def draw_picture(kind: str, seed: int) -> Image.Image:
     # The head stays inside the central square, which a centre crop keeps.
     room = short * 0.5 - radius * 1.3
     x, y = (side / 2 + rng.uniform(-0.8, 0.8) * room for side in canvas.size)
-    centre = x, y
     coat, mirror, angle = choose_coat(rng), rng.random() < 0.5, math.radians(rng.uniform(-25, 25))
     if whole:
-        draw_body(Brush(canvas, centre, radius, angle * 0.4, mirror), rng, coat, kind)
-    draw_head = {"cat": draw_cat_head, "dog": draw_dog_head}[kind]
-    draw_head(Brush(canvas, centre, radius, angle, mirror), rng, coat, rng.uniform(-1, 1))
+        draw_body(Brush(canvas, (x, y), radius, angle * 0.4, mirror), rng, coat, kind)
+    HEADS[kind](Brush(canvas, (x, y), radius, angle, mirror), rng, coat, rng.uniform(-1, 1))
     if rng.random() < 0.35:  # something stands in front, beside or below the face
         away = rng.uniform(0, math.pi)
-        spot = centre[0] + math.cos(away) * radius * 1.9, centre[1] + math.sin(away) * radius * 1.9
+        spot = x + math.cos(away) * radius * 1.9, y + math.sin(away) * radius * 1.9
         draw_clutter(canvas, rng, spot, radius * rng.uniform(0.4, 0.9))
     return take_photo(canvas, rng, size)
 
 
 def draw_data_set(root: Path, train_per_class: int = 1300, test: int = 100) -> None:
     """Draw `train/<kind>.<n>.jpg` and unlabelled `test1/<n>.jpg` into `root`, unless it exists already."""
-    root = Path(root)
     if root.exists():
         return
     print(f"drawing {2 * train_per_class + test:,} demo pictures in {root} ...", flush=True)
     # In a temporary folder, renamed when complete: a killed run leaves no partial set, and two at once do no harm.
     draft = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
-    jobs = [(draft / "train" / f"{kind}.{n}.jpg", kind, n) for kind in KINDS for n in range(train_per_class)]
+    jobs = [(draft / "train" / f"{kind}.{n}.jpg", kind, n) for kind in HEADS for n in range(train_per_class)]
     secret = random.Random("test")  # test seeds are below zero, so no test picture is a training picture
-    jobs += [(draft / "test1" / f"{n}.jpg", secret.choice(KINDS), -n) for n in range(1, test + 1)]
+    jobs += [(draft / "test1" / f"{n}.jpg", secret.choice(list(HEADS)), -n) for n in range(1, test + 1)]
     try:
         for part in ("train", "test1"):
             (draft / part).mkdir(parents=True)

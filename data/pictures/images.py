@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,26 +23,30 @@ DEVICE_SHARE = 0.2  # of a GPU's free memory, the largest part that the pictures
 PIECE = 2_000_000  # bytes that are copied to the device at a time
 
 
-class Images(Protocol):
-    """What open_images returns. `shape` is (N, H, W, C)."""
+class Images:
+    """Images that are read from files. `sources` is where each of them is, `shape` is (N, H, W, C)."""
 
-    shape: tuple[int, ...]
+    def __init__(self, sources: Sequence[Any], shape: Sequence[int]):
+        self.sources, self.shape = sources, (len(sources), *shape)
 
     def __getitem__(self, indices: list[int]) -> torch.Tensor:
         """uint8 [n, H, W, C], a new tensor."""
+        raise NotImplementedError
 
     def select(self, kept: list[int]) -> None:
         """Leave only the images with these numbers, in this order."""
+        self.sources = [self.sources[number] for number in kept]
+        self.shape = len(kept), *self.shape[1:]
 
 
-class LazyImages:
+class LazyImages(Images):
     """Images that are decoded every time they are read, by a function as open_images takes."""
 
     def __init__(
-        self, sources: Sequence[Any], read: Callable[[Any, int], tuple[np.ndarray, Any]], shape: tuple[int, ...]
+        self, sources: Sequence[Any], read: Callable[[Any, int], tuple[np.ndarray, Any]], shape: Sequence[int]
     ):
-        self.sources, self.read = sources, read
-        self.shape: tuple[int, ...] = (len(sources), *shape)
+        super().__init__(sources, shape)
+        self.read = read
 
     def __getitem__(self, indices: list[int]) -> torch.Tensor:
         rows = [self.read(self.sources[index], self.shape[1])[0] for index in indices]
@@ -59,11 +63,6 @@ class LazyImages:
                 raise cause from None
             return None, str(error)
 
-    def select(self, kept: list[int]) -> None:
-        """Leave only the images with these numbers, in this order."""
-        self.sources = [self.sources[index] for index in kept]
-        self.shape = len(kept), *self.shape[1:]
-
 
 class ImagesInMemory:
     """Images in memory, the computer's or a GPU's: a uint8 tensor [N, H, W, C]."""
@@ -75,21 +74,18 @@ class ImagesInMemory:
         # index_select is several times as fast as pixels[indices]; the host does not wait for the GPU.
         return self.pixels.index_select(0, torch.tensor(indices).to(self.pixels.device, non_blocking=True))
 
-    def select(self, kept: list[int]) -> None:
-        """Leave only the images with these numbers, in this order."""
-        self.pixels = self[kept]
-        self.shape = tuple(self.pixels.shape)
 
-
-def fits_on_device(images: Images, device: torch.device, cache: str) -> bool:
+def fits_on_device(images: Images | ImagesInMemory, device: torch.device, cache: str) -> bool:
     """Whether to keep the images in the memory of `device`: with cache "device" yes, with "none" no, with "auto" if it
     is a GPU and they take at most a fifth of its free memory."""
-    if cache != "auto" or device.type != "cuda":
-        return cache == "device"
-    return math.prod(images.shape) <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+    return cache == "device" or (
+        cache == "auto"
+        and device.type == "cuda"
+        and math.prod(images.shape) <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+    )
 
 
-def load_on_device(images: Images, device: torch.device) -> ImagesInMemory:
+def load_on_device(images: Images | ImagesInMemory, device: torch.device) -> ImagesInMemory:
     """Copy all images to the device's memory, in small pieces. Raises UserError when they do not fit."""
     count, height, width, _ = images.shape
     size = f"{count} pictures of {height} x {width}, {megabytes(math.prod(images.shape))},"

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from utils import UserError
 from utils.files import write_csv
 from utils.metrics.class_meter import ClassMeter
 from utils.metrics.meters import ConfusionMeter
@@ -68,13 +67,13 @@ class PictureData(PictureSet):
         self.augment = Augment(
             image_size, crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix
         )
-        self.item_size = round(image_size * 8 / 7) if mode == "train" else image_size
         if pixels is None:
+            side = round(image_size * 8 / 7) if mode == "train" else image_size
             read, name = read_square if mode == "train" else read_center_crop, f"{type(self).__name__}_{mode}"
-            self.images, wrong = open_images(paths, read, self.item_size, name, pack, pack_dir)
-            sound = [number for number, fault in enumerate(wrong) if fault is None]
+            self.images, faults = open_images(paths, read, side, name, pack, pack_dir)
+            sound = [number for number, fault in enumerate(faults) if fault is None]
             self.images.select(sound)
-            self.broken = [path for path, fault in zip(paths, wrong, strict=True) if fault is not None]
+            self.broken = [path for path, fault in zip(paths, faults, strict=True) if fault is not None]
         else:
             self.images, sound, self.broken = ImagesInMemory(pixels), list(range(len(paths))), []
         self.paths, self.targets = [paths[number] for number in sound], [targets[number] for number in sound]
@@ -83,14 +82,9 @@ class PictureData(PictureSet):
         self.resampling = resample if mode == "train" else "none"
         if mode == "train" and (class_weights or resample != "none"):
             counts = torch.bincount(torch.tensor(self.targets, dtype=torch.int64), minlength=len(self.classes)).tolist()
-            if 0 in counts:
-                missing = self.classes[counts.index(0)]
-                raise UserError(f"there is no picture of {missing}, which --resample and --class-weights need")
+            weights = self.weigh(counts, "picture", "--resample and --class-weights need")
             if class_weights:
-                self.weights = [len(self.targets) / count for count in counts]
-
-    def __len__(self) -> int:
-        return len(self.paths)
+                self.weights = weights
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         target = self.targets[index]
@@ -100,9 +94,7 @@ class PictureData(PictureSet):
         """A batch: (uint8 [n, 3, S, S], labels or ids as int64 [n], or a list of text)."""
         targets: Any = [self.targets[index] for index in indices]
         targets = targets if isinstance(targets[0], str) else torch.tensor(targets)
-        return self.images[indices].permute(
-            0, 3, 1, 2
-        ), targets  # channels_last in memory, which is fastest on the device
+        return self.images[indices].permute(0, 3, 1, 2), targets  # channels_last in memory, fastest on the device
 
     def order(self, generator: torch.Generator) -> torch.Tensor:
         """The samples of one epoch, int64 indices drawn from `generator`, always as many; see `balanced`."""

@@ -32,7 +32,8 @@ def with_mask(files: tuple[Path, Path], size: int) -> tuple[np.ndarray, list[lis
     except Exception as error:  # decoders raise anything, see LazyImages.attempt
         raise UserError(str(path)) from error
     try:
-        mask = read_mask(target)
+        with Image.open(target) as file:
+            mask = np.asarray(file)  # [H, W] if it is grey, black and white or has a palette
     except Exception as error:
         raise UserError(str(target)) from error
     if mask.ndim != 2:
@@ -48,12 +49,6 @@ def with_mask(files: tuple[Path, Path], size: int) -> tuple[np.ndarray, list[lis
         raise UserError(f"{target} (a pixel is {largest}; 254 is the largest class)")
     square = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
     return np.dstack([picture, np.asarray(square)]), pixels
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask's pixels as numpy has them: [H, W] if it is grey, black and white or has a palette."""
-    with Image.open(path) as mask:
-        return np.asarray(mask)
 
 
 def most_probable(probability: torch.Tensor, width: int, height: int) -> np.ndarray:

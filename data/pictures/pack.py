@@ -23,13 +23,13 @@ from utils import UserError
 from utils.files import fcntl, lock, megabytes, write_atomically
 from utils.notices import note
 
-from .images import LazyImages, in_threads
+from .images import Images, LazyImages, in_threads
 
 VERSION = 2  # of the two files
 DISK_SHARE = 0.5  # of the disk's free space, the largest part that a pack may take
 
 
-class PackedImages:
+class PackedImages(Images):
     """Rows in a file. A forked worker reads the same open file, an unpickled PackedImages opens it again.
 
     They are read and not memory-mapped: a map takes 1.2 to 1.6 times as long and as much memory as was read, or 2 to 5
@@ -39,16 +39,15 @@ class PackedImages:
     Args:
         path: the file.
         shape: (H, W, C) of each row.
-        places: numpy array of int, the place of each row in the file.
+        places: the place of each row in the file, a sequence of int.
         stamp: the [size, modification time in ns] that the file must have, or None.
 
     Raises OSError when it cannot be opened, UserError when it has changed since.
     """
 
-    def __init__(self, path: Path, shape: Sequence[int], places: np.ndarray, stamp: list[int] | None = None):
-        self.path, self.places = path, places
-        self.shape: tuple[int, ...] = (len(places), *shape)
-        self.file = os.open(path, os.O_RDONLY)
+    def __init__(self, path: Path, shape: Sequence[int], places: Sequence[int], stamp: list[int] | None = None):
+        super().__init__(places, shape)
+        self.path, self.file = path, os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self.file)
         status = os.fstat(self.file)
         self.stamp = [status.st_size, status.st_mtime_ns]
@@ -56,23 +55,18 @@ class PackedImages:
             raise UserError(f"{path} was changed while it was in use: start again")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PackedImages, (self.path, self.shape[1:], self.places, self.stamp)
+        return PackedImages, (self.path, self.shape[1:], self.sources, self.stamp)
 
     def __getitem__(self, indices: list[int]) -> torch.Tensor:
         rows = np.empty((len(indices), *self.shape[1:]), dtype=np.uint8)
-        for row, place in zip(rows, self.places[indices].tolist(), strict=True):
+        for row, index in zip(rows, indices, strict=True):
             try:
-                size = os.preadv(self.file, [row], place * row.nbytes)
+                size = os.preadv(self.file, [row], self.sources[index] * row.nbytes)
             except OSError as error:
                 raise UserError(f"{self.path} cannot be read: {error.strerror}; --pack=False avoids it") from None
             if size < row.nbytes:
                 raise UserError(f"{self.path} was truncated while it was read: start again, and it is made again")
         return torch.from_numpy(rows)
-
-    def select(self, kept: list[int]) -> None:
-        """Keep only the rows with these numbers, in this order."""
-        self.places = self.places[kept]
-        self.shape = len(kept), *self.shape[1:]
 
 
 def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[PackedImages, list[Any]]:
@@ -85,17 +79,8 @@ def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[Packed
     found = load(path, key)
     if not found:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with only_packer(path) as file:
-            found = load(path, key)  # another process may have been first
-            if not found:
-                begin = time.monotonic()
-                write(file, path, {"version": VERSION, "key": key, "fit": fit}, lazy, also)
-                found = load(path, key)
-                if not found:
-                    raise OSError(f"{path} cannot be read back")
-                images, _ = found
-                size = f"{(images.places >= 0).sum()} pictures into {path}, {megabytes(images.stamp[0])}"
-                note(f"packed {size}, in {time.monotonic() - begin:.1f} s")
+        with only_packer(path) as file:  # another process may have been first
+            found = load(path, key) or make(file, path, {"version": VERSION, "key": key, "fit": fit}, lazy, also)
     return found
 
 
@@ -127,10 +112,10 @@ def load(path: Path, key: str) -> tuple[PackedImages, list[Any]] | None:
     if index is None or index["key"] != key or not path.exists():
         return None
     whole = np.array([value is not None for value in index["checksums"]])
-    images = PackedImages(path, index["shape"][1:], np.where(whole, whole.cumsum() - 1, -1))
-    if images.stamp != index["stamp"] and not intact(images, index):
-        return None
-    if images.stamp != index["stamp"]:  # copied
+    images = PackedImages(path, index["shape"][1:], np.where(whole, whole.cumsum() - 1, -1).tolist())
+    if images.stamp != index["stamp"]:  # changed or copied
+        if not intact(images, index):
+            return None
         with contextlib.suppress(OSError):
             write_index(path, {**index, "stamp": images.stamp})
     return images, index["facts"]
@@ -138,10 +123,9 @@ def load(path: Path, key: str) -> tuple[PackedImages, list[Any]] | None:
 
 def intact(images: PackedImages, index: dict[str, Any]) -> bool:
     """Whether the file has the right size, and every row the right checksum."""
-    if images.stamp[0] != math.prod(index["shape"]):
-        return False
-    whole = [(row, value) for row, value in enumerate(index["checksums"]) if value is not None]
-    return all(in_threads(lambda one: zlib.crc32(images[[one[0]]].numpy().data) == one[1], whole))
+    rows = [(row, value) for row, value in enumerate(index["checksums"]) if value is not None]
+    right = in_threads(lambda one: zlib.crc32(images[[one[0]]].numpy().data) == one[1], rows)
+    return images.stamp[0] == math.prod(index["shape"]) and all(right)
 
 
 @contextlib.contextmanager
@@ -157,43 +141,42 @@ def only_packer(path: Path) -> Iterator[IO[bytes]]:
             if not lock(file):
                 note(f"another process is packing {path}: waiting for it")
                 lock(file, wait=True)
-            if not same_file(file, temporary):  # it became the pack or was removed in the meantime
-                continue
-            try:
-                sweep(path, temporary)
-                yield file
-            finally:
-                if same_file(file, temporary):
-                    temporary.unlink()
-            return
+            if same_file(file, temporary):  # else it became the pack or was removed in the meantime
+                try:
+                    sweep(path, temporary)
+                    yield file
+                finally:
+                    if same_file(file, temporary):
+                        temporary.unlink()
+                return
 
 
 def same_file(file: IO[bytes], path: Path) -> bool:
     """Whether the open file is the one at `path`."""
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
+    return False
 
 
 def sweep(path: Path, temporary: Path) -> None:
     """Remove what killed processes left: files of this pack's index, and other packs that no process is writing."""
-    for left in path.parent.glob(f"{path.stem}.json.*.tmp"):
-        left.unlink(missing_ok=True)
-    for left in path.parent.glob("*.u8.tmp"):
+    for left in [*path.parent.glob(f"{path.stem}.json.*.tmp"), *path.parent.glob("*.u8.tmp")]:
         if left != temporary:
             with contextlib.suppress(OSError), open(left, "r+b") as file:
                 if lock(file):
                     left.unlink()
 
 
-def write(file: Any, path: Path, index: dict[str, Any], lazy: LazyImages, also: Sequence[Any]) -> None:
-    """Decode everything into the open temporary file and make it the pack. On failure it raises OSError.
+def make(
+    file: Any, path: Path, index: dict[str, Any], lazy: LazyImages, also: Sequence[Any]
+) -> tuple[PackedImages, list[Any]]:
+    """Decode everything into the open temporary file, make it the pack and load it. On failure it raises OSError.
 
     An old pack cannot be used any more. It is removed first, to free space.
     """
-    old = read_index(path)
+    begin = time.monotonic()
     if path.with_suffix(".json").exists():
+        old = read_index(path)
         why = "the pictures have changed" if old and old["key"] != index["key"] else "it is damaged"
         why = "it is of an older version" if old and old["version"] != index["version"] else why
         note(f"{path} is made again: {why}")
@@ -226,9 +209,14 @@ def write(file: Any, path: Path, index: dict[str, Any], lazy: LazyImages, also: 
     if not count:
         raise OSError("not one picture can be decoded")
     status = os.fstat(file.fileno())
-    index |= {"shape": [count, *lazy.shape[1:]], "stamp": [status.st_size, status.st_mtime_ns]}
-    write_index(path, {**index, "checksums": checksums, "facts": facts})
+    shape, stamp = [count, *lazy.shape[1:]], [status.st_size, status.st_mtime_ns]
+    write_index(path, {**index, "shape": shape, "stamp": stamp, "checksums": checksums, "facts": facts})
     os.replace(file.name, path)  # now the pack exists
+    made = load(path, index["key"])
+    if not made:
+        raise OSError(f"{path} cannot be read back")
+    note(f"packed {count} pictures into {path}, {megabytes(status.st_size)}, in {time.monotonic() - begin:.1f} s")
+    return made
 
 
 def write_index(path: Path, index: dict[str, Any]) -> None:
@@ -253,4 +241,4 @@ def packed_file(dataset: Any) -> Path:
     images = getattr(dataset, "images", None)
     if not isinstance(images, PackedImages):
         raise UserError(f"{type(dataset).__name__} has no pictures to pack, or a note above says why they are not")
-    return Path(images.path)
+    return images.path

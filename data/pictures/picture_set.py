@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from data.base import BaseData
+from utils import UserError
 from utils.notices import note
 
 from .images import Images, LazyImages, fits_on_device, in_threads, load_on_device
@@ -46,15 +47,20 @@ def open_images(
         try:
             return open_pack(Path(pack_dir, f"{name}_{side}"), lazy, also)
         except OSError as error:
-            why = f"{name} is not packed into {pack_dir} ({error})"
-            note(f"{why}: its pictures are decoded whenever they are used; --pack-dir names another folder")
+            note(
+                f"{name} is not packed into {pack_dir} ({error}): its pictures are decoded whenever they are used; "
+                "--pack-dir names another folder"
+            )
     return lazy, [fact for _, fact in in_threads(lazy.attempt, [*sources, *also])]
 
 
 class PictureSet(BaseData):
     """A data set that reads its pictures from `images`, see open_images: the base of all picture data sets."""
 
-    images: Any = None
+    images: Any
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
 
     @property
     def no_workers_needed(self) -> bool:  # type: ignore[override]
@@ -65,3 +71,10 @@ class PictureSet(BaseData):
         """Move the pictures into the device's memory if fits_on_device."""
         if fits_on_device(self.images, device, cache):
             self.images, self.cached_on_device = load_on_device(self.images, device), True
+
+    def weigh(self, counts: list[int], unit: str, needed: str) -> list[float]:
+        """N / N_c of the classes, of which there are so many of the `unit`. Raises UserError when a class has none;
+        `needed` ends the message."""
+        if 0 in counts:
+            raise UserError(f"there is no {unit} of {self.classes[counts.index(0)]}, which {needed}")
+        return [sum(counts) / count for count in counts]

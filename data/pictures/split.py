@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,42 +25,6 @@ class Sample(NamedTuple):
     name: str
 
 
-def choose(
-    mode: str,
-    find: Callable[[Roots], list[Sample]],
-    classes: Sequence[str],
-    root: Roots,
-    val_data_root: Roots = (),
-    val_size: int | None = None,
-) -> list[Sample]:
-    """The samples of train or val mode, class by class.
-
-    With val_data_root each mode has all of its own root, else they share `root` 70/30. The split depends only on names:
-    within each class samples are ordered by a hash of their names, so that both parts get their share of every class,
-    and adding cats moves no dog.
-
-    Args:
-        find: a function from `root` or `val_data_root` to a list of Samples.
-        classes: names of the classes.
-        val_size: maximum number of samples in val mode, see `spread`; or None.
-
-    Raises UserError when a class has too few samples.
-    """
-    roots = val_data_root if mode == "val" and val_data_root else root
-    groups = by_class(find(roots), len(classes))
-    least, why = (1, "") if val_data_root else (2, ", one to train on and one to validate on, or give --val-data-root")
-    for name, group in zip(classes, groups, strict=True):
-        if len(group) < least and roots is root:
-            raise UserError(
-                f"{shown(roots)} has {len(group)} pictures of {name}: {least} of each class are needed{why}"
-            )
-    if not val_data_root:
-        groups = [split(group)[mode] for group in groups]
-    if mode == "val" and val_size:
-        groups = spread(groups, val_size)
-    return [sample for group in groups for sample in group]
-
-
 def by_class(samples: list[Sample], classes: int) -> list[list[Sample]]:
     """The samples of each class, ordered by a hash of their names: a list of `classes` lists."""
     groups: list[list[Sample]] = [[] for _ in range(classes)]
@@ -80,13 +44,25 @@ def split(group: list[Any]) -> dict[str, list[Any]]:
     return {"train": group[:cut], "val": group[cut:]}
 
 
+def part_of(samples: list[Any], mode: str, val_data_root: Roots, val_size: int | None, few: str) -> list[Any]:
+    """The samples of train or val mode, of those in its own root, in order. Without val_data_root both share them;
+    `few` begins the error when there are not two. val_size: maximum number of samples in val mode, or None."""
+    if not val_data_root:
+        if len(samples) < 2:
+            raise UserError(f"{few}: two are needed, or give --val-data-root")
+        samples = split(samples)[mode]
+    return samples[: val_size if mode == "val" else None]
+
+
 def spread(groups: list[list[Any]], size: int) -> list[list[Any]]:
     """The first samples of each class, at most `size` in all: first one of every class, then every class in proportion
     to its samples."""
-    ranks: list[tuple[float, bytes, int]] = []
-    for label, group in enumerate(groups):
-        ranks += [(rank / len(group), digest(sample), label) for rank, sample in enumerate(group)]
-    kept = Counter(label for *_, label in sorted(ranks)[:size])
+    ranks = sorted(
+        (rank / len(group), digest(sample), label)
+        for label, group in enumerate(groups)
+        for rank, sample in enumerate(group)
+    )
+    kept = Counter(label for *_, label in ranks[:size])
     return [group[: kept[label]] for label, group in enumerate(groups)]
 
 
@@ -131,9 +107,8 @@ def unique_ids(samples: list[Sample]) -> list[Sample]:
     """The samples of test mode, unchanged. Raises UserError when two have the same id."""
     paths: dict[Any, Path] = {}
     for path, id, _ in samples:
-        if id in paths:
+        if paths.setdefault(id, path) is not path:
             raise UserError(f"the id {id} is there twice, {paths[id]} and {path}: there can be one prediction only")
-        paths[id] = path
     return samples
 
 
@@ -145,6 +120,14 @@ def folder_files(roots: Roots, why: str) -> list[Path]:
             raise UserError(f"the folder {root} does not exist: {why}")
         files += sorted(path for path in Path(root).iterdir() if path.is_file())
     return files
+
+
+def picture_files(roots: Roots, why: str) -> list[Path]:
+    """The pictures among folder_files. Raises UserError, which ends with `why`, when there is none."""
+    paths = [path for path in folder_files(roots, why) if path.suffix.lower() in SUFFIXES]
+    if not paths:
+        raise UserError(f"there are no pictures in {shown(roots)}: {why}")
+    return paths
 
 
 def balanced(targets: torch.Tensor, how: str, generator: torch.Generator) -> torch.Tensor:
