@@ -6,23 +6,9 @@ subclass that lists only what differs, each line with its reason.
 """
 
 from utils import UserError
-from utils.options import (
-    Options,
-    choice,
-    flag,
-    free,
-    integer,
-    name_in,
-    number,
-    of,
-    only,
-    optional,
-    run_name,
-    several,
-    text,
-    was,
-    weighted_sum,
-)
+from utils.options.kinds import choice, flag, integer, name_in, number, optional, run_name, several, text, weighted_sum
+from utils.options.marks import free, of, only, was
+from utils.options.options import Options
 
 SCHEDULERS = "decay", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential", "one_cycle", "linear"
 LOSSES = "cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse"
@@ -121,7 +107,7 @@ class DefaultConfig(Options):
     # --- watching and debugging
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # more observers of the run: classes of
     # utils/watch/, or my_file.MyCallback
-    env: text | free = "default"  # visdom environment
+    env: optional(text) | free = None  # visdom environment; None: named like the run's folder
     vis_port: integer(1, 65535) | free = 8097  # port of the visdom server on this machine; none is needed to train
     print_freq: integer(1) | free = 20  # steps between two points of the plots and two checks for bad steps
     progress: flag | free = True  # progress bar (plain lines when the output is no terminal)

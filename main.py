@@ -49,7 +49,7 @@ from utils.metrics import cam, plots
 from utils.metrics.meters import LossMeter, TrainMeters, named, plain
 from utils.run import preflight, record, resume
 from utils.run.checkpoint import Checkpoint
-from utils.run.control import RunControl
+from utils.run.control import run_controls
 from utils.run.debugger import Debugger
 from utils.run.guard import NonFiniteGuard
 from utils.run.run import Run, State, new_folder
@@ -289,11 +289,11 @@ def load_trained(given):
 def make_callbacks(opt, world, state, checkpoint, model, train_loader, val_loader):
     """The Callbacks of a training: what controls it (utils/run/: Checkpoint saves, others may end it) and, in the first
     process alone, what observes it: utils/watch/, and with --callbacks a class of yours, which gets what it names."""
-    control = RunControl(state.guard, checkpoint, world, train_loader, val_loader, **opt.kwargs_for(RunControl))
+    controls = run_controls(checkpoint, world, train_loader, val_loader, **opt.kwargs_for(run_controls))
     if not world.main:
-        return Callbacks([], control)
+        return Callbacks([], *controls)
     name_broken(train_loader.dataset, val_loader.dataset, folder=state.run.folder)
     vis = Visualizer(opt.env, port=opt.vis_port, record=state.run.folder / "events.jsonl")
     parts = {**vars(state), "model": model, "train_loader": train_loader, "val_loader": val_loader}
     names = dict.fromkeys(["Pictures", "History", "Progress", *opt.callbacks, "Curves"])  # Curves closes vis: last
-    return Callbacks([build(name, opt, vis=vis, show=vis.img, **parts) for name in names], control)
+    return Callbacks([build(name, opt, vis=vis, show=vis.img, **parts) for name in names], *controls)

@@ -123,7 +123,7 @@ def test_every_part_gets_its_options_and_every_step_its_rate_and_validation_the_
         make.__signature__ = inspect.signature(part)
         return make
 
-    for name in ("Schedule", "TrainStep", "NonFiniteGuard", "Checkpoint", "RunControl", "make_loader"):
+    for name in ("Schedule", "TrainStep", "NonFiniteGuard", "Checkpoint", "run_controls", "make_loader"):
         monkeypatch.setattr(program, name, watched(getattr(program, name)))
     apply, val = TrainStep.apply, program.val
     monkeypatch.setattr(

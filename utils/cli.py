@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from . import UserError
-from .options import Options
 from .options.manual import describe, explain
+from .options.options import Options
 from .train.machine import NO_MEMORY
 from .train.schedule import Schedule, draw
 
@@ -55,10 +55,9 @@ def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, 
         close = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
         raise UserError(f"unknown command {words[0]!r}; {hint}")
-    bare = [name for name, value in options.items() if value is True]
-    if words[0] == "help" and len(words[1:] + bare) == 1:  # `help lr` or `help --lr`
-        (name,) = words[1:] + bare
-        return "help", name, {one: value for one, value in options.items() if one not in bare}
+    asked = words[1:] + [name for name, value in options.items() if value is True]
+    if words[0] == "help" and len(asked) == 1:  # `help lr` or `help --lr`
+        return "help", asked[0], {name: value for name, value in options.items() if value is not True}
     if words[1:]:
         raise UserError(
             f"what is {words[1]!r}? After the command come options only, written --name=value without spaces"

@@ -39,21 +39,22 @@ class Callback:
 
 class Control(Callback):
     """A callback that controls the run: its errors end it. It hears of an event after all observers; of on_train_end
-    before them, because nothing may keep a run from being saved, and `close` comes last."""
+    before them, because nothing may keep a run from being saved, and `close` comes last. At the end every control is
+    called, whatever fails in the others."""
 
     def close(self, **facts: Any) -> None:
         """Release what is held; the facts are those of on_train_end."""
 
 
 class Callbacks(Callback):
-    """Hands every event to the observers, in order, and then to the control.
+    """Hands every event to the observers, in order, and then to the controls, in order.
 
     `with Callbacks(...)` brackets the work: on_train_end and close happen however it ends, and quitting the debugger is
     a regular end of the block. An observer that fails is one warning and the run continues.
     """
 
-    def __init__(self, observers: Sequence[Callback] = (), control: Control | None = None):
-        self.observers, self.control, self.began = observers, control or Control(), False
+    def __init__(self, observers: Sequence[Callback] = (), *controls: Control):
+        self.observers, self.controls, self.began = observers, controls, False
 
     def __enter__(self) -> "Callbacks":
         return self
@@ -63,8 +64,10 @@ class Callbacks(Callback):
         failed = None if stopped else error
         facts = {"finished": error is None, "stopped": stopped, "error": failed}
         failures: list[BaseException] = []
-        observe = functools.partial(self._observe, "on_train_end")
-        for act in (self.control.on_train_end, observe, self.control.close):
+        acts: list[Callable[..., None]] = [control.on_train_end for control in self.controls]
+        if self.began:  # else the run could not be restored: observers hear nothing of its end
+            acts.append(functools.partial(self._observe, "on_train_end"))
+        for act in acts + [control.close for control in self.controls]:
             try:
                 act(**facts)
             except BaseException as failure:  # the others have to close what they hold, too
@@ -76,10 +79,8 @@ class Callbacks(Callback):
         return isinstance(error, BdbQuit)
 
     def _observe(self, event: str, **facts: Any) -> None:
-        """Hand an event to the observers; if the run could not be restored, it has not begun and does not end."""
+        """Hand an event to the observers: one that fails is a warning."""
         self.began |= event == "on_train_begin"
-        if event == "on_train_end" and not self.began:
-            return
         for number, observer in enumerate(self.observers):
             try:
                 getattr(observer, event)(**facts)
@@ -95,7 +96,8 @@ class Callbacks(Callback):
 def _forward(event: str) -> Callable[..., None]:
     def forward(self: Callbacks, **facts: Any) -> None:
         self._observe(event, **facts)
-        getattr(self.control, event)(**facts)
+        for control in self.controls:
+            getattr(control, event)(**facts)
 
     return forward
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -108,10 +109,8 @@ def lock(file: IO[Any], wait: bool = False) -> bool:
 def numbered(path: str | Path, suffix: str = "") -> Iterator[Path]:
     """`path`, path_2, path_3, ..., each with the suffix: names to try until one is free."""
     yield Path(f"{path}{suffix}")
-    count = 2
-    while True:
+    for count in itertools.count(2):
         yield Path(f"{path}_{count}{suffix}")
-        count += 1
 
 
 def megabytes(size: float) -> str:

@@ -16,8 +16,7 @@ import main as program
 import models
 from config import DefaultConfig
 from utils import UserError, watch
-from utils.options import number
-from utils.options.kinds import imported_names
+from utils.options.kinds import imported_names, number
 
 
 def test_parse_updates_known_options_and_prints_the_user_config(capsys):

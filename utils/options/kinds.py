@@ -1,12 +1,14 @@
-"""Kinds of options, and the marks that stand behind them.
+"""Kinds of options.
 
 An option is one line of a class: `lr: number(0, above=True) = 0.001  # initial learning rate`. Its annotation is a
 Kind: it takes what the user gave (text from the command line, YAML or Python values) and returns it in the option's
-type, or raises ValueError saying what the option takes. Marks behind it say the rest: `| free`, `| of("dataset")`.
+type, or raises ValueError saying what the option takes. Marks behind it (marks.py) say the rest: `| free`,
+`| of("dataset")`.
 """
 
 import ast
-import copy
+import contextlib
+import dataclasses
 import difflib
 import importlib.util
 import math
@@ -20,10 +22,12 @@ ROOT = Path(__file__).parent.parent.parent
 LIBRARIES = {"models": "torchvision or timm"}
 
 
+@dataclasses.dataclass(frozen=True)
 class Kind:
-    """What an option takes: a function that checks and converts, its description, and the option's marks.
+    """What an option takes, and its marks.
 
     Attributes:
+        check: returns a value in the option's type, or raises ValueError.
         takes: the values in words, as errors and `help` print them.
         free: whether --resume may change the option.
         part: "model" or "dataset" when only some of these read the option, else "".
@@ -31,37 +35,15 @@ class Kind:
         old: former spellings of the option, {name: {old value: new value}}.
     """
 
-    def __init__(self, check: Callable[[Any], Any], takes: str):
-        self.check, self.takes = check, takes
-        self.free, self.part = False, ""
-        self.only: dict[str, tuple[str, ...]] = {}
-        self.old: dict[str, dict[str, str]] = {}
-
-    def __call__(self, value: Any) -> Any:
-        return self.check(value)
+    check: Callable[[Any], Any]
+    takes: str
+    free: bool = False
+    part: str = ""
+    only: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    old: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
     def __or__(self, mark: dict[str, Any]) -> "Kind":
-        marked = copy.copy(self)
-        vars(marked).update(mark)
-        return marked
-
-
-free = {"free": True}  # mark: --resume may change it; without the mark it would be another run under the same name
-
-
-def of(part: str) -> dict[str, Any]:
-    """Mark: only some models or data sets read the option; for any other it is refused."""
-    return {"part": part}
-
-
-def only(**values: str | tuple[str, ...]) -> dict[str, Any]:
-    """Mark: the option is read only when another option has one of these values."""
-    return {"only": {name: (one,) if isinstance(one, str) else one for name, one in values.items()}}
-
-
-def was(name: str, **values: str) -> dict[str, Any]:
-    """Mark: the option's former name, and its former values where they changed, as old=new. Both still work."""
-    return {"old": {name: values}}
+        return dataclasses.replace(self, **mark)
 
 
 def _text(value: Any) -> str:
@@ -95,13 +77,11 @@ def integer(low: int, high: int = 2**63 - 1) -> Kind:
     takes = f"a whole number of {low} or more" + (f", at most {high}" if high < 2**63 - 1 else "")
 
     def check(value: Any) -> int:
-        try:
+        with contextlib.suppress(ValueError):
             number = int(str(value))
-        except ValueError:
-            raise ValueError(takes) from None
-        if not low <= number <= high:
-            raise ValueError(takes)
-        return number
+            if low <= number <= high:
+                return number
+        raise ValueError(takes)
 
     return Kind(check, takes)
 
@@ -112,13 +92,11 @@ def number(low: float = 0.0, above: bool = False, high: float = math.inf) -> Kin
     takes = f"a number {'above' if above else 'of at least'} {low:g}{upper}"
 
     def check(value: Any) -> float:
-        try:
-            result = float("nan" if isinstance(value, bool) else value)
-        except (TypeError, ValueError):
-            result = math.nan
-        if not math.isfinite(result) or result < low or result > high or (above and result == low):
-            raise ValueError(takes)
-        return result
+        with contextlib.suppress(TypeError, ValueError):
+            result = math.nan if isinstance(value, bool) else float(value)
+            if math.isfinite(result) and low <= result <= high and not (above and result == low):
+                return result
+        raise ValueError(takes)
 
     return Kind(check, takes)
 
@@ -137,7 +115,7 @@ def choice(*names: str) -> Kind:
 
 def optional(kind: Kind) -> Kind:
     """None, or what `kind` takes."""
-    return Kind(lambda value: None if value is None or str(value) == "None" else kind(value), f"None or {kind.takes}")
+    return Kind(lambda value: None if str(value) == "None" else kind.check(value), f"None or {kind.takes}")
 
 
 def several(kind: Kind) -> Kind:
@@ -151,7 +129,7 @@ def several(kind: Kind) -> Kind:
                 value = value[1:-1]
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
-        return [kind(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
+        return [kind.check(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
 
     return Kind(check, f"{kind.takes}, or several with commas between them")
 
@@ -162,8 +140,8 @@ def weighted_sum(*names: str) -> Kind:
     def check(value: Any) -> str:
         for term in str(value).split("+"):
             factor, _, name = term.rpartition("*")
-            choice(*names)(name.strip())
-            number(0, above=True)(factor or 1)
+            choice(*names).check(name.strip())
+            number(0, above=True).check(factor or 1)
         return str(value)
 
     return Kind(check, f"one of {', '.join(names)}, or a weighted sum like 0.7*{names[0]}+0.3*{names[-1]}")

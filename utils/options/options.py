@@ -63,13 +63,15 @@ class Options:
         """The options that these arguments describe: the defaults, then the preset or YAML file named by `config`, then
         the arguments themselves, the later ones winning. With options that are `given`: a copy of these, and the
         arguments on top. Raises UserError."""
-        if given is not None:
-            opt = copy.copy(given)
-            opt.explicit, opt.asked = set(given.explicit), set(given.asked)
-            opt.update(kwargs)
-            opt.check()
-            return opt
-        source, known = kwargs.get("config"), cls.presets()
+        opt = copy.deepcopy(given) if given is not None else cls._from_source(kwargs.get("config"))
+        opt.update(kwargs)
+        opt.check()
+        return opt
+
+    @classmethod
+    def _from_source(cls, source: Any) -> "Options":
+        """The options of a preset or a YAML file, or for None the defaults. Raises UserError."""
+        known = cls.presets()
         if source is True:
             raise UserError("--config has no value: it takes a preset of config.py or a YAML file")
         try:
@@ -86,8 +88,6 @@ class Options:
             opt.asked = opt.explicit - (preset.preset_values().keys() - cls.translated(written).keys())
         except UserError as error:
             raise UserError(f"--config={source}: {error}") from None
-        opt.update(kwargs)
-        opt.check()
         return opt
 
     def over(self, record: dict[str, Any]) -> "Options":
@@ -142,9 +142,9 @@ class Options:
             for other, values in kind.only.items():
                 default = getattr(self.root(), name, getattr(type(self), name))
                 if getattr(self, name) != default and getattr(self, other) not in values:
-                    allowed = " or ".join(values)
                     raise UserError(
-                        f"{dashed(name)} belongs to {dashed(other)}={allowed}, not to {getattr(self, other)}"
+                        f"{dashed(name)} belongs to {dashed(other)}={' or '.join(values)}, not to "
+                        f"{getattr(self, other)}"
                     )
 
     def check_unused(self, names: Iterable[str], **parts: Any) -> None:
@@ -194,7 +194,7 @@ class Options:
                 hint = f"; did you mean --{name[2:].lstrip('_')}=False?"
             raise UserError(f"unknown option {dashed(name)}{hint or '; `python main.py help` lists them all'}")
         try:
-            return options[name](value)
+            return options[name].check(value)
         except ValueError as error:
             problem = "has no value" if value is True or value == "" else f"cannot be {value!r}"
             raise UserError(f"{dashed(name)} {problem}: it takes {error}") from None

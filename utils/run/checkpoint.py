@@ -1,6 +1,7 @@
 """What keeps a run: everything that it needs to continue, and the weights that are worth keeping."""
 
 import contextlib
+import functools
 import math
 import shlex
 from collections.abc import Callable
@@ -60,18 +61,12 @@ class Checkpoint(Control):
         if self.monitor not in known:
             raise UserError(f"--monitor={monitor}: this data set and model give {', '.join(known)}")
 
-    @property
-    def resume_command(self) -> str:
-        """The command that resumes this run."""
-        return f"python main.py train --resume={shlex.quote(str(self.run.folder))}"
-
     def restore(self) -> None:
         """Restore the run's state from its checkpoint; a new run saves its step 0 instead, which shows now, not after
         the first epoch, when there is no room. Raises UserError where neither checkpoint can be used."""
         exists = self.last.exists() or self.previous.exists()
         if self.writes and exists:
-            path, content = self._load()
-            self.state.load_state_dict(content)
+            path, _ = self._load()
             start = f"resuming {self.run.folder}"
             if path == self.previous:
                 why = "damaged" if self.last.exists() else "missing"
@@ -82,11 +77,13 @@ class Checkpoint(Control):
             self._save_last()
         self.world.all_reduce_max(0)  # from now on the others may read it
         if not self.writes:
-            _, content = self._load()
-            self.state.load_state_dict(content)
+            self._load()
             self.state.meters.scores.reset()  # the first process counts for all; losses are everybody's
         self._compare(self.run.step)
         self.saved = self.run.position()
+
+    def on_train_summary(self, **_: Any) -> None:
+        self.state.guard.check(self.restore_before)  # it may take the weights back to an earlier checkpoint
 
     def on_batch_end(self, **_: Any) -> None:
         if self.save_freq and self.run.step % self.save_freq == 0:
@@ -99,18 +96,19 @@ class Checkpoint(Control):
         if self.monitor not in metrics:  # a measure that the data set has and this model does not
             raise UserError(f"--monitor={self.monitor}: this model gives {', '.join(metrics)}")
         epoch, value, best = self.run.epoch, metrics[self.monitor], self.run.best
+        folder, save = self.run.folder, functools.partial(self.state.step.ema_model.save, metrics=metrics)
         if best is None or best != best or (value < best if self.monitor.endswith("loss") else value > best):
-            if self._try("best.pth", self._keep, "best", metrics):
+            if self._try("best.pth", save, folder / "best.pth"):
                 self.run.best = value
         if self.keep_last:
-            self._try("epoch_*.pth", self._keep, f"epoch_{epoch:03d}", metrics)
-            kept = sorted(self.run.folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
+            self._try("epoch_*.pth", save, folder / f"epoch_{epoch:03d}.pth")
+            kept = sorted(folder.glob("epoch_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
             for old in [path for path in kept if path.stem.count("_") == 1][: -self.keep_last]:
                 self._try(old.name, old.unlink)
         if self.keep_every and epoch >= self.keep_from and epoch % self.keep_every == 0:
             name = f"epoch_{epoch:03d}_{self.monitor}_{value:.4g}"
-            self._try("epoch_*.pth", self._keep, name, metrics)
-            self._try("report", self._report, val_meter, self.run.folder / name)
+            self._try("epoch_*.pth", save, folder / f"{name}.pth")
+            self._try("report", self._report, val_meter, folder / name)
         self._try("last.pth", self._save_last)
 
     def on_train_end(self, finished: bool, error: BaseException | None, **_: Any) -> None:
@@ -133,33 +131,35 @@ class Checkpoint(Control):
         finished run could not be saved."""
         if not self.writes:
             return
-        if finished and not self.lost:
-            self._mark("finished")
-        elif self.saved and not self.run.step and not stopped:
-            self._mark("failed")  # of no use to --resume: it would fail again
+        with contextlib.suppress(OSError):  # without the mark --resume finds a run with nothing left to do
+            if finished and not self.lost:
+                self.run.mark("finished")
+            elif self.saved and not self.run.step and not stopped:
+                self.run.mark("failed")  # of no use to --resume: it would fail again
         self.run.close()
+        command = f"python main.py train --resume={shlex.quote(str(self.run.folder))}"
         if finished and self.lost:
-            raise UserError(f"{self.lost}; fix that, then resume from there: {self.resume_command}")
+            raise UserError(f"{self.lost}; fix that, then resume from there: {command}")
         if self.lost:
             warn(self.lost)
         if finished:
             best = "" if self.run.best is None else f", best {self.monitor} {self.run.best:.4g}"
             tqdm.write(f"finished: {self.run.folder}{best}")
         elif self.saved and self.run.step:
-            tqdm.write(f"stopped; to resume: {self.resume_command}")
+            tqdm.write(f"stopped; to resume: {command}")
 
     def restore_before(self, step: int) -> int:
         """Restore what steps change, and nothing else, from the newest checkpoint with `step` steps at most, or else
         from the oldest. Returns how many it has."""
-        _, content = self._load(step)
-        self._compare(content["run"]["step"])  # the first process may change the files only when all have read them
-        self.state.load_state_dict(content, only=("optimizer", "step"))
-        return content["run"]["step"]
+        _, found = self._load(step, only=("optimizer", "step"))
+        self._compare(found)  # the first process may change the files only when all have read them
+        return found
 
-    def _load(self, step: float = math.inf) -> tuple[Path, dict[str, Any]]:
-        """Load the model's weights from the newer one of last.pth and previous.pth that is sound and of at most `step`
-        steps, or else from the older one. Returns (path, content). Raises UserError when neither can be used, or when
-        one exists and cannot be read: it may be sound, and newer than the other."""
+    def _load(self, step: float = math.inf, only: tuple[str, ...] = ()) -> tuple[Path, int]:
+        """Load the model's weights and the state, or `only` these parts of it, from the newer one of last.pth and
+        previous.pth that is sound and of at most `step` steps, or else from the older one. Returns (path, its steps).
+        Raises UserError when neither can be used, or when one exists and cannot be read: it may be sound, and newer
+        than the other."""
         found, errors = None, []
         for path in (self.last, self.previous):
             try:
@@ -168,8 +168,7 @@ class Checkpoint(Control):
                 reason = error.__context__
                 if reason is None:  # it is whole, but not what this run can use: another model's, a newer hearth's
                     raise
-                unread = isinstance(reason, (OSError, MemoryError)) and not isinstance(reason, FileNotFoundError)
-                if unread:
+                if isinstance(reason, (OSError, MemoryError)) and not isinstance(reason, FileNotFoundError):
                     raise UserError(f"{error}; fix that, then --resume continues from there") from None
                 errors.append(str(error))
                 continue
@@ -187,7 +186,9 @@ class Checkpoint(Control):
                 f"this run cannot be resumed: {'; '.join(errors)}. A new one can start from the weights of "
                 f"{self.run.folder / 'best.pth'}, with --load-model-path and without --resume"
             )
-        return found
+        path, content = found
+        self.state.load_state_dict(content, only)
+        return path, content["run"]["step"]
 
     def _compare(self, step: int) -> None:
         """Raise UserError where not all processes have loaded a state of that many steps."""
@@ -203,9 +204,6 @@ class Checkpoint(Control):
             self.model.save(self.last, previous=self.previous, **self.state.state_dict())
             self.saved = self.run.position()
 
-    def _keep(self, name: str, metrics: dict[str, float]) -> None:
-        self.state.step.ema_model.save(self.run.folder / f"{name}.pth", metrics=metrics)
-
     def _report(self, meter: Any, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         try:
@@ -213,21 +211,16 @@ class Checkpoint(Control):
         except Exception as error:  # a picture is no reason to end a training
             raise UserError(f"{folder} is not complete: {type(error).__name__}: {error}") from None
 
-    def _mark(self, word: str) -> None:
-        with contextlib.suppress(OSError):  # without the mark --resume finds a run with nothing left to do
-            self.run.mark(word)
-
     def _try(self, what: str, function: Callable[..., Any], *arguments: Any) -> bool:
         """Call function(*arguments), which writes. Returns whether it could; a failure is a warning, once, and again
         after it worked in between."""
-        topic = f"unwritten {self.run.folder} {what}"
         try:
             function(*arguments)
-            if forget(topic, owner=self):
+            if forget(what, owner=self):
                 note(f"{what} can be written again")
             return True
         except (OSError, UserError) as error:  # UserError: a weight is not finite
-            if once(topic, owner=self):
+            if once(what, owner=self):
                 warn(f"{_reason(error)}; the training continues, what was there stays")
             return False
 

@@ -1,6 +1,5 @@
 """Checkpoint files: proven whole before they replace an older one, and again before they are read."""
 
-import contextlib
 import errno
 import hashlib
 import http.client
@@ -8,12 +7,12 @@ import os
 import struct
 import urllib.error
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 from zlib import crc32
 
 import torch
+from torch.utils.serialization import config as serialization
 
 from utils import VERSION, UserError
 from utils.files import write_atomically
@@ -56,7 +55,8 @@ def write_checkpoint(content: dict[str, Any], path: str | Path, previous: Path |
 
     def write(file: IO[bytes]) -> None:
         summed = Checksummed(file)
-        with without_zip_checksums():
+        # Without torch's own checksums: the CRC over the whole file finds all that they would.
+        with serialization.patch({"save.compute_crc32": False}):  # type: ignore[attr-defined]
             torch.save({"format": FORMAT, "hearth": VERSION, **content}, summed)  # type: ignore[arg-type]
         file.write(TRAILER.pack(summed.crc, MARK))
         file.flush()
@@ -71,17 +71,6 @@ def write_checkpoint(content: dict[str, Any], path: str | Path, previous: Path |
         if not isinstance(cause, OSError):
             raise
         raise OSError(cause.errno, cause.strerror, str(path)) from None
-
-
-@contextlib.contextmanager
-def without_zip_checksums() -> Iterator[None]:
-    """Let torch.save leave out its own checksums: the CRC over the whole file finds all that they would."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        yield
-    finally:
-        torch.serialization.set_crc32_options(before)
 
 
 def is_whole(file: Any) -> bool:

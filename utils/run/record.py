@@ -34,14 +34,16 @@ def write_config(run: Run, options: dict[str, Any]) -> None:
     with contextlib.suppress(UserError, LookupError, TypeError):
         starts = [*read_yaml(path, ())["run"]]
     diff = run.folder / f"source_{len(starts) + 1}.diff"
-    record: dict[str, Any] = {"command": sys.argv, "started": time.strftime("%Y-%m-%d %H:%M:%S")}
-    record |= source_version(diff)
-    record["launch"] = processes.launch_id()  # by which a restarted torchrun finds its run
     versions = {"hearth": VERSION, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    record["versions"] = versions
-    content = {**options, "run": [*starts, record]}
-    header = "# python main.py train --config=<this file> trains with the same options.\n"
-    text = header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    record = {
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        **source_version(diff),
+        "launch": processes.launch_id(),  # by which a restarted torchrun finds its run
+        "versions": versions,
+    }
+    text = "# python main.py train --config=<this file> trains with the same options.\n"
+    text += yaml.safe_dump({**options, "run": [*starts, record]}, sort_keys=False, allow_unicode=True)
     try:
         run.mark("unfinished")
         write_atomically(path, lambda file: file.write(text))
@@ -70,16 +72,14 @@ class Results:
             warn(f"{self.path} has lost the rows before epoch {row['epoch']}")
         self._rows = [old for old in self._rows or () if int(old["epoch"]) < row["epoch"]]
         self._rows.append({name: str(value) for name, value in row.items()})
-        rows = self._rows
-        header = list(dict.fromkeys(name for one in [row, *rows] for name in one))
-        topic = f"unwritten {self.path}"
+        header = list(dict.fromkeys(name for one in [row, *self._rows] for name in one))
         try:
-            write_csv(self.path, header, ([one.get(name, "") for name in header] for one in rows))
-            forget(topic, owner=self)
+            write_csv(self.path, header, ([one.get(name, "") for name in header] for one in self._rows))
+            forget("unwritten", owner=self)
         except OSError as error:
-            if once(topic, owner=self):
+            if once("unwritten", owner=self):
                 warn(f"{self.path}: {error.strerror}; the rows from epoch {row['epoch']} on are not in it yet")
-        return rows
+        return self._rows
 
 
 def source_version(diff: Path) -> dict[str, Any]:

@@ -30,10 +30,8 @@ def find_run(work_dir: str, name: str) -> Path:
             f"{work_dir}"
         )
     busy = []
-    paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}")]
+    paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}") if is_run(path.parent)]
     for folder in dict.fromkeys(path.parent for path in sorted(paths, key=written, reverse=True)):
-        if not is_run(folder):
-            continue
         with open(folder / "lock", "a+") as file:
             file.seek(0)
             if not lock(file):

@@ -8,8 +8,8 @@ from typing import Any
 
 from utils import UserError
 from utils.events import EVENTS
-from utils.options import Options
 from utils.options.kinds import nearest
+from utils.options.options import Options
 
 PARTS = "run model optimizer schedule step meters guard sampler train_loader val_loader vis show".split()
 

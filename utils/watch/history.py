@@ -46,8 +46,8 @@ class History(Callback):
             self.draw()
             self.next_drawing = time.monotonic() + (time.monotonic() - began) / self.SHARE
         facts = [f"{name} {value:.4g}" for name, value in metrics.items() if name not in ("epoch", "step")]
-        line = f"epoch {metrics['epoch']}/{self.max_epoch}: {', '.join(facts)}, {seconds:.1f} s"
-        tqdm.write(line)  # above the bar, where there is one
+        # Above the bar, where there is one.
+        tqdm.write(f"epoch {metrics['epoch']}/{self.max_epoch}: {', '.join(facts)}, {seconds:.1f} s")
 
     def on_train_end(self, **_: Any) -> None:
         self.draw()

@@ -67,5 +67,4 @@ class Progress(Callback):
             self.bar.close()
 
     def _seen(self) -> int:
-        within = min(self.run.batch * self.batch_size, self.per_epoch)
-        return self.run.epoch * self.per_epoch + within
+        return self.run.epoch * self.per_epoch + min(self.run.batch * self.batch_size, self.per_epoch)
