@@ -1,5 +1,6 @@
 """Every classifier of torchvision, and of timm if it is installed, by its own name: --model=resnet18."""
 
+import contextlib
 import inspect
 import typing
 from functools import partial
@@ -46,14 +47,14 @@ class Backbone(BasicModule):
 
 def find(name: str) -> partial[Backbone]:
     """The constructor of the classifier `name`. Raises AttributeError when neither torchvision nor timm has it."""
-    if name not in torchvision_names():
-        try:
-            import timm
-        except ImportError:
-            timm = None  # type: ignore[assignment]
-        if timm is None or not timm.is_model(name):
-            raise AttributeError(f"no model {name}: neither a class of models/ nor a classifier of torchvision or timm")
-    return partial(Backbone, name)
+    if name in torchvision_names():
+        return partial(Backbone, name)
+    with contextlib.suppress(ImportError):  # timm need not be installed
+        import timm
+
+        if timm.is_model(name):
+            return partial(Backbone, name)
+    raise AttributeError(f"no model {name}: neither a class of models/ nor a classifier of torchvision or timm")
 
 
 def torchvision_names() -> list[str]:
@@ -76,10 +77,8 @@ def torchvision_classifier(name: str, num_classes: int, image_size: int, width: 
         "init_weights": True,
     }
     options = {key: value for key, value in options.items() if key in arguments}
-    if width != 1 and "width_per_group" in arguments:  # ResNets
-        options["width_per_group"] = round(64 * width)
-    elif width != 1:
-        options["width_mult"] = width
+    if width != 1:  # ResNets have it per group
+        options |= {"width_per_group": round(64 * width)} if "width_per_group" in arguments else {"width_mult": width}
     net = builder(weights=None, num_classes=num_classes, **options)
     return net, list(dict(net.named_children()))[-1]
 

@@ -11,6 +11,7 @@ from torch import nn
 from utils import UserError
 from utils.files import numbered
 from utils.run.checkpoint_file import fitting_weights, read_checkpoint, write_checkpoint
+from utils.train.device import device_of
 
 from .losses import Criterion
 
@@ -69,8 +70,7 @@ class BasicModule(nn.Module):
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for objective and predict: convolutions and products run in `precision`, operations that need
         more digits (softmax, losses) in float32. Weights and gradients are always float32."""
-        device = next(self.parameters()).device.type
-        return torch.autocast(device, TYPES[self.precision], enabled=self.precision != "fp32")
+        return torch.autocast(device_of(self).type, TYPES[self.precision], enabled=self.precision != "fp32")
 
     def get_optimizer(self, name: str, lr: float, weight_decay: float, momentum: float) -> torch.optim.Optimizer:
         """The torch.optim class `name` over the trainable parameters, without weight decay for biases and norms.
@@ -128,6 +128,5 @@ class BasicModule(nn.Module):
         Raises UserError when the file is missing, damaged, no checkpoint or of another model.
         """
         content = content or read_checkpoint(path)
-        weights = fitting_weights(self, content, path, partly)
-        self.load_state_dict(weights, strict=not partly)
+        self.load_state_dict(fitting_weights(self, content, path, partly), strict=not partly)
         return content

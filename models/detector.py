@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from utils import UserError
 
@@ -30,7 +31,7 @@ class Detector(BasicModule):
     def __init__(self, detector: Any):
         super().__init__()
         self.detector = detector
-        detector.transform.resize = unchanged
+        detector.transform.resize = lambda image, target=None: (image, target)  # the data set has resized the images
         for name, module in detector.named_modules():
             if name in HEADS:
                 module.register_forward_hook(lambda module, inputs, output: in_float32(output))
@@ -56,18 +57,9 @@ class Detector(BasicModule):
         return score
 
 
-def unchanged(image: torch.Tensor, target: Any = None) -> tuple[torch.Tensor, Any]:
-    """Replaces torchvision's own resizing: the data set has resized the images already."""
-    return image, target
-
-
 def in_float32(output: Any) -> Any:
     """A tensor, or a list, tuple or dict of tensors, with floating point numbers in float32."""
-    if isinstance(output, dict):
-        return {key: in_float32(value) for key, value in output.items()}
-    if isinstance(output, (list, tuple)):
-        return type(output)(in_float32(value) for value in output)
-    return output.float() if isinstance(output, torch.Tensor) and output.is_floating_point() else output
+    return tree_map_only(torch.Tensor, lambda one: one.float() if one.is_floating_point() else one, output)
 
 
 def shapes(features: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -43,10 +43,9 @@ class SkipSum(nn.Module):
     def __init__(self, channels: Sequence[int], num_classes: int):
         super().__init__()
         self.context = ConvBNReLU(channels[-1], channels[-1])
-        scores = [nn.Conv2d(width, num_classes, 1) for width in channels]
-        self.scores = nn.ModuleList(scores)
+        self.scores = nn.ModuleList(nn.Conv2d(width, num_classes, 1) for width in channels)
         self.ups = nn.ModuleList(UpConv(num_classes) for _ in channels[1:])
-        for layer in scores[:-1]:  # as in the paper, only the coarsest features count at the start
+        for layer in self.scores[:-1]:  # as in the paper, only the coarsest features count at the start
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 

@@ -50,8 +50,7 @@ def focal(score: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
 
 def bce(score: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """Binary cross-entropy of probabilities against 0 or 1. A probability of nan makes the loss nan."""
-    check_shapes("bce", score, target)
-    score, target = score.float(), target.float()
+    score, target = of_one_shape("bce", score, target)
     if score.device.type == "cpu":  # on a GPU the check would wait for it; there the loss becomes nan
         check_range("bce", torch.cat([score.detach().flatten(), target.flatten()]), 1)
     # torch fails on values outside 0 to 1, on a GPU for good; a step with a loss of nan can be skipped.
@@ -63,14 +62,12 @@ def bce(score: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
 
 def l1(score: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """Mean absolute difference."""
-    check_shapes("l1", score, target)
-    return F.l1_loss(score.float(), target.float())
+    return F.l1_loss(*of_one_shape("l1", score, target))
 
 
 def mse(score: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """Mean squared difference."""
-    check_shapes("mse", score, target)
-    return F.mse_loss(score.float(), target.float())
+    return F.mse_loss(*of_one_shape("mse", score, target))
 
 
 OVER_CLASSES: dict[str, Callable[..., Tensor]] = {
@@ -119,13 +116,14 @@ def check_classes(name: str, score: Tensor, target: Tensor, weight: Tensor | Non
     return ignored
 
 
-def check_shapes(name: str, score: Tensor, target: Tensor) -> None:
-    """Raise UserError when shapes differ: torch would compare each score with each target."""
+def of_one_shape(name: str, score: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """(score, target) in float32. Raises UserError when shapes differ: torch would compare each with each."""
     if score.shape != target.shape:
         raise UserError(
             f"the loss {name} compares scores and targets of one shape, {described(score, target)}: for classes give "
             "--criterion=cross_entropy"
         )
+    return score.float(), target.float()
 
 
 def check_range(name: str, values: Tensor, highest: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_hook
 
 from utils import UserError
 from utils.train.device import device_of, one_batch, undisturbed
@@ -33,23 +34,18 @@ def class_activation_maps(
         if isinstance(output, torch.Tensor) and output.ndim > 2 and output[0, 0].numel() > 1:
             last = output
 
-    hooks = [module.register_forward_hook(watch) for module in model.modules()]
-    try:
-        with undisturbed(model), torch.enable_grad():
-            # Parameters may be frozen, so the input requires the gradient.
-            score = model(input.detach().clone().requires_grad_())
-            if last is None or not is_picture_of(last, input) or score.ndim != 2:
-                name = getattr(model, "model_name", type(model).__name__)
-                raise UserError(
-                    f"{name} has no class activation maps: they need images, a classifier, and a last layer of "
-                    "features that has places, as in convolutional networks"
-                )
-            classes = score.argmax(dim=1) if classes is None else classes
-            chosen = score.gather(1, classes.clone().unsqueeze(1)).sum()  # clone: inference tensors have no gradient
-            (slope,) = torch.autograd.grad(chosen, last)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with register_module_forward_hook(watch), undisturbed(model), torch.enable_grad():  # every module's hook
+        # Parameters may be frozen, so the input requires the gradient.
+        score = model(input.detach().clone().requires_grad_())
+        if last is None or not is_picture_of(last, input) or score.ndim != 2:
+            name = getattr(model, "model_name", type(model).__name__)
+            raise UserError(
+                f"{name} has no class activation maps: they need images, a classifier, and a last layer of "
+                "features that has places, as in convolutional networks"
+            )
+        classes = score.argmax(dim=1) if classes is None else classes
+        chosen = score.gather(1, classes.clone().unsqueeze(1)).sum()  # clone: inference tensors have no gradient
+        (slope,) = torch.autograd.grad(chosen, last)
     weight = slope.float().mean(dim=(2, 3), keepdim=True)  # [N, K, 1, 1]
     maps = (weight * last.detach().float()).sum(dim=1, keepdim=True).relu()  # [N, 1, h, w]
     maps = F.interpolate(maps, size=input.shape[2:], mode="bilinear").squeeze(1)

@@ -60,10 +60,11 @@ class ClassMeter(ConfusionMeter):
 
         confidence, label = predicted.max(dim=1)
         index = torch.arange(self.seen, self.seen + len(target), device=target.device)
-        confidence = torch.where(label == target, -1.0, confidence)
-        confidence, kept = torch.cat([self.sums["confidence"], confidence]).topk(WORST)
-        mistakes = torch.cat([self.sums["mistakes"], torch.stack([index, target, label], dim=1)])
-        self.sums |= {"confidence": confidence, "mistakes": mistakes[kept]}
+        batch = {
+            "confidence": torch.where(label == target, -1.0, confidence),
+            "mistakes": torch.stack([index, target, label], dim=1),
+        }
+        self.sums |= worst(self.sums, batch)
         self.seen += len(target)
 
     def summary(self) -> dict[str, float]:
@@ -112,6 +113,10 @@ class ClassMeter(ConfusionMeter):
             state["sums"]["mistakes"][:, 0] += self.seen
             self.seen += state["seen"]
         self.sums = {name: sum(state["sums"][name] for state in states) for name in ("every", "own", "hits")}
-        confidence, kept = torch.cat([state["sums"]["confidence"] for state in states]).topk(WORST)
-        mistakes = torch.cat([state["sums"]["mistakes"] for state in states])[kept]
-        self.sums |= {"confidence": confidence, "mistakes": mistakes}
+        self.sums |= worst(*(state["sums"] for state in states))
+
+
+def worst(*parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The most confident mistakes of several parts, each with "confidence" [n] and "mistakes" [n, 3]."""
+    confidence, kept = torch.cat([part["confidence"] for part in parts]).topk(WORST)
+    return {"confidence": confidence, "mistakes": torch.cat([part["mistakes"] for part in parts])[kept]}

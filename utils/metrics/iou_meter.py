@@ -25,8 +25,7 @@ class IoUMeter(ConfusionMeter):
         """Add a batch: predicted = scores or probabilities [N, k, H, W], any float type; target = int64 [N, H, W]."""
         labelled = target != UNLABELLED
         cells = torch.where(labelled, target * self.k, 0) + predicted.detach().argmax(dim=1)
-        if self.counts.device != cells.device:
-            self.counts = self.counts.to(cells.device)
+        self.counts = self.counts.to(cells.device)
         # Unlabelled pixels add 0: selecting the others would wait for the device.
         self.counts.index_add_(0, cells.flatten(), labelled.long().flatten())
 

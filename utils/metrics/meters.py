@@ -116,8 +116,7 @@ class ConfusionMeter(meter.ConfusionMeter):
         label, lost = predicted.argmax(dim=1), predicted.isnan().any(dim=1)
         label = torch.where(lost, (target + 1) % self.k, label)  # nan is never right
         cells = target * self.k + label
-        if self.counts.device != cells.device:
-            self.counts = self.counts.to(cells.device)
+        self.counts = self.counts.to(cells.device)
         self.counts.index_add_(0, cells, torch.ones_like(cells))
 
     def value(self) -> Any:

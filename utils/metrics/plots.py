@@ -18,16 +18,18 @@ from utils.files import write_atomically, write_csv
 CELLS_WITH_TEXT, NAMES, CELLS = 20, 40, 250
 
 # Class names may be Chinese, Japanese or Korean, which matplotlib's own font lacks: fonts that may be installed.
-CJK: tuple[str, ...] = (
+CJK = {
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
     "WenQuanYi Micro Hei",
     "WenQuanYi Zen Hei",
     "Microsoft YaHei",
     "SimHei",
-)
-CJK += ("PingFang SC", "Hiragino Sans GB", "Arial Unicode MS")
-rcParams["font.family"] = ["DejaVu Sans", *(set(CJK) & set(font_manager.get_font_names()))]
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Arial Unicode MS",
+}
+rcParams["font.family"] = ["DejaVu Sans", *CJK.intersection(font_manager.get_font_names())]
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -69,6 +71,14 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], folder: str | Path) ->
     save(figure, folder / "confusion.png")
 
 
+def figure_of(count: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """(figure, axes) of `count` panels, at most four side by side; width and height are a panel's, in inches."""
+    columns = min(4, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
+    return figure, [figure.add_subplot(lines, columns, number) for number in range(1, count + 1)]
+
+
 def short(text: Any, length: int = 24) -> str:
     """Text for a picture: the middle of long text is left out, and $, which begins a formula, is escaped."""
     text = str(text).encode("utf-8", "replace").decode()  # a file name may be anything
@@ -89,14 +99,9 @@ def curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
         panels.setdefault("loss" if measure.startswith("loss_") else measure, []).append(name)
     if not panels:
         return
-    columns = min(4, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(5 * columns, 4 * lines), layout="constrained")
-    for axes, panel in itertools.zip_longest(figure.subplots(lines, columns, squeeze=False).flat, panels):
-        if panel is None:
-            axes.axis("off")
-            continue
-        for name in panels[panel]:
+    figure, places = figure_of(len(panels), width=5, height=4)
+    for axes, (panel, names) in zip(places, panels.items(), strict=True):
+        for name in names:
             values = [float(row.get(name) or "nan") for row in rows]
             axes.plot([int(row["epoch"]) for row in rows], values, marker=".", label=name)
         axes.set(xlabel="epoch", title=panel)

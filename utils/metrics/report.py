@@ -1,6 +1,5 @@
 """A validation's report on every class: tables, curves, and pictures of the most confident mistakes."""
 
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 
 from utils.files import write_csv
 
-from .plots import save, short
+from .plots import figure_of, save, short
 
 MEASURES = ("precision", "recall", "f1", "support", "roc_auc", "average_precision")
 CURVES = 10  # classes in one picture, the worst ones
@@ -125,11 +124,11 @@ def draw_curves(
     texts = {"xlabel": "recall", "ylabel": "precision", "title": "precision and recall: average precision"}
     draw_worst(folder / "pr.png", recall, precision, table[chosen, 5], names, **texts)
     texts = {"xlabel": "threshold", "ylabel": "accuracy", "title": "one class or not, by threshold: best accuracy"}
+    # A logit scale: for a confident network nearly everything happens at the ends.
+    texts |= {"xscale": "logit", "xlim": (1e-5, 1 - 1e-5), "xticks": TICKS, "xticklabels": TICKS}
     names = [f"at {t}  {name}" for t, name in zip(at, names, strict=True)]
     x = np.broadcast_to(edges, accuracy.shape)
-    # A logit scale: for a confident network nearly everything happens at the ends.
-    ticks: dict[str, Any] = {"xscale": "logit", "xlim": (1e-5, 1 - 1e-5), "xticks": TICKS, "xticklabels": TICKS}
-    draw_worst(folder / "threshold.png", x, accuracy, accuracy.max(axis=1), names, grid=edges, **texts, **ticks)
+    draw_worst(folder / "threshold.png", x, accuracy, accuracy.max(axis=1), names, grid=edges, **texts)
 
 
 def draw_worst(
@@ -168,17 +167,10 @@ def draw_mistakes(mistakes: Sequence[tuple[Any, ...]], pictures: Sequence[tuple[
     path.unlink(missing_ok=True)  # an earlier epoch's
     if not mistakes:
         return
-    columns = min(4, len(mistakes))
-    lines = -(-len(mistakes) // columns)
-    figure = Figure(figsize=(2.6 * columns, 3.2 * lines), layout="constrained")
-    shown = zip(mistakes, pictures, strict=True)
-    for axes, one in itertools.zip_longest(figure.subplots(lines, columns, squeeze=False).flat, shown):
+    figure, places = figure_of(len(mistakes), width=2.6, height=3.2)
+    for axes, (_, true, predicted, confidence), (image, caption) in zip(places, mistakes, pictures, strict=True):
         axes.set(xticks=[], yticks=[], frame_on=False)
-        if one:
-            (_, true, predicted, confidence), (image, caption) = one
-            axes.imshow(image.permute(1, 2, 0).numpy())
-            axes.set_title(
-                f"true {short(true, 18)}\npredicted {short(predicted, 18)} {100 * confidence:.1f} %", fontsize=8
-            )
-            axes.set_xlabel(short(caption, 40), fontsize=7)
+        axes.imshow(image.permute(1, 2, 0).numpy())
+        axes.set_title(f"true {short(true, 18)}\npredicted {short(predicted, 18)} {100 * confidence:.1f} %", fontsize=8)
+        axes.set_xlabel(short(caption, 40), fontsize=7)
     save(figure, path)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.utils import vector_to_parameters
+from torch.utils._pytree import tree_map_only
 
 from utils import UserError
 from utils.notices import warn
@@ -65,14 +67,9 @@ def native_precision(device: torch.device) -> str:
 
 def to_device(batch: Any, device: torch.device | str) -> Any:
     """Move the tensors of a batch (tensor, list, tuple or dict of them) to `device`; anything else stays as it is."""
-    if isinstance(batch, torch.Tensor):
-        # An asynchronous copy to the CPU would be read before it is complete.
-        return batch.to(device, non_blocking=torch.device(device).type != "cpu")
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
+    # An asynchronous copy to the CPU would be read before it is complete.
+    asynchronous = torch.device(device).type != "cpu"
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device, non_blocking=asynchronous), batch)
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -91,29 +88,24 @@ def one_batch(dataset: Any, indices: Iterable[int], device: torch.device) -> Any
 
 
 @contextmanager
-def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Within the block the model is in eval mode and computes normal tensors, even inside inference_mode; afterwards
-    its mode, module by module, and the random generators are as they were."""
-    training = {module: module.training for module in model.modules()}
-    devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
-    with torch.random.fork_rng(sorted(devices)), torch.inference_mode(False):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in training.items():
-                module.training = mode
-
-
-@contextmanager
 def eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Within the block the model is in eval mode, afterwards in the mode that it was in."""
-    training = model.training
+    """Within the block the model is in eval mode, afterwards each of its modules in the mode that it was in."""
+    training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for module, mode in training.items():
+            module.training = mode
+
+
+@contextmanager
+def undisturbed(model: torch.nn.Module) -> Iterator[None]:
+    """Within the block the model is in eval mode and computes normal tensors, even inside inference_mode; afterwards
+    its mode, module by module, and the random generators are as they were."""
+    devices = {parameter.device.index for parameter in model.parameters() if parameter.is_cuda}
+    with torch.random.fork_rng(sorted(devices)), torch.inference_mode(False), eval_mode(model):
+        yield
 
 
 class DeviceNumbers:
@@ -152,8 +144,7 @@ def flatten_buffers(buffers: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     flat = []
     for group in groups.values():
         flat.append(torch.cat([buffer.flatten() for buffer in group]))
-        for buffer, piece in zip(group, flat[-1].split([buffer.numel() for buffer in group]), strict=True):
-            buffer.data = piece.view_as(buffer)
+        vector_to_parameters(flat[-1], group)  # torch's name: buffers become views just as well
     return flat
 
 

@@ -28,12 +28,11 @@ class Ema:
         self.decay, self.ema_model = decay, model
         if decay:
             self.ema_model = copy.deepcopy(model)
-            pairs = list(zip(self.ema_model.parameters(), model.parameters(), strict=True))
-            flat = list(zip(flatten_buffers(self.ema_model.buffers()), buffers, strict=True))
-            self.averages = [one for one, _ in pairs] + [one for one, _ in flat if one.is_floating_point()]
-            self.weights = [own for _, own in pairs] + [own for _, own in flat if own.is_floating_point()]
+            pairs: list[tuple[Any, Any]] = list(zip(self.ema_model.parameters(), model.parameters(), strict=True))
+            pairs += zip(flatten_buffers(self.ema_model.buffers()), buffers, strict=True)
+            self.averages, self.weights = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+            self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # batches that BatchNorm has seen
             self.steps = torch.zeros((), device=self.weights[0].device)  # those that were not skipped
-            self.counts = [pair for pair in flat if not pair[0].is_floating_point()]  # batches that BatchNorm has seen
 
     @torch.no_grad()
     def update(self, was_skipped: torch.Tensor) -> None:

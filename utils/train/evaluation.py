@@ -11,10 +11,9 @@ from .memory import in_parts
 
 def measured(model: Any, loader: Any) -> Iterator[tuple[Any, Any, Any, dict[str, torch.Tensor]]]:
     """Yield (input, target, prediction, {name: loss}) of every batch of labelled samples, or of parts of it."""
-    device = device_of(model)
 
     def measure(*part: Any) -> tuple[Any, Any, Any, dict[str, torch.Tensor]]:
-        input, target = prepared(loader.dataset, part, device)
+        input, target = prepared(loader.dataset, part, device_of(model))
         with model.autocast():
             score, losses = model.objective(input, target)
             return input, target, model.decode(score), losses
@@ -25,11 +24,9 @@ def measured(model: Any, loader: Any) -> Iterator[tuple[Any, Any, Any, dict[str,
 
 def predicted(model: Any, loader: Any) -> Iterator[tuple[list[Any], Any]]:
     """Yield (list of ids, prediction) of every batch of samples without labels, or of parts of it."""
-    device = device_of(model)
 
-    def predict(*part: Any) -> tuple[list[Any], Any]:
-        input, ids = part
-        input, _ = prepared(loader.dataset, part, device)
+    def predict(samples: Any, ids: Any) -> tuple[list[Any], Any]:
+        input, _ = prepared(loader.dataset, (samples, ids), device_of(model))
         with model.autocast():
             return ids.tolist() if isinstance(ids, torch.Tensor) else list(ids), model.predict(input)
 

@@ -32,11 +32,10 @@ class Splitter:
         parts: parts of a batch, as equal as they can be. Where batches are not restarted, samples at a time are
             remembered instead, because batches differ in size.
         least: samples that a part has at least.
-        option: the option that gives such parts from the start, for the warning: "--accumulate={parts}".
     """
 
-    def __init__(self, parts: int = 1, least: int = 1, option: str = "--val-batch-size={size}"):
-        self.parts, self.least, self.option = parts, least, option
+    def __init__(self, parts: int = 1, least: int = 1):
+        self.parts, self.least = parts, least
         self.failure, self.most = "", 0  # most: samples at a time that fit, where more did not
 
     def split(self, size: int, restart: Callable[[], None] | None = None) -> Iterator[slice]:
@@ -72,8 +71,7 @@ class Splitter:
     def _shrink(self, size: int, count: int, restarts: bool) -> None:
         reason, self.failure = self.failure, ""
         gc.collect()  # an error's frames may form a cycle
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # nothing where CUDA is not used
         largest, parts = -(-size // count), min(2 * count, size // self.least)
         if parts <= count:
             raise UserError(
@@ -82,10 +80,9 @@ class Splitter:
             )
         smaller = -(-size // parts)
         if restarts:
-            self.parts = parts
+            self.parts, option = parts, f"--accumulate={parts}, the batch stays the same"
         else:
-            self.most = smaller
-        option = self.option.format(size=smaller, parts=parts)
+            self.most, option = smaller, f"--val-batch-size={smaller}"
         warn(f"out of memory with {largest} samples at a time: retrying with {smaller} ({option})")
 
 
@@ -95,11 +92,10 @@ splitter = Splitter()  # for batches without gradients; what it learned about th
 def in_parts(function: Callable[..., Any], input: Any, target: Any) -> Iterator[Any]:
     """Yield function(input, target) of the whole batch, or of parts of it that fit in memory."""
     for part in splitter.split(len(target)):
-        result = None
+        results: list[Any] = []  # stays empty where the part does not fit
         with splitter.attempt():
-            result = function(input[part], target[part])
-        if result is not None:
-            yield result
+            results.append(function(input[part], target[part]))
+        yield from results
 
 
 def largest_batch(model: Any, dataset: Any, batch_size: int) -> int:

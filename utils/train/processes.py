@@ -6,12 +6,11 @@ the same weights: each computes its share of a step's samples, gradients are sum
 
 import atexit
 import contextlib
-import functools
 import os
 import re
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -86,23 +85,6 @@ def refuse_torchrun() -> None:
         raise UserError("only train shares its work between processes: leave torchrun out")
 
 
-def waiting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator of methods that wait for the other processes: when one of them is gone, that is a UserError."""
-
-    @functools.wraps(method)
-    def wait(self: "World", *arguments: Any) -> Any:
-        try:
-            return method(self, *arguments)
-        except RuntimeError as error:
-            reason = re.sub(r"^\[.*?\] ", "", str(error).strip().splitlines()[-1])  # without the line in gloo's source
-            raise UserError(
-                f"process {self.rank} of {self.size} has lost another one ({reason}) and ends too; "
-                "to resume from the last checkpoint: --resume"
-            ) from None
-
-    return wait
-
-
 class World:
     """All processes of a training.
 
@@ -124,22 +106,18 @@ class World:
         """
         if self.size > 1:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
-            self._all_reduce(flat)
-            pieces = flat.split([tensor.numel() for tensor in tensors])
-            for tensor, piece in zip(tensors, pieces, strict=True):
+            with self._waiting():
+                distributed.all_reduce(flat)
+            for tensor, piece in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
                 tensor.copy_(piece.view_as(tensor))
 
-    @waiting
-    def _all_reduce(self, flat: torch.Tensor) -> None:
-        distributed.all_reduce(flat)
-
-    @waiting
     def all_reduce_max(self, number: int) -> int:
         """The largest of the whole numbers that the processes bring. The GPU is not waited for."""
         if self.size == 1:
             return number
         numbers = torch.tensor(int(number))  # True and 1 would be of different lengths
-        distributed.all_reduce(numbers, op=distributed.ReduceOp.MAX)
+        with self._waiting():
+            distributed.all_reduce(numbers, op=distributed.ReduceOp.MAX)
         return int(numbers.item())
 
     def on_main(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -152,35 +130,42 @@ class World:
             except UserError as error:
                 found = [error]
         if self.size > 1:
-            self._broadcast(found)
+            with self._waiting():
+                distributed.broadcast_object_list(found)
         if isinstance(found[0], UserError):
             raise found[0]
         return found[0]
-
-    @waiting
-    def _broadcast(self, objects: list[Any]) -> None:
-        distributed.broadcast_object_list(objects)
 
     def reduce_meters(self, *meters: Any) -> None:
         """Give the first process what all have counted; the others have counted nothing afterwards."""
         if self.size == 1:
             return
+        states = [to_device(meter.state_dict(), "cpu") for meter in meters]
         everybody = [None] * self.size if self.main else None
-        self._gather([to_device(meter.state_dict(), "cpu") for meter in meters], everybody)
+        with self._waiting():
+            distributed.gather_object(states, everybody)
         for number, meter in enumerate(meters):
             if everybody is not None:
                 meter.merge([one[number] for one in everybody])  # type: ignore[index]
             else:
                 meter.reset()
 
-    @waiting
-    def _gather(self, states: list[Any], everybody: list[Any] | None) -> None:
-        distributed.gather_object(states, everybody)
-
     def extend_timeout(self) -> None:
         """Wait for the other processes for as long as somebody sits at the debugger, not just for minutes."""
         if self.size > 1:
             distributed.distributed_c10d._set_pg_timeout(DEBUGGING)  # there is no public way to change it
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """The block waits for the other processes: when one of them is gone, that is a UserError."""
+        try:
+            yield
+        except RuntimeError as error:
+            reason = re.sub(r"^\[.*?\] ", "", str(error).strip().splitlines()[-1])  # without the line in gloo's source
+            raise UserError(
+                f"process {self.rank} of {self.size} has lost another one ({reason}) and ends too; "
+                "to resume from the last checkpoint: --resume"
+            ) from None
 
 
 ALONE = World()

@@ -28,15 +28,12 @@ def average(
         buffers, kept: flat buffers, now and before the step.
     """
     used = [parameter.grad is not None for parameter in parameters]
-    for parameter, mine in zip(parameters, used, strict=True):
-        if not mine:
-            parameter.grad = torch.zeros_like(parameter)
+    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
     values = torch.stack([*losses.values()])
-    means = [*(parameter.grad for parameter in parameters if parameter.grad is not None), values]
     floats = [pair for pair in zip(buffers, kept, strict=True) if pair[0].is_floating_point()]
     # The mean of the buffers' changes: unchanged buffers stay bit-identical.
     changes = [torch.where(buffer == before, 0, buffer - before) for buffer, before in floats]
-    means += changes
+    means = [*gradients, values, *changes]
     count = torch.full((), float(size), device=values.device)
     users = torch.tensor(used, dtype=torch.float32).to(values.device, non_blocking=True)
     torch._foreach_mul_(means, count)
@@ -45,7 +42,6 @@ def average(
     for (buffer, before), change in zip(floats, changes, strict=True):
         buffer.copy_(before + change)
     if not all(used):  # a weight that no process has used keeps no gradient, as in a single process
-        for parameter, number in zip(parameters, users.tolist(), strict=True):
-            if not number:
-                parameter.grad = None
+        for parameter, gradient, number in zip(parameters, gradients, users.tolist(), strict=True):
+            parameter.grad = gradient if number else None
     return dict(zip(losses, values.unbind(), strict=True))

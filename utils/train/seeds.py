@@ -11,17 +11,17 @@ def generator(seed: int, step: int, device: torch.device | str, stream: int = 2)
 def seed_step(seed: int, step: int, device: torch.device | str, rank: int = 0) -> torch.Generator:
     """Make everything random in one training step a function of (seed, step, rank of the process): dropout follows the
     global generator, augmentation the one returned."""
-    number = _mix(seed, step, stream=3 + 3 * rank)
-    torch.default_generator.manual_seed(number)  # torch.manual_seed looks for every kind of device: 0.4 ms
-    if torch.device(device).type == "cuda":
-        torch.cuda.manual_seed(number)
+    _seed_globally(_mix(seed, step, stream=3 + 3 * rank), device)
     return generator(seed, step, device, stream=2 + 3 * rank)
 
 
 def reseed(device: torch.device | str) -> None:
     """Restart torch's global generator at the seed of this step: what was drawn since then does not count."""
-    number = torch.initial_seed()
-    torch.default_generator.manual_seed(number)
+    _seed_globally(torch.initial_seed(), device)
+
+
+def _seed_globally(number: int, device: torch.device | str) -> None:
+    torch.default_generator.manual_seed(number)  # torch.manual_seed looks for every kind of device: 0.4 ms
     if torch.device(device).type == "cuda":
         torch.cuda.manual_seed(number)
 

@@ -61,8 +61,7 @@ class TrainStep:
         self.fixed_scale = None if precision == "fp16" else 1.0
         self.device = self.parameters[0].device
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=self.fixed_scale or 2.0**16)
-        # BatchNorm cannot learn from a single sample.
-        self.splitter = Splitter(accumulate, least=2, option="--accumulate={parts}, the batch stays the same")
+        self.splitter = Splitter(accumulate, least=2)  # BatchNorm cannot learn from a single sample
         self.attempt = self.splitter.attempt
         self.buffers = flatten_buffers(module.buffers())
         self.kept = [buffer.clone() for buffer in self.buffers]
@@ -82,9 +81,8 @@ class TrainStep:
             kept.copy_(buffer)
         self.size = len(input)
         self._begin()
-        reseed(self.device)  # callbacks may have drawn numbers since `batches` set the seed
-        for part in self.splitter.split(self.size, restart=self._restart):
-            self.target, self.share = target[part], (part.stop - part.start) / self.size
+        for part in self.splitter.split(self.size, restart=self.rollback):
+            self.unfinished, self.target, self.share = True, target[part], (part.stop - part.start) / self.size
             yield input[part], self.target
 
     def objective(self, input: Any, target: Any) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -152,12 +150,8 @@ class TrainStep:
 
     def _begin(self) -> None:
         self.optimizer.zero_grad()
-        self.losses, self.outputs, self.unfinished = {}, [], True
-
-    def _restart(self) -> None:
-        self.rollback()
-        reseed(self.device)  # dropout draws as if this were the first try
-        self.unfinished = True
+        self.losses, self.outputs = {}, []
+        reseed(self.device)  # callbacks may have drawn numbers since `batches` set the seed, or a first try dropout's
 
     def _count(self, number: int, numbers: dict[str, float]) -> None:
         """One step's numbers, once they are fetched."""

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from utils.files import megabytes
 from utils.notices import warn_once
@@ -45,11 +46,8 @@ def fitting_workers(dataset: Any, batch_size: int, wanted: int) -> int:
 
 def shared_bytes(batch: Any) -> int:
     """Bytes of the tensors in a batch (tensor, list, tuple or dict of them); anything else goes through a pipe."""
-    if isinstance(batch, torch.Tensor):
-        return batch.untyped_storage().nbytes()  # a part of a tensor is handed over with all of it
-    if isinstance(batch, dict):
-        batch = list(batch.values())
-    return sum(shared_bytes(value) for value in batch) if isinstance(batch, (list, tuple)) else 0
+    tensors = (leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor))
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors)  # a part is handed over with all of its tensor
 
 
 def stay_with_parent(worker: int) -> None:
