@@ -1,38 +1,45 @@
 """Every option of hearth, once: its name, what it may be, its default and what it does. `main.py help` prints it.
 
-Marks follow the kind: `free`, --resume may change it; `of("dataset")`, only some data sets read it;
-`only(scheduler="step")`, it belongs to that choice; `was("colour")`, its former name, which still works. A preset is a
-subclass that lists only what differs, each line with its reason.
+Marks follow the kind: `by("val")`, the commands that read it, without the mark train alone; `free`, --resume may
+change it; `of("dataset")`, only some data sets read it; `only(scheduler="step")`, it belongs to that choice;
+`was("colour")`, its former name, which still works. A preset is a subclass that lists only what differs, each line with
+its reason.
 """
 
 from utils import UserError
-from utils.options.kinds import choice, flag, integer, name_in, number, optional, run_name, several, text, weighted_sum
-from utils.options.marks import free, of, only, was
+from utils.notices import note_once
+from utils.options.kinds import choice, flag, integer, number, optional, settings, several, text
+from utils.options.marks import by, free, of, only, was
+from utils.options.names import name_in, optimizer_name, run_name, weighted_sum
 from utils.options.options import Options
 
-SCHEDULERS = "decay", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential", "one_cycle", "linear"
+SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
+SCHEDULERS += "one_cycle", "linear"
 LOSSES = "cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse"
 DATA = of("dataset")
+TESTED = by("train", "test", "pack")
+RESUME = by("train", hint="--run=NAME takes the best model of that run")
+ALL, USE, LABELLED = by("train", "val", "test", "pack"), by("train", "val", "test"), by("train", "val", "pack")
 
 
 class DefaultConfig(Options):
     """Every option with its default."""
 
     # --- data
-    config: optional(text) | free = None  # start from a preset of config.py (Demo) or a YAML file (a run's config.yaml)
-    dataset: name_in("data") = "DogCat"  # class of data/ that reads the samples
-    train_data_root: several(text) | free = ["./data/train"]  # folder(s) or list(s) of labelled samples
-    val_data_root: several(text) | free | DATA = []  # the same for validation; none: 30 % of train_data_root
-    test_data_root: several(text) | free = ["./data/test1"]  # folder(s) or list(s) of samples without labels
-    val_size: optional(integer(1)) | DATA = None  # validate on this many samples at most
-    download: flag | free | DATA = False  # CIFAR10: download the data (170 MB) when it is not there
+    config: optional(text) | free | ALL = None  # start from a preset of config.py (Demo) or a YAML file, a run's say
+    dataset: name_in("data") | ALL = "DogCat"  # class of data/ that reads the samples
+    train_data_root: several(text) | free | LABELLED = ["./data/train"]  # folder(s) or list(s) of labelled samples
+    val_data_root: several(text) | free | DATA | LABELLED = []  # the same for validation; none: 30 % of train_data_root
+    test_data_root: several(text) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
+    val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
+    download: flag | free | DATA | ALL = False  # CIFAR10: download the data (170 MB) when it is not there
     repeat: integer(1) | DATA = 1  # CocoMask: times that an epoch goes through the pictures
     resample: choice("none", "mean", "log", "sqrt") | DATA = "none"  # balance unequal classes in every epoch
     class_weights: flag | DATA = False  # weigh the loss of class c with N / N_c
-    pack: flag | free | DATA = True  # decode every picture once, into pack_dir, and read it from there
-    pack_dir: text | free = "packs"  # folder for that; it can be deleted at any time
-    cache: choice("auto", "device", "none") | free = "auto"  # keep pictures in device memory; auto: if a GPU has room
-    image_size: integer(32) = 224  # height and width of the pictures that the model gets, pixels
+    pack: flag | free | DATA | ALL = True  # decode every picture once, into pack_dir, and read it from there
+    pack_dir: text | free | ALL = "packs"  # folder for that; it can be deleted at any time
+    cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
+    image_size: integer(32) | ALL = 224  # height and width of the pictures that the model gets, pixels
 
     # --- augmentation of training pictures
     crop_min_scale: number(0, above=True, high=1) | DATA | was("min_crop") = 0.08  # smallest random crop, share of area
@@ -45,21 +52,25 @@ class DefaultConfig(Options):
     cutmix: number(0) | DATA = 0.0  # paste a box of another picture into each: alpha as for mixup; 0: off
 
     # --- model
-    model: name_in("models") = "SqueezeNet"  # class of models/, or a classifier of torchvision or timm: resnet18, ...
-    width: number(0, above=True) | of("model") = 1.0  # factor on the channels of models with several widths
-    proposals: integer(4) = 2000  # MaskRCNN: regions per picture after its first stage, in training; others ignore it
-    load_model_path: optional(text) = None  # checkpoint (file or https://...) to start from: weights that fit are
-    # loaded; val and test: None takes the newest best.pth
+    model: name_in("models") | USE = "SqueezeNet"  # class of models/, or a name of torchvision or timm: resnet18, ...
+    width: number(0, above=True) | of("model") | USE = 1.0  # factor on the channels of models with several widths
+    proposals: integer(4) | USE = 2000  # MaskRCNN: regions per picture after its first stage, in training
+    load_model_path: optional(text) | USE = None  # checkpoint to start from: a file, a run's folder (its best.pth)
+    # or https://...; weights that fit are loaded
+    partly: flag = False  # load it even if it gives less than 90 % of the model besides its head
+    run: optional(text) | by("val", "test") = None  # run whose best.pth is taken; without it and load_model_path, the
+    # newest run's
     finetune: flag = False  # train the model's head only; needs --load-model-path
-    criterion: optional(weighted_sum(*LOSSES)) = None  # loss of models/losses.py, or a sum 0.7*cross_entropy+0.3*focal;
-    # None: the model's own
+    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val") = None  # loss of models/losses.py, or a
+    # sum 0.7*cross_entropy+0.3*focal; None: the model's own
 
     # --- training
     max_epoch: integer(1) | free = 10  # number of epochs in the whole run
-    batch_size: integer(1) = 32  # samples per step
+    batch_size: integer(1) | USE = 32  # samples per step
     accumulate: integer(1) = 1  # micro-batches per step, to save memory
-    optimizer: choice("Adam", "AdamW", "SGD") = "Adam"  # class of torch.optim
-    momentum: number(0, high=0.9999) = 0.9  # of SGD; Adam and AdamW use it as beta1
+    optimizer: optimizer_name = "Adam"  # class of torch.optim
+    optimizer_options: settings = {}  # more arguments of its constructor: alpha=0.9,centered=True
+    momentum: number(0, high=0.9999) = 0.9  # of SGD and RMSprop; Adam and its kind use it as beta1
     weight_decay: number(0) = 1e-4  # on weights only, not on biases and norms
     clip_grad: number(0) = 0.0  # clip the global gradient norm; 0: off
     ema: number(0, high=0.99999) = 0.0  # decay of a moving average of the weights, which is validated and becomes
@@ -72,37 +83,47 @@ class DefaultConfig(Options):
 
     # --- learning rate
     lr: number(0, above=True) = 0.001  # initial learning rate
-    scheduler: choice(*SCHEDULERS) = "decay"  # shape of the learning-rate curve; `help --scheduler=cosine` draws it
+    scheduler: choice(*SCHEDULERS, own=True) = "decay"  # shape of the learning rate; `help --scheduler=cosine` draws it
     warmup_epochs: number(0) = 0.0  # epochs of linear warm-up, updated per step
     lr_decay: number(0, above=True, high=1) | only(scheduler="decay") = 0.95  # factor when an epoch's mean loss rises
+    patience: integer(1) | only(
+        scheduler="plateau"
+    ) = 3  # epochs without a lower validation loss before lr_gamma applies
     milestones: several(integer(1)) | only(scheduler="multistep") = []  # epochs at which lr_gamma applies
     step_size: integer(1) | only(scheduler="step") = 3  # lr_gamma applies every step_size epochs
-    lr_gamma: number(0, above=True, high=1) | only(scheduler=("multistep", "step")) = 0.1  # factor on lr at milestones
-    # and steps
+    lr_gamma: number(0, above=True, high=1) | only(scheduler=("multistep", "step", "plateau")) = 0.1  # factor on lr at
+    # milestones and steps, and on a plateau
     cycles: integer(1) | only(scheduler="cosine") = 1  # number of descents; between them lr climbs back
     cycle_decay: number(0, above=True, high=1) | only(scheduler="cosine") = 1.0  # height of a peak, share of the last
     lr_final: number(0, high=1) | only(scheduler=("one_cycle", "linear")) = 0.2  # last lr as a share of the first
 
     # --- machine
-    use_gpu: flag | free = True  # train on the GPU where there is one
-    precision: choice("auto", "fp32", "bf16", "fp16") = "auto"  # of the model's arithmetic; weights stay fp32;
+    gpus: several(text) | free = []  # train on these GPUs, 0,1 say, or all: a process each, as with torchrun
+    processes: integer(1) | free = 1  # on CPUs: so many processes
+    use_gpu: flag | free | USE = True  # train on the GPU where there is one
+    precision: choice("auto", "fp32", "bf16", "fp16") | USE = "auto"  # of the model's arithmetic; weights stay fp32;
     # auto: the lowest that the hardware computes natively
     compile: flag | free = False  # torch.compile the model's objective
-    num_workers: optional(integer(0)) | free = None  # processes that read samples; None: none for packed pictures (two
-    # with a GPU), else one per core, at most 8
-    val_batch_size: optional(integer(1)) | free = None  # of validation and test; None: what fits on a GPU, else
+    num_workers: optional(integer(0)) | free | USE = None  # processes that read samples; None: none for packed
+    # pictures (two with a GPU), else one per core, at most 8
+    val_batch_size: optional(integer(1)) | free | USE = None  # of validation and test; None: what fits on a GPU, else
     # batch_size
 
     # --- run and its checkpoints
-    work_dir: text | free = "checkpoints"  # folder in which every run gets a folder
-    resume: run_name | free = None  # continue a run: bare, the newest unfinished one; --resume=<run>, that one
+    work_dir: text | free | USE = "checkpoints"  # folder in which every run gets a folder
+    resume: run_name | free | RESUME = None  # continue a run: bare, the newest unfinished one; <run>: that one;
+    # auto: the newest unfinished one, or a new run where there is none
     monitor: optional(text) = None  # measure that selects best.pth: loss, val_loss, val_accuracy, ...; None: the first
     # measure of the data set
     save_freq: integer(0) | free = 0  # save every k steps, too; 0: only after each epoch, and when stopped
     keep_last: integer(0) | free = 0  # also keep the weights of the last k epochs
     keep_every: integer(0) | free = 0  # also keep every k-th epoch's weights and report; 0: none
     keep_from: integer(1) | free = 1  # first epoch for keep_every
-    result_file: text | free = "result.csv"  # where test writes its predictions; masks go into a folder beside it
+    keep_optimizer: flag | free = True  # False: of a finished run only best.pth stays, it cannot get more epochs
+    result_file: text | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
+    labels: flag | DATA | by("test") = False  # write the class, not probabilities: Dogs vs. Cats scores that, its Redux
+    # edition probabilities
+    report_dir: optional(text) | by("val") = None  # folder for the report; None: beside the checkpoint
 
     # --- watching and debugging
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # more observers of the run: classes of
@@ -110,10 +131,11 @@ class DefaultConfig(Options):
     env: optional(text) | free = None  # visdom environment; None: named like the run's folder
     vis_port: integer(1, 65535) | free = 8097  # port of the visdom server on this machine; none is needed to train
     print_freq: integer(1) | free = 20  # steps between two points of the plots and two checks for bad steps
-    progress: flag | free = True  # progress bar (plain lines when the output is no terminal)
-    draw_freq: integer(0) | free = 0  # draw the predictions of every k-th validation batch; 0: none
-    cam: integer(0) | free = 0  # val: number of pictures with class activation maps
-    debug_file: text | free = "/tmp/debug"  # `touch` it to stop the running loop in the debugger
+    progress: flag | free | by("train", "test") = True  # progress bar (plain lines when the output is no terminal)
+    draw_freq: integer(0) | free | by("train", "val") = 0  # draw predictions of every k-th validation batch; 0: none
+    cam: integer(0) | free | by("val") = 0  # number of pictures with class activation maps
+    debug_file: text | free | USE = "/tmp/debug"  # `touch` it to stop the running loop in the debugger
+    show_options: flag | free | ALL = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 
     def check(self):
@@ -121,6 +143,10 @@ class DefaultConfig(Options):
         if (self.scheduler == "multistep") != bool(self.milestones):
             raise UserError("--scheduler=multistep and --milestones=5,8 (epochs) go together: give both or none")
         super().check()
+        usual = type(self)  # a preset's warm-up is for its own number of epochs
+        if self.warmup_epochs >= self.max_epoch and "warmup_epochs" not in self.asked:
+            self.assign(warmup_epochs=usual.warmup_epochs * self.max_epoch / usual.max_epoch)
+            note_once(f"the warm-up is shortened to {self.warmup_epochs:.2g} epochs, for --max-epoch={self.max_epoch}")
         if self.warmup_epochs >= self.max_epoch:
             raise UserError(f"--warmup-epochs={self.warmup_epochs:g} has to be less than --max-epoch={self.max_epoch}")
         if self.finetune and not self.load_model_path:
@@ -147,7 +173,7 @@ class Demo(DefaultConfig):
 class Segmentation(DefaultConfig):
     """Pictures in <root>/images and masks in <root>/masks, a pixel's value its class; class_name.txt names them.
 
-    python main.py train --config=Segmentation --train-data-root=my/set    or with --model=DeepLabV3
+    python main.py train --config=Segmentation --train-data-root=my/set    or --model=UNet, DeepLabV3
     40 drawn pictures, --image-size=64 --batch-size=4 --max-epoch=5 --scheduler=constant: IoU 83 %, 10 s on a CPU
     """
 

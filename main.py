@@ -41,12 +41,15 @@ from tqdm import tqdm
 import data
 import models
 from data.broken import name_broken, refuse_broken
+from data.build import build as build_data
 from data.pictures.pack import packed_file
 from utils import watch
 from utils.events import Callbacks
 from utils.files import check_writable
 from utils.metrics import cam, plots
 from utils.metrics.meters import LossMeter, TrainMeters, named, plain
+from utils.notices import counted
+from utils.options.parts import check_parts
 from utils.run import preflight, record, resume
 from utils.run.checkpoint import Checkpoint
 from utils.run.control import run_controls
@@ -69,7 +72,7 @@ machine.loaded()
 
 def train(opt=None, **kwargs):
     """Train a model. Options: those of config.py, by name; `opt` are some that are loaded already."""
-    opt = config.load(kwargs, opt)
+    opt = config.load(kwargs, opt, "train")
     world = processes.start(opt.use_gpu)
     opt, start = resume.resolve(opt, world)
     device = set_up(opt, opt.callbacks)
@@ -84,14 +87,14 @@ def train(opt=None, **kwargs):
     # 3. loaders, optimizer and learning rate (a function of utils/train/schedule.py)
     train_loader = make_loader(train_data, opt.batch_size, opt.num_workers, opt.seed, device, world)
     val_loader = make_val_loader(opt, model, val_data, device, world)
-    optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum)
+    optimizer = model.get_optimizer(opt.optimizer, opt.lr, opt.weight_decay, opt.momentum, **opt.optimizer_options)
     schedule = Schedule(optimizer, steps_per_epoch=len(train_loader), **opt.kwargs_for(Schedule))
     step = TrainStep(model, optimizer, world, **opt.kwargs_for(TrainStep))
 
     # 4. the run's folder, all that is saved (State), when it is saved (Checkpoint), and who watches
     world.on_main(preflight.check_room, model, optimizer, **opt.kwargs_for(preflight.check_room))
-    run = Run(opt.resume or world.on_main(new_folder, opt.work_dir, opt.model), writes=world.main)
     meters = TrainMeters(train_data.meter(), world)
+    run = Run(opt.resume or world.on_main(new_folder, opt.work_dir, opt.model), writes=world.main)
     guard = NonFiniteGuard(run, step, optimizer, world, **opt.kwargs_for(NonFiniteGuard))  # looks every print_freq
     state = State(run, optimizer, schedule, step, meters, guard, sampler=train_loader.batch_sampler)
     checkpoint = Checkpoint(model, state, val_data.meter().summary(), world=world, **opt.kwargs_for(Checkpoint))
@@ -125,7 +128,7 @@ def train(opt=None, **kwargs):
             val_meter, _ = val(step.ema_model, val_loader, callbacks, meters.val_losses, world)
             run.next_epoch()
             metrics = {"epoch": run.epoch, "step": run.step, "lr": schedule.lr, **meters.epoch_summary(val_meter)}
-            schedule.epoch_end(metrics["loss"])
+            schedule.epoch_end(metrics["loss"], metrics.get("val_loss"))
             callbacks.on_epoch_end(metrics=metrics, train_meter=meters.scores, val_meter=val_meter)
 
 
@@ -153,37 +156,38 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALON
 
 def evaluate(opt=None, **kwargs):
     """The command val: measure a checkpoint on the validation part of its data, and write a report beside it."""
-    opt, model, device = load_trained(config.load(kwargs, opt))
+    opt, model, device = load_trained(config.load(kwargs, opt, "val"))
     val_data = make_data(opt, "val", device, model.info["classes"])
     refuse_broken(val_data)
     name_broken(val_data)
     loader, losses = make_val_loader(opt, model, val_data, device), LossMeter()
-    folder = plots.report_folder(opt.load_model_path)
+    folder, about = record.open_report(opt, len(val_data))
     cam.draw(model, val_data, opt.cam, folder)  # before the work, because not every model has such maps
     pictures = watch.Pictures(opt.draw_freq, show=functools.partial(plots.image, folder))
     with Callbacks([pictures], Debugger(opt.debug_file)) as callbacks:
         meter, _ = val(model, loader, callbacks, losses)
-        print(f"on {len(val_data)} samples of {', '.join(opt.val_data_root or opt.train_data_root)}:")
+        print(f"on {counted(len(val_data), 'sample')}, {about}:")
         for name, value in named("val", meter.summary() | losses.summary()).items():
             print(f"{name}: {value:.4g}")
         print(plain(meter.value()))
         meter.report(folder)
+        watch.page.write_page(folder)
         print(f"report: {folder}")
 
 
 @torch.inference_mode()
 def test(opt=None, **kwargs):
     """Write a checkpoint's predictions for samples without labels to opt.result_file."""
-    opt, model, device = load_trained(config.load(kwargs, opt))
+    opt, model, device = load_trained(config.load(kwargs, opt, "test"))
     check_writable(opt.result_file)
     test_data = make_data(opt, "test", device, model.info["classes"])
-    name_broken(test_data, consequence="get no prediction of their own")
+    name_broken(test_data, consequence="not predicted by the model")
     if not len(test_data):
         raise UserError(f"there is nothing to predict in {', '.join(opt.test_data_root)}")
     loader = make_val_loader(opt, model, test_data, device)
     with Callbacks([], Debugger(opt.debug_file)) as callbacks:
         test_data.write_results(opt.result_file, predictions(model, loader, opt.progress, callbacks))
-        print(f"wrote {opt.result_file}: predictions for {len(test_data)} samples")
+        print(f"wrote {opt.result_file}: predictions for {counted(len(test_data), 'sample')}")
 
 
 def predictions(model, dataloader, progress, callbacks):
@@ -198,8 +202,8 @@ def predictions(model, dataloader, progress, callbacks):
 
 def pack(opt=None, **kwargs):
     """Decode every picture of the data set once, into opt.pack_dir; train, val and test do it where it is missing."""
-    opt = config.load(kwargs, opt)
-    opt.check_unused(opt.asked, model=getattr(models, opt.model), dataset=getattr(data, opt.dataset))
+    opt = config.load(kwargs, opt, "pack")
+    check_parts(opt, models, data)
     processes.refuse_torchrun()
     opt.assign(cache="none")
     if not opt.pack:
@@ -209,17 +213,17 @@ def pack(opt=None, **kwargs):
             continue
         packed = make_data(opt, mode, torch.device("cpu"))
         name_broken(packed)
-        print(f"{mode}: {len(packed)} pictures in {packed_file(packed)}")
+        print(f"{mode}: {counted(len(packed), 'picture')} in {packed_file(packed)}")
 
 
 def set_up(opt, callbacks=()):
     """Check the options against model, data set and callbacks, print them, and set the seed. Returns the device;
     `precision` becomes what it computes in. Raises UserError for an option that this model or data set does not read.
     """
-    opt.check_unused(opt.asked, model=getattr(models, opt.model), dataset=getattr(data, opt.dataset))
+    check_parts(opt, models, data)
     for name in callbacks:
         pick(name, opt)
-    opt.show()
+    opt.show(opt.show_options)
     device = pick_device(opt.use_gpu, "use_gpu" in opt.explicit)
     opt.assign(precision=pick_precision(opt.precision, device))
     torch.manual_seed(opt.seed)
@@ -229,14 +233,10 @@ def set_up(opt, callbacks=()):
 def make_data(opt, mode, device, classes=None):
     """The data set that the options name, for train, val or test; `classes` are those of a trained model."""
     root = opt.test_data_root if mode == "test" else opt.train_data_root
-    dataset = getattr(data, opt.dataset)(root, mode, **opt.values())
-    if mode == "test":
-        dataset.classes = classes  # samples without labels may not tell
-    elif classes and list(dataset.classes) != classes:
-        raise UserError(
-            f"the classes of {', '.join(opt.val_data_root or root)} are {', '.join(dataset.classes)}, but the model's "
-            f"are {', '.join(classes)}: give the data it was trained on, or data of the same classes"
-        )
+    elsewhere = "dataset" in opt.asked or not any(map(os.path.exists, root))  # the data that it was trained on
+    if mode == "val" and classes and opt.val_data_root and elsewhere:
+        root = opt.val_data_root
+    dataset = build_data(getattr(data, opt.dataset), root, mode, opt.values(), classes)
     dataset.cache_on(device, opt.cache)
     return dataset
 
@@ -264,7 +264,7 @@ def new_model(opt, train_data, start):
     model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.to_dict()}
     model.set_criterion(opt.criterion, train_data.weights)  # names of models/losses.py
     if start:
-        model.load(opt.load_model_path, partly=True, content=start)
+        model.load(opt.load_model_path, partly=True, content=start, least=0.0 if opt.partly else 0.9)
         start.clear()  # `train` holds the dict as long as it runs
     if opt.finetune:
         model.freeze_body()

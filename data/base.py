@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from utils import UserError
+
 
 class BaseData(Dataset):
     """Samples of one kind. A subclass defines __init__(root, mode, ...), __len__, __getitem__, meter, write_results.
@@ -22,7 +24,7 @@ class BaseData(Dataset):
         classes: list of class names, index = label.
         weights: factor on the loss of each class, float [C], or None.
         paths: the samples' files, where they have any; resume compares their names.
-        broken: paths that could not be read; the data set leaves them out.
+        broken: what could not be read, each as `path (reason)`; the data set leaves it out.
         no_workers_needed: whether reading a sample costs next to nothing, so that workers would only slow it down.
         cached_on_device: whether all samples are in the device's memory, which workers cannot read.
     """
@@ -63,7 +65,7 @@ class BaseData(Dataset):
         summary() -> {measure: number}, the most important one first and all of them from the start (nan),
         report(folder), state_dict, load_state_dict and, for several processes, merge(their state_dicts). In train mode
         it gets the scores of `objective`, in val mode predictions."""
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no method meter: data/base.py says what it has to do")
 
     def draw(self, input: Any, target: Any, prediction: Any) -> list[torch.Tensor]:
         """Pictures of a batch of predictions beside the truth: list of uint8 [3, H, W], here none."""
@@ -72,4 +74,4 @@ class BaseData(Dataset):
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write a whole test set's predictions in this data's usual format. `predictions` yields (list of ids,
         model.predict's output) batch by batch, so that only one batch has to be in memory."""
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no method write_results: data/base.py says what it has to do")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from utils import UserError
 from utils.files import write_atomically
-from utils.notices import warn
+from utils.notices import counted, warn
 
 from .base import BaseData
 
@@ -12,23 +12,25 @@ BROKEN_SHARE = 0.05  # a larger share of broken samples is an error
 
 
 def name_broken(*data_sets: BaseData, folder: Path | None = None, consequence: str = "left out") -> None:
-    """One warning that lists the samples that cannot be used; folder/broken.txt lists them too."""
-    broken = [str(path) for data in data_sets for path in data.broken]
+    """One warning that lists the samples that cannot be used; folder/broken.txt lists them too, a line each."""
+    broken = [str(one) for data in data_sets for one in data.broken]
     if broken:
-        warn(f"{len(broken)} cannot be used, {consequence}: {', '.join(broken)}")
+        warn(f"{counted(len(broken), 'sample')} cannot be used, {consequence}: {', '.join(broken)}")
         if folder:
             write_atomically(Path(folder, "broken.txt"), lambda file: file.write("\n".join(broken) + "\n"))
 
 
 def refuse_broken(*data_sets: BaseData) -> None:
-    """Raise UserError when there are no samples, or more than 5 % of them cannot be used."""
-    broken = [path for data in data_sets for path in data.broken]
+    """Raise UserError when there are no samples, or more than 5 % of them cannot be used. The last of the data sets is
+    the one for validation."""
+    broken = [one for data in data_sets for one in data.broken]
     total = len(broken) + sum(len(data) for data in data_sets)
     if len(broken) > BROKEN_SHARE * total:
         raise UserError(
-            f"{len(broken)} of {total} samples cannot be used, which is more than 5 %; the first is {broken[0]}: "
-            "repair or remove them"
+            f"{len(broken)} of {counted(total, 'sample')} cannot be used, which is more than 5 %; the first is "
+            f"{broken[0]}: repair or remove them"
         )
     for data in data_sets:
         if not len(data):
-            raise UserError(f"{type(data).__name__} found no samples to train and validate on: check --train-data-root")
+            part, other = ("validate", ", --val-data-root") if data is data_sets[-1] else ("train", "")
+            raise UserError(f"{type(data).__name__} found no sample to {part} on: check --train-data-root{other}")

@@ -15,7 +15,7 @@ from utils import UserError
 from utils.files import write_csv
 
 from .pictures.labelled import PictureData
-from .pictures.split import Roots, Sample, as_list, by_class, shown, spread
+from .pictures.split import RootError, Roots, Sample, as_list, by_class, shown, spread
 
 URL, MD5 = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
@@ -91,7 +91,8 @@ def find_folder(root: Roots, download: bool) -> Path:
     if folders:
         return folders[0]
     if not download:
-        raise UserError(f"{root} has no {FOLDER} with batches.meta in it: --download fetches them (170 MB) from {URL}")
+        text = f"{root} has no {FOLDER} with batches.meta in it: --download fetches them (170 MB) from {URL}"
+        raise RootError(root, text)
     from torchvision.datasets.utils import download_and_extract_archive
 
     try:

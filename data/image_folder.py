@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 from utils import UserError
-from utils.notices import note_once
+from utils.notices import counted, note_once
 
 from .pictures.files import PictureFiles
-from .pictures.split import SUFFIXES, Roots, Sample, as_list, class_names, shown
+from .pictures.split import SUFFIXES, RootError, Roots, Sample, as_folder, as_list, class_names, shown
+
+WANTED = "give a folder of pictures"
 
 
 class ImageFolder(PictureFiles):
@@ -27,9 +29,9 @@ class ImageFolder(PictureFiles):
         inside = folders if roots is root else class_folders(roots)
         unknown = [name for name in inside if inside[name] and name not in self.classes]
         if unknown and listed is None:
-            raise UserError(f"{shown(roots)} has a folder {unknown[0]}, and {shown(root)} has none: rename it")
+            raise UserError(f"{shown(roots)} has a folder {unknown[0]}, and {shown(root)} has no such class: rename it")
         if unknown:
-            note_once(f"folders that class_name.txt does not list are ignored: {', '.join(unknown)}")
+            note_once(f"ignoring folders that class_name.txt does not list: {', '.join(unknown)}")
         return [
             sample._replace(target=label) for label, name in enumerate(self.classes) for sample in inside.get(name, ())
         ]
@@ -39,9 +41,10 @@ class ImageFolder(PictureFiles):
         found = [pictures_in(folder) for folder in as_list(root)]
         samples, others = [sample for some, _ in found for sample in some], sum(ignored for _, ignored in found)
         if not samples:
-            raise UserError(f"no pictures in {shown(root)} ({others} other files): give a folder with --test-data-root")
+            files = counted(others, "other file")
+            raise RootError(as_list(root)[0], f"no picture in {shown(root)} ({files}): {WANTED}")
         if others:
-            note_once(f"{others} files in {shown(root)} are hidden or no pictures and are ignored")
+            note_once(f"ignoring {counted(others, 'file')} in {shown(root)}, hidden or without a picture's suffix")
         return samples
 
 
@@ -59,11 +62,11 @@ def class_folders(roots: Roots) -> dict[str, list[Sample]]:
         loose = [picture for picture in pictures if picture.path.parent == root]
         if not inside and loose:
             raise UserError(
-                f"{root} has {len(loose)} pictures but no subfolders: make one for each class, or name them in a text "
-                "file for --dataset=ListFile; cat.0.jpg, dog.0.jpg, ... are for --dataset=DogCat"
+                f"{root} has {counted(len(loose), 'picture')} but no subfolders: make one for each class, or name them "
+                "in a text file for --dataset=ListFile; cat.0.jpg, dog.0.jpg, ... are for --dataset=DogCat"
             )
         if not inside:
-            raise UserError(f"{root} has no subfolders: one with pictures for each class is needed")
+            raise RootError(root, f"{root} has no subfolders: one with pictures for each class is needed")
         parts = {name.lower(): name for name in inside}
         val = next((parts[name] for name in ("val", "valid", "validation") if name in parts), None)
         if "train" in parts and val and not (root / "class_name.txt").is_file():
@@ -77,7 +80,8 @@ def class_folders(roots: Roots) -> dict[str, list[Sample]]:
                 found[picture.name.partition("/")[0]].append(picture)
         others += ignored + len(loose)
     if others:
-        note_once(f"{others} files in {shown(roots)} are hidden, no pictures or in no class's folder, and are ignored")
+        files = counted(others, "file")
+        note_once(f"ignoring {files} in {shown(roots)}, hidden, without a picture's suffix or in no class's folder")
     return {name: found[name] for name in sorted(found, key=alphabetical)}
 
 
@@ -92,23 +96,19 @@ def pick_classes(folders: dict[str, list[Sample]], listed: list[str] | None, roo
         if name in empty:
             raise UserError(f"class_name.txt lists {name}, but its folder in {shown(root)} has no pictures: add some")
     if empty:
-        note_once(f"folders in {shown(root)} without pictures are ignored: {', '.join(empty)}")
+        note_once(f"ignoring folders in {shown(root)} without pictures: {', '.join(empty)}")
     classes = listed or [name for name in folders if name not in empty]
     if len(classes) < 2:
-        raise UserError(
-            f"{shown(root)} has {len(classes)} classes ({', '.join(classes) or 'no pictures'}): two are needed"
-        )
+        found = f"{counted(len(classes), 'class', 'classes')} ({', '.join(classes) or 'no picture'})"
+        raise UserError(f"{shown(root)} has {found}: two are needed")
     return classes
 
 
 def pictures_in(root: str | Path) -> tuple[list[Sample], int]:
     """(Samples of all pictures below it in alphabetical order, the number of other files). A picture's name and id are
     its path from root, as text with forward slashes. A hidden folder counts as one file."""
-    if not Path(root).is_dir():
-        file = "is a file: lists of pictures are for --dataset=ListFile"
-        raise UserError(f"{root} {file if Path(root).is_file() else 'does not exist: give a folder of pictures'}")
     pictures, others = [], 0
-    for folder, inner, files in os.walk(root, followlinks=True):
+    for folder, inner, files in os.walk(as_folder(root, WANTED), followlinks=True):
         hidden = [name for name in inner if name.startswith(".")]
         around = [name for name in inner if Path(folder).resolve().is_relative_to(Path(folder, name).resolve())]
         inner[:] = [name for name in inner if name not in hidden + around]  # a link to a parent folder has no end

@@ -6,7 +6,7 @@ from pathlib import Path
 from utils import UserError
 
 from .pictures.files import PictureFiles
-from .pictures.split import SUFFIXES, Roots, Sample, as_list, class_names, read_lines, shown
+from .pictures.split import SUFFIXES, RootError, Roots, Sample, as_list, class_names, read_lines, shown
 
 Line = tuple[str, Sample]  # list file and number of the line; path, label or "", path as it is written
 
@@ -52,7 +52,9 @@ def read(roots: Roots, labelled: bool = True) -> list[Line]:
     found = []
     for file in map(Path, as_list(roots)):
         if file.is_dir():
-            raise UserError(f"{file} is a folder: ListFile takes text files, --dataset=ImageFolder takes folders")
+            raise RootError(file, f"{file} is a folder: ListFile takes text files, --dataset=ImageFolder takes folders")
+        if not file.exists():
+            raise RootError(file, f"there is no file {file}: give a text file with lines `path label`")
         for number, line in enumerate(map(str.strip, read_lines(file)), start=1):
             if line and not line.startswith("#"):
                 words = line.rsplit(maxsplit=1)
@@ -62,7 +64,7 @@ def read(roots: Roots, labelled: bool = True) -> list[Line]:
                     raise UserError(f"{file}:{number}: there is no label: a line is `path label`")
                 found.append((f"{file}:{number}", Sample(file.parent / path, label, path)))
     if not found:
-        raise UserError(f"{shown(roots)} names no pictures: lines `path label` are expected")
+        raise UserError(f"{shown(roots)} names no picture: lines `path label` are expected")
     return found
 
 

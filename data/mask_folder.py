@@ -11,16 +11,18 @@ from PIL import Image
 from utils import UserError
 from utils.files import write_atomically, write_csv
 from utils.metrics.iou_meter import UNLABELLED, IoUMeter
-from utils.notices import note_once
+from utils.notices import counted, note_once
 
 from .pictures.augment import Augment, denormalise, normalise
-from .pictures.masks import PALETTE, coloured, most_probable, with_mask
+from .pictures.masks import PALETTE, most_probable, strip, with_mask
 from .pictures.picture_set import PictureSet, open_images
 from .pictures.read import read_square, upright_size
 from .pictures.split import (
     SUFFIXES,
+    RootError,
     Roots,
     Sample,
+    as_folder,
     as_list,
     class_names,
     digest,
@@ -87,7 +89,7 @@ class MaskFolder(PictureSet):
         if mode == "test":
             own = unlabelled(root)
             self.images, faults = open_images([sample.path for sample in own], read_square, side, name, pack, pack_dir)
-            problems = {sample: sample.path for sample, fault in zip(own, faults, strict=True) if fault is not None}
+            problems = {one: f"{one.path} ({why})" for one, why in zip(own, faults, strict=True) if why is not None}
         else:
             everything = labelled(root)
             own = labelled(val_data_root) if mode == "val" and val_data_root else everything
@@ -104,8 +106,8 @@ class MaskFolder(PictureSet):
             self.classes = names or [f"class {index}" for index in range(largest + 1)]
             if pixels and not 2 <= len(self.classes) <= UNLABELLED:
                 raise UserError(
-                    f"{shown(root)} has {len(self.classes)} classes: 2 to 255 are needed, with pixels of 0, 1, ... "
-                    "(255 is ignored: in masks of 0 and 255 write the objects as 1)"
+                    f"{shown(root)} has {counted(len(self.classes), 'class', 'classes')}: 2 to 255 are needed, with "
+                    "pixels of 0, 1, ... (255 is ignored: in masks of 0 and 255 write the objects as 1)"
                 )
             known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
             problems |= {
@@ -114,12 +116,13 @@ class MaskFolder(PictureSet):
                 if max(counts) >= len(self.classes)
             }
         self.broken = [problems[sample] for sample in own if sample in problems]
+        self.ids = [sample.target for sample in own]  # in test mode, broken ones too
         self.images.select([number for number, sample in enumerate(own) if sample not in problems])
         self.samples = [sample for sample in own if sample not in problems]
         if class_weights and mode == "train":
             used = [pixels[sample] for sample in self.samples]  # of each the number of its pixels by class
             counts = [sum(one.get(index, 0) for one in used) for index in range(len(self.classes))]
-            self.weights = self.weigh(counts, "training pixel", "--class-weights needs")
+            self.weights = self.weigh(counts, "pixel", "--class-weights")
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         id, row = self.samples[index].target, self.images[[index]][0].cpu()
@@ -147,14 +150,10 @@ class MaskFolder(PictureSet):
         return IoUMeter(self.classes)
 
     def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor) -> list[torch.Tensor]:
-        """Strips picture | prediction | truth of a batch's first four samples, uint8 [3, H, 3W + 4]."""
-        pictures = (denormalise(input[:4]) * 255).round().clamp(0, 255).byte().cpu()
-        gap = torch.full((3, input.shape[2], 2), 255, dtype=torch.uint8)
-        labels = prediction[:4].argmax(dim=1)
-        return [
-            torch.cat([picture, gap, coloured(label), gap, coloured(truth)], dim=2)
-            for picture, label, truth in zip(pictures, labels, target[:4], strict=True)
-        ]
+        """Strips picture | prediction | truth of a batch's first four samples, uint8 [3, H, W], see `strip`."""
+        pictures = (denormalise(input[:4]) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        masks = zip(prediction[:4].argmax(dim=1).cpu().numpy(), target[:4].cpu().numpy(), strict=True)
+        return [strip(picture, *both, self.classes) for picture, both in zip(pictures, masks, strict=True)]
 
     def write_results(self, path: str | Path, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write the most probable classes as a palette PNG of each picture's own size, into the folder `path` without
@@ -165,7 +164,7 @@ class MaskFolder(PictureSet):
         if folder == path:
             raise UserError(f"--result-file={path} has no suffix, but the masks need a folder of that name: add .csv")
         folder.mkdir(exist_ok=True)
-        rows = {broken.stem: "" for broken in self.broken}
+        rows = dict.fromkeys(self.ids, "")
         for ids, batch in predictions:
             for id, probability in zip(ids, batch, strict=True):
                 mask = Image.fromarray(most_probable(probability, *upright_size(pictures[id])))
@@ -178,7 +177,7 @@ class MaskFolder(PictureSet):
 def unlabelled(roots: Roots) -> list[Sample]:
     """Samples (picture, id, name) to predict. Raises UserError when there is none, or when two have the same id."""
     folders = [Path(root, "images") if Path(root, "images").is_dir() else Path(root) for root in as_list(roots)]
-    paths = picture_files(folders, "give --test-data-root")
+    paths = picture_files(folders, "give a folder of pictures")
     return unique_ids([Sample(path, path.stem, path.name) for path in paths])
 
 
@@ -188,23 +187,25 @@ def labelled(roots: Roots) -> list[Sample]:
     samples: list[Sample] = []
     alone: list[str] = []
     for root in as_list(roots):
-        images, masks = by_stem(Path(root, "images"), SUFFIXES), by_stem(Path(root, "masks"), {".png"})
+        images, masks = by_stem(as_folder(root, WHERE), "images", SUFFIXES), by_stem(Path(root), "masks", {".png"})
         samples += [Sample(path, masks[stem], path.name) for stem, path in images.items() if stem in masks]
         alone += [
             str(path) for stem, path in [*images.items(), *masks.items()] if not (stem in images and stem in masks)
         ]
     if not samples:
-        raise UserError(f"no picture in {shown(roots)} has a mask ({len(alone)} files without a partner): {WHERE}")
+        raise UserError(f"no picture in {shown(roots)} has a mask ({len(alone)} of one without the other): {WHERE}")
     if alone:
         some = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
-        note_once(f"{len(alone)} pictures without a mask or masks without a picture are ignored: {some}")
+        note_once(f"ignoring {counted(len(alone), 'picture or mask', 'pictures and masks')} without the other: {some}")
     return sorted(samples, key=digest)
 
 
-def by_stem(folder: Path, suffixes: set[str]) -> dict[str, Path]:
-    """{stem: path} of the files with these suffixes. Raises UserError when two have the same stem."""
+def by_stem(root: Path, part: str, suffixes: set[str]) -> dict[str, Path]:
+    """{stem: path} of the files with these suffixes in <root>/<part>. Raises UserError when two have the same stem."""
+    if not Path(root, part).is_dir():
+        raise RootError(root, f"{root} has no folder {part}: {WHERE}")
     found: dict[str, Path] = {}
-    for path in folder_files(folder, WHERE):
+    for path in folder_files(Path(root, part), WHERE):
         if path.suffix.lower() in suffixes and found.setdefault(path.stem, path) != path:
-            raise UserError(f"{found[path.stem]} and {path} differ only in their suffix: which belongs to the mask?")
+            raise UserError(f"{found[path.stem]} and {path} differ only in their suffix: rename or remove one of them")
     return found

@@ -10,6 +10,7 @@ from .mlp import MLP
 from .resnet import ResNet34
 from .squeezenet import SqueezeNet
 from .ssd import SSD
+from .unet import UNet
 
 
 def __getattr__(name: str) -> typing.Any:

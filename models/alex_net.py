@@ -23,7 +23,8 @@ class AlexNet(BasicModule):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C]"""
-        if min(x.shape[2:]) < 63:
-            raise UserError(f"AlexNet needs pictures of 63x63 or more, not {x.shape[2]}x{x.shape[3]}: --image-size=64")
+        height, width = x.shape[2:]
+        if min(height, width) < 63:
+            raise UserError(f"AlexNet needs pictures of 63x63 or more, not {height}x{width}: give --image-size=64")
         x = self.pool(self.features(x))  # [N, 256, 6, 6]
         return self.classifier(x.flatten(1))

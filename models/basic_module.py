@@ -12,6 +12,7 @@ from utils import UserError
 from utils.files import numbered
 from utils.run.checkpoint_file import fitting_weights, read_checkpoint, write_checkpoint
 from utils.train.device import device_of
+from utils.train.optimizers import make_optimizer
 
 from .losses import Criterion
 
@@ -72,21 +73,11 @@ class BasicModule(nn.Module):
         more digits (softmax, losses) in float32. Weights and gradients are always float32."""
         return torch.autocast(device_of(self).type, TYPES[self.precision], enabled=self.precision != "fp32")
 
-    def get_optimizer(self, name: str, lr: float, weight_decay: float, momentum: float) -> torch.optim.Optimizer:
-        """The torch.optim class `name` over the trainable parameters, without weight decay for biases and norms.
-
-        Fused: one kernel for all parameters, which can also skip a step without waiting for the host."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        extra = {"momentum": momentum} if name == "SGD" else {"betas": (momentum, 0.999)}
-        optimizer = getattr(torch.optim, name)(groups, lr=lr, fused=True, **extra)
-        if extra.get("momentum"):  # else it is uninitialized memory when the first step is skipped
-            for parameter in trainable:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        return optimizer
+    def get_optimizer(
+        self, name: str, lr: float, weight_decay: float, momentum: float, **options: Any
+    ) -> torch.optim.Optimizer:
+        """An optimizer of the trainable parameters, see utils/train/optimizers.py."""
+        return make_optimizer(self.parameters(), name, lr, weight_decay, momentum, **options)
 
     def freeze_body(self) -> None:
         """Make only the head trainable (fine-tuning). Raises UserError when the class does not name its head."""
@@ -117,16 +108,19 @@ class BasicModule(nn.Module):
         write_checkpoint(content, path, previous)
         return str(path)
 
-    def load(self, path: str | Path, partly: bool = False, content: dict[str, Any] | None = None) -> dict[str, Any]:
+    def load(
+        self, path: str | Path, partly: bool = False, content: dict[str, Any] | None = None, least: float = 0.9
+    ) -> dict[str, Any]:
         """Load the weights of a file written by `save`, or of a plain state dict. Returns the file's whole content.
 
         Args:
             partly: load only the weights that fit by name and shape, and print the others: a head for other classes,
                 say. At least half of the file's weights have to fit.
             content: the result of read_checkpoint(path), if there is one already.
+            least: with `partly`, the share of the model's weights besides its head that has to be loaded.
 
         Raises UserError when the file is missing, damaged, no checkpoint or of another model.
         """
         content = content or read_checkpoint(path)
-        self.load_state_dict(fitting_weights(self, content, path, partly), strict=not partly)
+        self.load_state_dict(fitting_weights(self, content, path, partly, least), strict=not partly)
         return content

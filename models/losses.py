@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils import UserError
+from utils.options import own
 
 IGNORED = 255  # the target of pixels that are ignored
 NEVER = -(2**62)  # the same for whole pictures, which are never ignored: there 255 is a class like any other
@@ -142,7 +143,8 @@ class Criterion(nn.Module):
     """A sum of losses: (score, target) -> {name: weighted scalar}, whose values the loop adds up.
 
     Args:
-        names: one name of this file, or a weighted sum of several: "0.7*cross_entropy+0.3*focal".
+        names: one name of this file, or of the user's, my_file.my_loss, or a weighted sum of several:
+            "0.7*cross_entropy+0.3*focal".
         weight: factor on the loss of each class, float [C], or None.
 
     Raises UserError for unknown or repeated names, and for weights with losses that are not over classes.
@@ -152,14 +154,19 @@ class Criterion(nn.Module):
         super().__init__()
         terms = [term.rpartition("*") for term in names.split("+")]
         self.terms = {name.strip(): float(factor or 1) for factor, _, name in terms}
-        if self.terms.keys() - LOSSES.keys() or len(self.terms) < len(terms):
+        unknown = [name for name in self.terms if name not in LOSSES and "." not in name]
+        if unknown or len(self.terms) < len(terms):
             raise UserError(f"the criterion {names} is no sum of different losses: there are {', '.join(LOSSES)}")
-        if weight is not None and self.terms.keys() - OVER_CLASSES.keys():
+        self.losses = {name: LOSSES.get(name) or own.find("criterion", name, "") for name in self.terms}
+        if weight is not None and self.terms.keys() & LOSSES.keys() - OVER_CLASSES.keys():
             raise UserError(f"the criterion {names} takes no --class-weights: {', '.join(OVER_CLASSES)} do")
         weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         self.register_buffer("weight", weight, persistent=False)  # moves with the model, stays out of checkpoints
 
     def forward(self, score: Tensor, target: Tensor) -> dict[str, Tensor]:
         """(score, target) -> {"loss": scalar} of a single loss, {"loss_<name>": scalar, ...} of several."""
-        shown = {name: f"loss_{name}" if len(self.terms) > 1 else "loss" for name in self.terms}
-        return {shown[name]: factor * LOSSES[name](score, target, self.weight) for name, factor in self.terms.items()}
+        several = len(self.terms) > 1
+        shown = {name: f"loss_{name.rpartition('.')[2]}" if several else "loss" for name in self.terms}
+        return {
+            shown[name]: factor * self.losses[name](score, target, self.weight) for name, factor in self.terms.items()
+        }

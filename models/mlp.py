@@ -18,7 +18,7 @@ class MLP(BasicModule):
     def __init__(self, num_classes: int = 2):
         super().__init__()
         if num_classes != 2:
-            raise UserError(f"MLP has two classes, not {num_classes}")
+            raise UserError(f"MLP tells two classes apart, not {num_classes}: take another --model")
         self.layers = nn.Sequential(
             nn.Flatten(),
             nn.Linear(2, 72),

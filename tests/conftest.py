@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fork_server import ROOT, Server
-from PIL import Image
+from PIL import Image, ImageDraw
 
 # The tests' runs are tiny: a second thread would only wait for the first, and spin while it does.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -83,6 +83,19 @@ def draw_folder(folder, per_class=20):
 def pictures(tmp_path_factory):
     """20 cats and 20 dogs; not to be changed by a test."""
     return draw_folder(tmp_path_factory.mktemp("pictures") / "train")
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The texts that Pillow writes on pictures from now on, in order; they are written."""
+    texts, write = [], ImageDraw.ImageDraw.text
+
+    def keep(self, place, text, *arguments, **options):
+        texts.append(text)
+        write(self, place, text, *arguments, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", keep)
+    return texts
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import torch
 from conftest import FAST, ROOT, cold, main
 
 import config
+from utils import UserError
 
 MISTAKES = {
     # FEATURES.md B3: option names of the book's README that do not exist
@@ -60,13 +61,30 @@ MISTAKES = {
     ("train", "--callbacks=Progres"): "did you mean Progress",
     ("train", "--scheduler=linear", "--cycles=2"): "--cycles belongs to --scheduler=cosine, not to linear",
     ("help", "--scheduler=linear", "--warmup-epochs=10"): "--warmup-epochs=10 has to be less than --max-epoch=10",
+    # options that another command reads
+    (
+        "val",
+        "--resume=x",
+    ): "val does not read --resume, which is for train: --run=NAME takes the best model",
+    (
+        "test",
+        "--lr=5",
+        "--compile",
+    ): "test does not read --lr, which is for train: leave it out (`help test` lists",
+    ("test", "--min-crop=0.5"): "test does not read --crop-min-scale",
+    ("train", "--run=x"): "train does not read --run, which is for val and test: leave it out",
+    ("train", "--labels"): "train does not read --labels, which is for test",
+    ("pack", "--model=resnet18"): "pack does not read --model",
     ("train", "--finetune"): "--finetune trains the head only: give the rest with --load-model-path",
 }
 LATE = {  # what only a model, a data set, a file or a folder knows
     ("train", "--width=0.5"): "--width means nothing to SqueezeNet: leave it out",
     ("train", "--dataset=Heart", "--model=MLP", "--resample=log"): "--resample means nothing to Heart: leave it out",
     ("train", "--dataset=DogCat", "--download"): "--download means nothing to DogCat: leave it out",
-    ("train", "--train-data-root=nowhere"): "the folder nowhere does not exist: get train.zip",
+    (
+        "train",
+        "--train-data-root=nowhere",
+    ): "--train-data-root: there is no folder nowhere: give another, get train.zip",
     ("val", "--load-model-path=nowhere.pth"): "checkpoint nowhere.pth cannot be read: No such file",
     ("test", "--load-model-path=None"): "no trained model: checkpoints/*/best.pth does not exist",
     ("train", "--resume"): "holds no unfinished run",
@@ -146,6 +164,18 @@ def test_help_names_every_option_with_default_and_comment_under_its_heading(argu
     assert max(map(len, printed.splitlines())) <= 120
 
 
+@pytest.mark.parametrize("command", ["train", "val", "test", "pack"])
+def test_help_on_a_command_lists_what_it_reads(command, tmp_path):
+    """Also where a function of main.py is called from Python, nothing else is taken."""
+    printed = main("help", command, cwd=tmp_path, check=0).stdout
+    listed = [name.replace("-", "_") for name in re.findall(r"^  --([a-z-]+)=", printed, re.MULTILINE)]
+    read = [name for name, kind in config.DefaultConfig.options().items() if command in kind.commands]
+    assert listed == read and 10 < len(read) < len(config.DefaultConfig.options())
+    for name in config.DefaultConfig.options().keys() - set(read):
+        with pytest.raises(UserError, match=f"{command} does not read --{name.replace('_', '-')}"):
+            config.load({name: getattr(config.DefaultConfig, name)}, command=command)
+
+
 def test_help_on_one_option_says_all_about_it(tmp_path):
     printed = {name: main("help", name, cwd=tmp_path, check=0).stdout.splitlines() for name in ("lr", "lr-decay")}
     assert printed["lr"] == [
@@ -153,12 +183,13 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "initial learning rate",
         "takes: a number above 0",
         "presets: Coco 0.0003, Heart 0.1, CIFAR10 0.1",
+        "read by: train",
         "on --resume: is fixed",
     ]
     assert "goes with: --scheduler=decay" in printed["lr-decay"]
     assert "decides about: --lr-decay, --milestones" in main("help", "scheduler", cwd=tmp_path, check=0).stdout
     printed = main("help", "color-jitter", cwd=tmp_path, check=0).stdout
-    assert "read by: each --dataset that has it; refused for any other\n" in printed and "formerly: --colour" in printed
+    assert "read by: train, with each --dataset that has it\n" in printed and "formerly: --colour" in printed
     assert "on --resume: may change\n" in main("help", "max_epoch", cwd=tmp_path, check=0).stdout
 
 
@@ -195,8 +226,8 @@ def test_a_yaml_file_cannot_give_what_the_model_does_not_have_either(tmp_path, t
     (tmp_path / "mine.yaml").write_text("width: 0.5\n")
     done = main("train", "--config=mine.yaml", cwd=tmp_path, check=2)
     assert done.stderr == "main.py: --width means nothing to SqueezeNet: leave it out\n"
-    done = main("val", "--repeat=2", cwd=trained[0], check=2)
-    assert done.stderr == "main.py: --repeat means nothing to DogCat: leave it out\n"
+    done = main("val", "--download", cwd=trained[0], check=2)
+    assert done.stderr == "main.py: --download means nothing to DogCat: leave it out\n"
 
 
 def test_help_into_a_pipe_that_closes_is_no_crash(tmp_path):

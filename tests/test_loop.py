@@ -159,6 +159,17 @@ def test_any_measure_can_say_what_is_best(train, capsys):
     assert f"best val_loss {min(losses):.4g}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [{}, {"monitor": "val_loss"}, {"monitor": "loss"}])
+def test_the_curves_mark_the_epoch_whose_weights_are_best_pth(train, monkeypatch, options):
+    titles = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: titles.append(self.get_suptitle()))
+    run = train(drawn=True, max_epoch=3, **options)
+    best, name = read_checkpoint(run / "best.pth")["metrics"], options.get("monitor", "val_accuracy")
+    assert [title for title in titles if title][
+        -1
+    ] == f"{run.name}, best epoch {best['epoch']}: {name} {best[name]:.4g}"
+
+
 def test_every_kth_epoch_is_kept_with_its_report(train):
     run = train(max_epoch=7, keep_every=2, keep_from=3, keep_last=1, drawn=True)
     kept = {path.name.split("_")[1]: path for path in run.glob("epoch_*_val_accuracy_*.pth")}
@@ -217,8 +228,8 @@ def test_val_weighs_classes_as_the_training_did_and_measures_the_data_it_is_give
     with open(table, newline="") as file:
         loss = float(next(csv.DictReader(file))["val_loss"])
     said = main("val", cwd=tmp_path, check=0).stdout
-    assert f"val_loss: {loss:.4g}\n" in said and "on 40 samples of" in said
-    assert "on 12 samples of" in main("val", roots[0], cwd=tmp_path, check=0).stdout
+    assert f"val_loss: {loss:.4g}\n" in said and "on 40 samples, ImageFolder of" in said
+    assert "on 12 samples, ImageFolder of" in main("val", roots[0], cwd=tmp_path, check=0).stdout
 
 
 def test_batches_and_pictures_that_are_too_small_are_one_line(tmp_path, pictures):

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from . import UserError
 from .options.manual import describe, explain
 from .options.options import Options
+from .train.launch import several
 from .train.machine import NO_MEMORY
 from .train.schedule import Schedule, draw
 
@@ -65,9 +66,9 @@ def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, 
     return words[0], "", options
 
 
-def check(argv: Sequence[str], load: Callable[[dict[str, Any]], Options], doc: str) -> tuple[str, Options]:
+def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[str, Options]:
     """The command and its options, checked; whatever is wrong ends the program with one line and exit code 2. `help`
-    is answered here, before torch is loaded.
+    is answered here, before torch is loaded. Where several processes are asked for, only they come back from it.
 
     Args:
         load: makes Options of {option: text}.
@@ -75,17 +76,21 @@ def check(argv: Sequence[str], load: Callable[[dict[str, Any]], Options], doc: s
     """
     with one_line_errors():
         command, word, options = read(argv)
-        opt = load(options)
+        opt = load(options, command="" if command == "help" else command)
         if command == "help":
             print(manual(opt, word, doc))
             sys.exit()
+        several(opt)
         return command, opt
 
 
 def manual(opt: Options, word: str, doc: str) -> str:
-    """What `help` prints: the option `word`, the schedule when an option of one is given, or everything."""
+    """What `help` prints: the option `word`, the options of the command `word`, the schedule when an option of one is
+    given, or everything."""
     if word and word not in COMMANDS:
         return explain(opt.root(), word)
+    if word and word != "help":
+        return describe(opt.root(), word)
     wanted = {**opt.kwargs_for(Schedule), **opt.kwargs_for(draw)}
     if wanted.keys() & opt.explicit:
         return draw(**wanted)
@@ -97,8 +102,18 @@ def run(program: ModuleType, command: str, opt: Options) -> None:
     import fire
 
     function = {"val": "evaluate"}.get(command, command)  # val(model, loader) is the book's function
+    failures: list[Exception] = []
+
+    def call() -> None:
+        try:
+            getattr(program, function)(opt)
+        except Exception as failure:  # raised below: Fire's frames would bury those of the user's model
+            failures.append(failure)
+
     with one_line_errors():
-        fire.Fire({command: lambda: getattr(program, function)(opt)}, command=command)
+        fire.Fire({command: call}, command=command)
+        if failures:
+            raise failures[0]
 
 
 @contextmanager
@@ -125,6 +140,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def fail(message: object) -> NoReturn:
-    """End the program: one line on stderr, exit code 2."""
-    print(f"main.py: {' '.join(str(message).split())}", file=sys.stderr)
+    """End the program: one line on stderr, unless the first process says the same, exit code 2."""
+    if not getattr(message, "of_first", False):
+        print(f"main.py: {' '.join(str(message).split())}", file=sys.stderr)
     sys.exit(2)

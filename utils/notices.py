@@ -1,5 +1,6 @@
 """How hearth speaks to its user: notes on stdout, warnings on stderr, above the progress bar where there is one."""
 
+import os
 import sys
 
 from tqdm import tqdm
@@ -8,13 +9,20 @@ _said: set[str] = set()
 
 
 def note(text: str) -> None:
-    """Print a note on stdout. File names may be any bytes: what is not UTF-8 is escaped."""
-    tqdm.write(f"note: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stdout)
+    """Print a note on stdout, of several processes the first one's. File names may be any bytes: what is not UTF-8 is
+    escaped."""
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(f"note: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stdout)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
     tqdm.write(f"warning: {text}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 epoch", "2 epochs", and with a plural of its own "2 classes"."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def once(topic: str, owner: object = None) -> bool:

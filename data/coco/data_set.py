@@ -16,7 +16,7 @@ from data.pictures.read import read_picture, resized
 from data.pictures.split import Roots, as_list, digest, part_of, picture_files, shown
 from utils import UserError
 from utils.files import write_atomically
-from utils.notices import note_once
+from utils.notices import counted, note_once
 
 from .draw import compared
 from .format import Picture, clip, draw_mask, find_json, find_pictures, read_coco, to_results
@@ -78,9 +78,8 @@ class CocoMask(PictureSet):
         if mode == "train":
             full = [picture for picture in pictures if any(not one["iscrowd"] for one in picture.annotations)]
             if len(full) < len(pictures):
-                note_once(
-                    f"{len(pictures) - len(full)} pictures of {shown(root)} have no objects and are not trained on"
-                )
+                empty = counted(len(pictures) - len(full), "picture")
+                note_once(f"not training on {empty} of {shown(root)} without objects")
             pictures = full
 
         paths = [picture.path for picture in pictures]
@@ -90,7 +89,7 @@ class CocoMask(PictureSet):
         kept = []
         for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
             if isinstance(size, str):
-                self.broken.append(f"{picture.path}")
+                self.broken.append(f"{picture.path} ({size})")
             elif [picture.height, picture.width] in (size, [0, 0]):
                 self.pictures.append(picture._replace(height=size[0], width=size[1]))
                 kept.append(number)
@@ -223,11 +222,13 @@ def labelled(
         differing = sorted(categories.items() ^ read_coco(file).categories.items())
         if differing:
             id, name = differing[0]
-            raise UserError(f"{files[0]} and {file} differ in their categories, the first is {id} {name}: fix one")
+            only = f"{id} {name} is in one of them only"
+            raise UserError(f"{files[0]} and {file} differ in their categories: {only}")
     for text in (text for file in files for text in read_coco(file).notes):
         note_once(text)
     pictures = sorted(unique(find_pictures(file, read_coco(file).pictures) for file in files), key=digest)
-    return part_of(pictures, mode, val_data_root, val_size, f"{shown(root)} has {len(pictures)} pictures"), categories
+    few = f"{shown(root)} has {counted(len(pictures), 'picture')}"
+    return part_of(pictures, mode, val_data_root, val_size, few), categories
 
 
 def unlabelled(root: Roots) -> list[Picture]:
@@ -237,7 +238,7 @@ def unlabelled(root: Roots) -> list[Picture]:
         if Path(one).is_file():
             groups.append(find_pictures(Path(one), read_coco(one, labelled=False).pictures))
             continue
-        paths = picture_files(one, "give --test-data-root, a COCO file or a folder of pictures")
+        paths = picture_files(one, "give a COCO file or a folder of pictures")
         numbered = all(re.fullmatch(r"\d{1,18}", path.stem) for path in paths)
         if not numbered:
             note_once(
@@ -253,7 +254,7 @@ def unique(groups: Iterable[list[Picture]]) -> list[Picture]:
     found: dict[int, Picture] = {}
     for picture in (picture for group in groups for picture in group):
         if found.setdefault(picture.id, picture) is not picture:
-            raise UserError(f"the image id {picture.id} is there twice: {found[picture.id].path} and {picture.path}")
+            raise UserError(f"{found[picture.id].path} and {picture.path} have the same image id, {picture.id}")
     return list(found.values())
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+from data.pictures.sheet import beside
+from utils.notices import counted
+
 SURE = 0.5  # detections with a lower score are not drawn
 SIDE = 480  # pixels that a drawn picture should have on its longer side
 
@@ -13,18 +16,27 @@ SIDE = 480  # pixels that a drawn picture should have on its longer side
 def compared(
     image: torch.Tensor, truth: dict[str, Any], found: dict[str, torch.Tensor], classes: Sequence[str]
 ) -> torch.Tensor:
-    """The truth, and beside it the detections with a score of at least 0.5, uint8 [3, H, W].
+    """The truth, and beside it the detections with a score of at least 0.5, with headings, uint8 [3, H, W].
 
     image: float [3, h, w] from 0 to 1; truth and found: a target of CocoMask and a model's detections in it.
     """
-    sure = found["scores"] >= SURE
+    scores = found["scores"]
+    sure = scores >= SURE
+    heading = f"found: {counted(int(sure.sum()), 'object')} with a score of at least {SURE}"
+    if not sure.any():
+        heading = f"found: nothing with a score of at least {SURE}"
+        if len(scores):
+            heading += f"; the highest: {classes[int(found['labels'][scores.argmax()])]} {scores.max():.2f}"
     found = {name: values[sure] for name, values in found.items()}
-    return torch.cat([overlay(image, truth, classes), overlay(image, found, classes)], dim=2)
+    pictures = [overlay(image, objects, classes).permute(1, 2, 0).numpy() for objects in (truth, found)]
+    return beside(pictures, (f"truth: {counted(len(truth['labels']), 'object')}", heading))
 
 
 def overlay(image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str]) -> torch.Tensor:
     """The picture with the objects on it, uint8 [3, H, W], enlarged if it is small."""
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks  # here: it takes long to load
+
+    from utils.metrics.plots import font_file  # as does matplotlib
 
     zoom = max(1, round(SIDE / max(image.shape[1:])))
     drawn = (image * 255).round().byte().cpu().repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
@@ -39,4 +51,13 @@ def overlay(image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str]
         masks = objects["masks"].reshape(-1, *image.shape[1:]).cpu() > 0.5
         masks = masks.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
         drawn = draw_segmentation_masks(drawn, masks, alpha=0.45, colors=colours)
-    return draw_bounding_boxes(drawn, objects["boxes"].cpu() * zoom, names, colours, width=2, fill_labels=True)
+    return draw_bounding_boxes(
+        drawn,
+        objects["boxes"].cpu() * zoom,
+        names,
+        colours,
+        width=2,
+        font=font_file("".join(names)),
+        font_size=14,
+        fill_labels=True,
+    )

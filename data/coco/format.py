@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data.pictures.split import shown
+from data.pictures.split import RootError, shown
 from utils import UserError
+from utils.notices import counted
 
 HIGHEST_ID = 10_000  # of a category: a model has an output for every id up to the highest
 THIN = 0.01  # pixels; boxes that are not wider count as empty
@@ -50,11 +51,12 @@ def find_json(root: str | Path, split: str) -> Path:
     if root.is_file():
         return root
     if not root.is_dir():
-        raise UserError(f"{root} does not exist: {WHERE}")
+        raise RootError(root, f"there is no file {root}: {WHERE}")
     found = sorted(root.glob(f"annotations/instances_*{split}*.json"))
     if len(found) != 1:
         names = f" ({', '.join(path.name for path in found)})" if found else ""
-        raise UserError(f"{root} holds {len(found)} files annotations/instances_*{split}*.json{names}: name the file")
+        files = f"{len(found) or 'no'} files annotations/instances_*{split}*.json{names}"
+        raise RootError(root, f"{root} holds {files}: name the file")
     return found[0]
 
 
@@ -67,7 +69,7 @@ def find_pictures(file: Path, pictures: Sequence[Picture]) -> list[Picture]:
     for folder in folders:
         if any((folder / picture.path).is_file() for picture in pictures):
             return [picture._replace(path=folder / picture.path) for picture in pictures]
-    raise UserError(f"none of the {len(pictures)} pictures of {file} was found; looked in {shown(folders)}")
+    raise UserError(f"no picture of {file} was found ({len(pictures)} are listed); looked in {shown(folders)}")
 
 
 def read_coco(path: str | Path, labelled: bool = True) -> Content:
@@ -87,7 +89,7 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
         raise UserError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}): {WHERE}") from None
     for name in ("images", "annotations", "categories") if labelled else ("images",):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
-            raise UserError(f"{path} is no COCO file of this kind, it has no list `{name}`: {WHERE}")
+            raise UserError(f"{path} is no such COCO file, it has no list `{name}`: {WHERE}")
         if not all(isinstance(entry, dict) for entry in content[name]):
             raise UserError(f"{path}: an entry of `{name}` is not {{...}}: {WHERE}")
     pictures: dict[int, Picture] = {}
@@ -96,25 +98,25 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
         if not (whole(id) and isinstance(name, str) and name and all(whole(side) and side > 0 for side in size)):
             raise UserError(f"{path}: image {number} needs id, file_name, height and width, it has {short(entry)}")
         if id in pictures:
-            raise UserError(f"{path}: the image id {id} is there twice ({pictures[id].path}, {name})")
+            raise UserError(f"{path}: two images have the id {id}, {pictures[id].path} and {name}")
         pictures[id] = Picture(id, Path(name), *size, [])
     if not labelled:
         return Content({}, list(pictures.values()), [])
     categories = read_categories(path, content["categories"])
-    counts = {"without width or height are left out": 0, "without an outline get their box as mask": 0}
+    counts = {"without an area in the picture, left out": 0, "without an outline, used as mask": 0}
     for number, entry in enumerate(content["annotations"]):
         where = f"{path}: annotation {entry.get('id', f'number {number}')}"
         annotation = read_annotation(entry, categories, pictures, where)
         if annotation["segmentation"] is None:
             x, y, w, h = annotation["bbox"]
             annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            counts["without an outline get their box as mask"] += 1
+            counts["without an outline, used as mask"] += 1
         picture = pictures[annotation["image_id"]]
         if min(clip(annotation["bbox"], picture)[2:]) > THIN:
             picture.annotations.append(annotation)
         else:
-            counts["without width or height are left out"] += 1
-    notes = [f"{count} boxes of {path} {what}" for what, count in counts.items() if count]
+            counts["without an area in the picture, left out"] += 1
+    notes = [f"{path}: {counted(count, 'box', 'boxes')} {what}" for what, count in counts.items() if count]
     return Content(categories, list(pictures.values()), notes)
 
 
@@ -126,7 +128,7 @@ def read_categories(path: Path, entries: list[dict[str, Any]]) -> dict[int, str]
         if not whole(id) or not 1 <= id <= HIGHEST_ID or not isinstance(name, str) or not name:
             raise UserError(f"{path}: a category needs a name and an id from 1 to {HIGHEST_ID}, not {short(entry)}")
         if id in categories:
-            raise UserError(f"{path}: the category id {id} is there twice ({categories[id]}, {name})")
+            raise UserError(f"{path}: two categories have the id {id}, {categories[id]} and {name}")
         categories[id] = name
     if not categories:
         raise UserError(f"{path} has no categories: {WHERE}")
@@ -139,9 +141,9 @@ def read_annotation(
     """The parts of an annotation that are used; segmentation may be None. Raises UserError that begins with `where`."""
     image, category, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
     if not whole(image) or image not in pictures:
-        raise UserError(f"{where} is of the image {short(image)}, which is not in the list `images`")
+        raise UserError(f"{where} names the image {short(image)}, which is not in the list `images`")
     if not whole(category) or category not in categories:
-        raise UserError(f"{where} is of the category {short(category)}, which is not in the list `categories`")
+        raise UserError(f"{where} names the category {short(category)}, which is not in the list `categories`")
     if not numbers(box) or len(box) != 4:
         raise UserError(f"{where} needs a bbox of four numbers x, y, width, height, not {short(box)}")
     outline, area = entry.get("segmentation"), entry.get("area")
@@ -149,7 +151,7 @@ def read_annotation(
         size, counts = [pictures[image].height, pictures[image].width], outline.get("counts")
         counts = run_lengths(counts) if isinstance(counts, str) else counts
         if outline.get("size") != size:
-            raise UserError(f"{where} has a mask of the size {short(outline.get('size'))}, its image has {size}")
+            raise UserError(f"{where} has a mask of the size {short(outline.get('size'))}, but its image is {size}")
         sound = isinstance(counts, list) and all(whole(count) and count >= 0 for count in counts)
         if not sound or sum(counts or ()) != math.prod(size):  # pycocotools would read and write outside its memory
             raise UserError(f"{where} has a damaged mask: its run lengths do not sum to {size[0]} x {size[1]} pixels")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from utils import UserError
+from utils.notices import counted
 
 from .labelled import PictureData
 from .split import Roots, Sample, by_class, shown, split, spread, unique_ids
@@ -50,9 +51,8 @@ class PictureFiles(PictureData):
         )
         for name, group in zip(self.classes, groups, strict=True):
             if len(group) < least and not elsewhere:
-                raise UserError(
-                    f"{shown(root)} has {len(group)} pictures of {name}: {least} of each class are needed{why}"
-                )
+                pictures = counted(len(group), "picture")
+                raise UserError(f"{shown(root)} has {pictures} of {name}: every class needs {least}{why}")
         if not val_data_root:
             groups = [split(group)[mode] for group in groups]
         if mode == "val" and val_size:

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 
 from utils import UserError
 from utils.files import megabytes
-from utils.notices import note
+from utils.notices import counted, note
 
 DEVICE_SHARE = 0.2  # of a GPU's free memory, the largest part that the pictures of one mode take automatically
 PIECE = 2_000_000  # bytes that are copied to the device at a time
@@ -53,15 +54,23 @@ class LazyImages(Images):
         return torch.from_numpy(np.stack(rows))
 
     def attempt(self, source: Any, strict: bool = False) -> tuple[np.ndarray | None, Any]:
-        """(image, fact) of a source, or (None, the error as text). With `strict` errors of the machine rather than the
-        file (no permission, a disk that does not respond) are raised: they may be temporary."""
+        """(image, fact) of a source, or (None, the reason why it is broken). With `strict` errors of the machine rather
+        than the file (no permission, a disk that does not respond) are raised: they may be temporary."""
         try:
             return self.read(source, self.shape[1])
         except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error, ...
             cause = error.__cause__ or error
             if strict and isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT):
                 raise cause from None
-            return None, str(error)
+            return None, reason(error, source)
+
+
+def reason(error: Exception, path: Any) -> str:
+    """Why the picture at `path` cannot be read, in one line that does not repeat the path."""
+    if isinstance(error, UnidentifiedImageError):
+        empty = os.path.getsize(path) == 0
+        return f"cannot identify the image: it is {'empty' if empty else 'of no kind that Pillow can read'}"
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines())
 
 
 class ImagesInMemory:
@@ -88,16 +97,16 @@ def fits_on_device(images: Images | ImagesInMemory, device: torch.device, cache:
 def load_on_device(images: Images | ImagesInMemory, device: torch.device) -> ImagesInMemory:
     """Copy all images to the device's memory, in small pieces. Raises UserError when they do not fit."""
     count, height, width, _ = images.shape
-    size = f"{count} pictures of {height} x {width}, {megabytes(math.prod(images.shape))},"
+    size = f"{counted(count, 'picture')} of {height} x {width}, {megabytes(math.prod(images.shape))}"
     try:
         pixels = torch.empty(images.shape, dtype=torch.uint8, device=device)
     except RuntimeError:
-        raise UserError(f"{size} have no room in the memory of {device}: give --cache=none") from None
+        raise UserError(f"no room in the memory of {device} for {size}: give --cache=none") from None
     step = max(1, PIECE // math.prod(images.shape[1:]))
     pieces = [range(start, min(start + step, count)) for start in range(0, count, step)]
     for piece, part in zip(pieces, in_threads(lambda piece: images[list(piece)], pieces), strict=True):
         pixels[piece.start : piece.stop] = part
-    note(f"{size} are held in the memory of {device}")
+    note(f"kept in the memory of {device}: {size}")
     return ImagesInMemory(pixels)
 
 

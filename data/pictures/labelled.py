@@ -15,7 +15,7 @@ from .augment import Augment, denormalise, normalise
 from .images import ImagesInMemory
 from .picture_set import PictureSet, open_images
 from .read import read_center_crop, read_square
-from .sheet import DRAWN, compared
+from .sheet import DRAWN, compared, photograph
 from .split import balanced
 
 NEVER_CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1
@@ -38,6 +38,7 @@ class PictureData(PictureSet):
         pixels: the pictures, if they are decoded already, uint8 [N, H, W, 3] of any size; `paths` then only name them.
         pack: decode every picture once, into a file in `pack_dir`, and read it from there; see open_images.
         pack_dir: the folder for that file.
+        labels: write_results writes classes, not probabilities.
 
     Raises UserError when there is no picture of a class to resample or weigh.
     """
@@ -61,9 +62,10 @@ class PictureData(PictureSet):
         pixels: torch.Tensor | None = None,
         pack: bool = False,
         pack_dir: str = "packs",
+        labels: bool = False,
         **_: Any,
     ):
-        self.mode, self.image_size = mode, image_size
+        self.mode, self.image_size, self.labels = mode, image_size, labels
         self.augment = Augment(
             image_size, crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix
         )
@@ -73,7 +75,7 @@ class PictureData(PictureSet):
             self.images, faults = open_images(paths, read, side, name, pack, pack_dir)
             sound = [number for number, fault in enumerate(faults) if fault is None]
             self.images.select(sound)
-            self.broken = [path for path, fault in zip(paths, faults, strict=True) if fault is not None]
+            self.broken = [f"{path} ({why})" for path, why in zip(paths, faults, strict=True) if why is not None]
         else:
             self.images, sound, self.broken = ImagesInMemory(pixels), list(range(len(paths))), []
         self.paths, self.targets = [paths[number] for number in sound], [targets[number] for number in sound]
@@ -82,7 +84,7 @@ class PictureData(PictureSet):
         self.resampling = resample if mode == "train" else "none"
         if mode == "train" and (class_weights or resample != "none"):
             counts = torch.bincount(torch.tensor(self.targets, dtype=torch.int64), minlength=len(self.classes)).tolist()
-            weights = self.weigh(counts, "picture", "--resample and --class-weights need")
+            weights = self.weigh(counts, "picture", "--class-weights" if class_weights else f"--resample={resample}")
             if class_weights:
                 self.weights = weights
 
@@ -120,8 +122,9 @@ class PictureData(PictureSet):
         return ClassMeter(self.classes, picture=self.picture)
 
     def picture(self, index: int) -> tuple[torch.Tensor, str]:
-        """A sample to show: (uint8 [3, S, S], its name)."""
-        return self[index][0], "/".join(Path(self.paths[index]).parts[-2:])
+        """A sample to show: (its photograph, uint8 [3, H, W], or where that is gone what the model sees; its name)."""
+        path, shown = self.paths[index], photograph(self.paths[index])
+        return self[index][0] if shown is None else shown, "/".join(Path(path).parts[-2:])
 
     def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor) -> list[torch.Tensor]:
         """One picture, uint8 [3, H, W], see `compared`. input: [N, 3, S, S] as prepared; target: int64 [N]; prediction:
@@ -129,8 +132,13 @@ class PictureData(PictureSet):
         return [compared(denormalise(input[:DRAWN].float()), self.classes, target, prediction)]
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
-        """Write a CSV with the header id,<class>,<class>,... and a row of probabilities per picture, in their order."""
-        write_csv(path, ["id", *self.classes], ([id, *shares] for id, shares in self.results(predictions)))
+        """Write a CSV with the header id,<class>,<class>,... and a row of probabilities per picture, in their order; or
+        with `labels` the header id,label and the most probable class."""
+        results = self.results(predictions)
+        if self.labels:
+            write_csv(path, ["id", "label"], ([id, self.classes[shares.index(max(shares))]] for id, shares in results))
+        else:
+            write_csv(path, ["id", *self.classes], ([id, *shares] for id, shares in results))
 
     def results(self, predictions: Iterable[tuple[list[Any], Any]]) -> Iterator[tuple[Any, list[str]]]:
         """Yield (id, probability of every class as text) in the order of the data set.

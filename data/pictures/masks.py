@@ -1,5 +1,6 @@
 """Masks: the class of every pixel, read from a file and shown in colours."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch.nn import functional as F
 from utils import UserError
 from utils.metrics.iou_meter import UNLABELLED
 
+from .images import reason
 from .read import read_square, upright_size
+from .sheet import beside
 
 # PASCAL VOC's colours: the bits of the class, lowest first, set those of red, green and blue in turn, highest first.
 PALETTE = np.array(
@@ -30,12 +33,12 @@ def with_mask(files: tuple[Path, Path], size: int) -> tuple[np.ndarray, list[lis
         picture, _ = read_square(path, size)
         width, height = upright_size(path)
     except Exception as error:  # decoders raise anything, see LazyImages.attempt
-        raise UserError(str(path)) from error
+        raise UserError(f"{path} ({reason(error, path)})") from error
     try:
         with Image.open(target) as file:
             mask = np.asarray(file)  # [H, W] if it is grey, black and white or has a palette
     except Exception as error:
-        raise UserError(str(target)) from error
+        raise UserError(f"{target} ({reason(error, target)})") from error
     if mask.ndim != 2:
         raise UserError(f"{target} (it has colours or transparency: a grey or palette PNG is needed)")
     if mask.shape != (height, width):
@@ -63,6 +66,13 @@ def most_probable(probability: torch.Tensor, width: int, height: int) -> np.ndar
     return label.cpu().numpy()
 
 
-def coloured(labels: torch.Tensor) -> torch.Tensor:
-    """Classes [H, W] -> their colours, uint8 [3, H, W]."""
-    return torch.from_numpy(PALETTE[labels.cpu().numpy()]).permute(2, 0, 1)
+def strip(picture: np.ndarray, predicted: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> torch.Tensor:
+    """Picture | prediction | truth, with headings and a legend of the classes that occur, uint8 [3, H, W].
+
+    picture: uint8 [h, w, 3]; predicted, truth: classes, integers [h, w], or 255.
+    """
+    names = {**dict(enumerate(classes)), UNLABELLED: "ignored"}
+    legend = [(names[label], PALETTE[label]) for label in np.union1d(predicted, truth).tolist()]
+    right = 100 * (predicted == truth)[truth != UNLABELLED].mean() if (truth != UNLABELLED).any() else 0.0
+    headings = "picture", f"prediction, {right:.0f} % right", "truth"
+    return beside([picture, PALETTE[predicted], PALETTE[truth]], headings, legend)

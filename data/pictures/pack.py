@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from utils import UserError
 from utils.files import fcntl, lock, megabytes, write_atomically
-from utils.notices import note
+from utils.notices import counted, note
 
 from .images import Images, LazyImages, in_threads
 
@@ -215,7 +215,8 @@ def make(
     made = load(path, index["key"])
     if not made:
         raise OSError(f"{path} cannot be read back")
-    note(f"packed {count} pictures into {path}, {megabytes(status.st_size)}, in {time.monotonic() - begin:.1f} s")
+    size, seconds = megabytes(status.st_size), time.monotonic() - begin
+    note(f"packed {counted(count, 'picture')} into {path}, {size}, in {seconds:.1f} s")
     return made
 
 
@@ -240,5 +241,5 @@ def packed_file(dataset: Any) -> Path:
     """The file from which a data set reads its pictures. Raises UserError when they are not packed."""
     images = getattr(dataset, "images", None)
     if not isinstance(images, PackedImages):
-        raise UserError(f"{type(dataset).__name__} has no pictures to pack, or a note above says why they are not")
+        raise UserError(f"{type(dataset).__name__} has no picture files to pack, or a note above says why they are not")
     return images.path

@@ -40,7 +40,7 @@ def open_images(
 
     Returns:
         images: see above, by the sources' numbers. Drop broken ones first, see `select`.
-        facts: what `read` returned for each of `sources` and then of `also`; for a broken one, the error as text.
+        facts: what `read` returned for each of `sources` and then of `also`; for a broken one, the reason as text.
     """
     lazy = LazyImages(sources, read, (side, side, channels))
     if pack and sources:
@@ -72,9 +72,10 @@ class PictureSet(BaseData):
         if fits_on_device(self.images, device, cache):
             self.images, self.cached_on_device = load_on_device(self.images, device), True
 
-    def weigh(self, counts: list[int], unit: str, needed: str) -> list[float]:
-        """N / N_c of the classes, of which there are so many of the `unit`. Raises UserError when a class has none;
-        `needed` ends the message."""
+    def weigh(self, counts: list[int], unit: str, option: str) -> list[float]:
+        """N / N_c of the classes, from the number of each class's training pictures or pixels (the `unit`). Raises
+        UserError for the `option` when a class has none."""
         if 0 in counts:
-            raise UserError(f"there is no {unit} of {self.classes[counts.index(0)]}, which {needed}")
+            missing = self.classes[counts.index(0)]
+            raise UserError(f"there is no training {unit} of {missing}: {option} needs some of every class")
         return [sum(counts) / count for count in counts]

@@ -1,14 +1,19 @@
 """Pictures with captions on one sheet: predictions beside the truth."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from .read import read_picture
+
 DRAWN = 16  # pictures of a batch that are drawn
 TILE = 160  # minimum width of each picture, pixels
+LINE, GAP = 24, 8  # height of a line of text, and what is between two pictures, pixels
+PHOTOGRAPH = 256  # maximum side of a photograph that is shown, pixels
 
 
 def compared(
@@ -21,19 +26,84 @@ def compared(
     images: float [N, 3, S, S] from 0 to 1; target: int64 [N]; prediction: probabilities [N, C].
     """
     pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    scale = math.ceil(TILE / images.shape[-1])
-    side, line = scale * images.shape[-1], 24
-    columns = min(4, len(pictures))
-    sheet = Image.new("RGB", (columns * (side + 8), math.ceil(len(pictures) / columns) * (side + line)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    names = [name if len(name) <= 10 else f"{name[:9]}…" for name in classes]
+    side, columns = enlarged(pictures[0]).width, min(4, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * (side + GAP), LINE + rows * (side + LINE)), "white")
+    pen = Pen(sheet, "".join(classes))
+    pen.write((GAP // 2, 2), "prediction, its probability (truth); red: wrong", sheet.width - GAP, "dimgray")
     shares, labels = prediction[:DRAWN].max(dim=1)
     truth = zip(shares.tolist(), labels.tolist(), target[:DRAWN].tolist(), strict=True)
     for number, (picture, (share, label, true)) in enumerate(zip(pictures, truth, strict=True)):
-        x, y = number % columns * (side + 8) + 4, number // columns * (side + line)
-        sheet.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST), (x, y))
-        text = f"{names[label]} {share:.2f} ({names[true]})"
-        while pen.textlength(text, font=font) > side:
+        x, y = number % columns * (side + GAP) + GAP // 2, LINE + number // columns * (side + LINE)
+        sheet.paste(enlarged(picture), (x, y))
+        text = f"{brief(classes[label])} {share:.2f} ({brief(classes[true])})"
+        pen.write((x, y + side + 2), text, side, "darkgreen" if label == true else "firebrick")
+    return as_tensor(sheet)
+
+
+def beside(
+    pictures: Sequence[np.ndarray], headings: Sequence[str], legend: Iterable[tuple[str, Any]] = ()
+) -> torch.Tensor:
+    """Pictures side by side, each below its heading, uint8 [3, H, W]; small ones are enlarged by a whole factor.
+
+    pictures: uint8 [h, w, 3] of one size. legend: (name, its RGB colour), written below the pictures.
+    """
+    tiles = [enlarged(picture) for picture in pictures]
+    width, height = tiles[0].size
+    total = len(tiles) * (width + GAP) - GAP
+    entries = [*legend]
+    columns = max(1, total // TILE)
+    rows = math.ceil(len(entries) / columns)
+    sheet = Image.new("RGB", (total, LINE + height + rows * LINE), "white")
+    pen = Pen(sheet, "".join([*headings, *(name for name, _ in entries)]))
+    for number, (tile, heading) in enumerate(zip(tiles, headings, strict=True)):
+        x = number * (width + GAP)
+        pen.write((x, 3), heading, width)
+        sheet.paste(tile, (x, LINE))
+    for number, (name, color) in enumerate(entries):
+        x, y = number % columns * TILE, LINE + height + number // columns * LINE
+        pen.draw.rectangle((x, y + 6, x + 12, y + 18), fill=tuple(color), outline="gray")
+        pen.write((x + 18, y + 3), name, TILE - 24)
+    return as_tensor(sheet)
+
+
+class Pen:
+    """Writes on a PIL image, in a font that has the letters of `text`."""
+
+    def __init__(self, sheet: Image.Image, text: str):
+        from utils.metrics.plots import font_file  # here: it loads matplotlib
+
+        self.draw, self.font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file(text), 12)
+
+    def write(self, place: tuple[int, int], text: str, width: int, color: str = "black") -> None:
+        """Write the text at (x, y), its end left out where it is wider than `width` pixels."""
+        while len(text) > 1 and self.draw.textlength(text, font=self.font) > width:
             text = text[:-2] + "…"
-        pen.text((x, y + side + 2), text, fill="darkgreen" if label == true else "firebrick", font=font)
+        self.draw.text(place, text, fill=color, font=self.font)
+
+
+def enlarged(picture: np.ndarray) -> Image.Image:
+    """uint8 [h, w, 3] -> an image at least TILE wide, a whole number of times as large."""
+    height, width = picture.shape[:2]
+    scale = math.ceil(TILE / width)
+    return Image.fromarray(picture).resize((scale * width, scale * height), Image.Resampling.NEAREST)
+
+
+def brief(name: str) -> str:
+    """A class name for a caption of two."""
+    return name if len(name) <= 10 else f"{name[:9]}…"
+
+
+def as_tensor(sheet: Image.Image) -> torch.Tensor:
+    """An RGB image -> uint8 [3, H, W]."""
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
+def photograph(path: Any) -> torch.Tensor | None:
+    """The whole picture of a file, 256 pixels at most on its longer side, uint8 [3, H, W]; None if it is unreadable."""
+    try:
+        picture = read_picture(path, PHOTOGRAPH)
+    except Exception:  # decoders raise anything; a packed set may have lost its files, another never had any
+        return None
+    picture.thumbnail((PHOTOGRAPH, PHOTOGRAPH))
+    return as_tensor(picture)

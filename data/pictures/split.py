@@ -10,10 +10,19 @@ from typing import Any, NamedTuple
 import torch
 
 from utils import UserError
+from utils.notices import counted
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}  # of pictures, in any case
 TRAIN_SHARE = 0.7
 Roots = str | Path | Sequence[str | Path]  # one folder or file, or several
+
+
+class RootError(UserError):
+    """A root of a data set that is missing, of the wrong kind or empty; data/build.py adds the option that names it."""
+
+    def __init__(self, root: str | Path, message: str):
+        super().__init__(message)
+        self.root = str(root)
 
 
 class Sample(NamedTuple):
@@ -108,25 +117,33 @@ def unique_ids(samples: list[Sample]) -> list[Sample]:
     paths: dict[Any, Path] = {}
     for path, id, _ in samples:
         if paths.setdefault(id, path) is not path:
-            raise UserError(f"the id {id} is there twice, {paths[id]} and {path}: there can be one prediction only")
+            raise UserError(f"{paths[id]} and {path} have the same id, {id}: rename or remove one of them")
     return samples
 
 
+def as_folder(root: str | Path, why: str) -> Path:
+    """A root as a Path. Raises RootError where it is no folder; for a missing one that ends with `why`."""
+    path = Path(root)
+    if path.is_file():
+        hint = path.parent if path.suffix.lower() in SUFFIXES else "one; --dataset=ListFile takes lists of pictures"
+        raise RootError(root, f"{root} is a file, and a folder is needed: give {hint}")
+    if not path.is_dir():
+        raise RootError(root, f"there is no folder {root}: {why}")
+    return path
+
+
 def folder_files(roots: Roots, why: str) -> list[Path]:
-    """All files directly in the folders `roots`, sorted by name. For a missing folder a UserError ends with `why`."""
-    files: list[Path] = []
-    for root in as_list(roots):
-        if not Path(root).is_dir():
-            raise UserError(f"the folder {root} does not exist: {why}")
-        files += sorted(path for path in Path(root).iterdir() if path.is_file())
-    return files
+    """All files directly in the folders `roots`, sorted by name. Raises RootError, see as_folder."""
+    return [path for root in as_list(roots) for path in sorted(as_folder(root, why).iterdir()) if path.is_file()]
 
 
 def picture_files(roots: Roots, why: str) -> list[Path]:
-    """The pictures among folder_files. Raises UserError, which ends with `why`, when there is none."""
-    paths = [path for path in folder_files(roots, why) if path.suffix.lower() in SUFFIXES]
+    """The pictures among folder_files. Raises RootError, which ends with `why`, when there is none."""
+    files = folder_files(roots, why)
+    paths = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not paths:
-        raise UserError(f"there are no pictures in {shown(roots)}: {why}")
+        others = counted(len(files), "other file")
+        raise RootError(as_list(roots)[0], f"no picture in {shown(roots)} ({others}): {why}")
     return paths
 
 

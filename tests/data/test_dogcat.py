@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw, draw_folder
-from picture_kinds import broken_kinds
+from picture_kinds import REASONS, broken_kinds
 from PIL import Image
 from torchvision.transforms import functional as F
 
@@ -94,12 +94,13 @@ def test_augmentation_is_a_function_of_its_generator_with_one_draw_per_image(pic
     assert all(not torch.equal(images[0], image) for image in images[1:])
 
 
-def test_broken_pictures_are_left_out_and_listed(tmp_path):
+def test_broken_pictures_are_left_out_and_listed_with_the_reason(tmp_path):
     draw_folder(tmp_path, per_class=50)
     names = ["cat.500.jpg", "cat.501.jpg", "dog.500.jpg", "dog.501.jpg"]
     broken_kinds(tmp_path, names)
     train, val = DogCat(tmp_path, "train", image_size=32), DogCat(tmp_path, "val", image_size=32)
-    assert sorted(path.name for path in train.broken + val.broken) == names
+    for line, name, why in zip(sorted(train.broken + val.broken), names, REASONS, strict=True):
+        assert line.startswith(f"{tmp_path / name} ({why}") and line.count(name) == 1 and "\n" not in line
     assert len(train) + len(val) == 100
     refuse_broken(train, val)  # 4 of 104 are less than 5 %
 
@@ -107,7 +108,7 @@ def test_broken_pictures_are_left_out_and_listed(tmp_path):
 def test_more_than_5_percent_broken_is_an_error(tmp_path):
     draw_folder(tmp_path, per_class=30)
     broken_kinds(tmp_path, ["cat.500.jpg", "cat.501.jpg", "dog.500.jpg", "dog.501.jpg"])
-    with pytest.raises(UserError, match="4 of 64 samples cannot be used"):
+    with pytest.raises(UserError, match=r"4 of 64 samples cannot be used, .* the first is .*\.jpg \(.*\): repair or"):
         refuse_broken(DogCat(tmp_path, "train"), DogCat(tmp_path, "val"))
 
 
@@ -117,7 +118,7 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
         (tmp_path / name).write_text("stray")
     (tmp_path / "cat.77.jpg").mkdir()
     assert len(DogCat(tmp_path, "train")) == 6
-    assert f"6 files in {tmp_path} are not named" in capsys.readouterr().out
+    assert f"note: ignoring 6 files in {tmp_path}, not named cat.<num>.jpg or dog" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -126,10 +127,10 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
         ([], "train", "no picture named cat.<num>.jpg or dog.<num>.jpg"),
         ([], "test", "no picture named <num>.jpg"),
         (["cat.0.jpg", "cat.1.jpg"], "train", "0 pictures of dog"),
-        (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 pictures of dog"),
-        (["cat.0.jpg"], "test", "1 other files"),
-        (["7.jpg", "07.jpeg"], "test", "the id 7 is there twice"),
-        (["test1/7.jpg"], "test", "and folders, test1: a folder per class is for --dataset=ImageFolder"),
+        (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 picture of dog: every class needs 2, one to train on"),
+        (["cat.0.jpg"], "test", "(1 other file)"),
+        (["7.jpg", "07.jpeg"], "test", "have the same id, 7: rename or remove one"),
+        (["test1/7.jpg"], "test", "(0 other files; folders per class, as test1, are for --dataset=ImageFolder)"),
     ],
 )
 def test_folders_that_cannot_be_trained_on_are_named(tmp_path, files, mode, message):

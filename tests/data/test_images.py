@@ -19,7 +19,7 @@ def test_packed_pictures_can_be_cached_and_outlive_their_pack(tmp_path, capsys):
     expected = DogCat(tmp_path / "set", "train", **options).images[list(range(20))]
     data = DogCat(tmp_path / "set", "train", pack=True, pack_dir=tmp_path / "packs", **options)
     data.cache_on(torch.device("cpu"), "device")
-    assert "20 pictures of 64 x 64, 0.2 MB, are held in the memory of cpu" in capsys.readouterr().out
+    assert "kept in the memory of cpu: 20 pictures of 64 x 64, 0.2 MB" in capsys.readouterr().out
     shutil.rmtree(tmp_path)
     assert torch.equal(data.images[list(range(20))], expected) and data.cached_on_device and data.no_workers_needed
 

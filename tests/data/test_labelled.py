@@ -3,9 +3,11 @@
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
-from drawn import forest_of_42, trees
+from drawn import forest_of_42, paint, trees
+from PIL import Image
 
 from data import ImageFolder
 from utils import UserError
@@ -72,13 +74,15 @@ def test_class_weights_are_n_over_n_c_of_train_alone(forest):
     assert ImageFolder(forest, "train").weights is None
 
 
-@pytest.mark.parametrize("options", [{"resample": "sqrt"}, {"class_weights": True}])
-def test_a_class_whose_pictures_are_all_broken_cannot_be_resampled_or_weighed(tmp_path, options):
+@pytest.mark.parametrize(
+    ("options", "named"), [({"resample": "sqrt"}, "--resample=sqrt"), ({"class_weights": True}, "--class-weights")]
+)
+def test_a_class_whose_pictures_are_all_broken_cannot_be_resampled_or_weighed(tmp_path, options, named):
     trees(tmp_path, ash=3, oak=3)
     (tmp_path / "fir").mkdir()
     for name in "ab":
         (tmp_path / "fir" / f"{name}.png").write_bytes(b"broken")
-    with pytest.raises(UserError, match="^there is no picture of fir, which --resample and --class-weights need$"):
+    with pytest.raises(UserError, match=f"^there is no training picture of fir: {named} needs some of every class$"):
         ImageFolder(tmp_path, "train", image_size=32, **options)
 
 
@@ -95,7 +99,7 @@ def test_pictures_in_memory_are_the_same_and_outlive_their_files(tmp_path, capsy
         assert kept.paths == read.paths and kept.broken == read.broken and kept.targets == read.targets
         assert all(torch.equal(a, b) and m == n for (a, m), (b, n) in zip(read, kept, strict=True))
     printed = capsys.readouterr().out
-    assert "note: 28 pictures of 37 x 37, 0.1 MB, are held in the memory of cpu" in printed and "11 pictures" in printed
+    assert "note: kept in the memory of cpu: 28 pictures of 37 x 37, 0.1 MB\n" in printed and "11 pictures" in printed
     shutil.rmtree(tmp_path / "oak")
     assert [kept[index][1] for index in range(len(kept))] == kept.targets
     batches = list(make_loader(kept, 4, num_workers=2))
@@ -103,13 +107,20 @@ def test_pictures_in_memory_are_the_same_and_outlive_their_files(tmp_path, capsy
     assert torch.equal(torch.cat([input for input, _ in batches]), torch.stack([picture for picture, _ in kept]))
 
 
-def test_what_val_measures_with_can_show_its_pictures(forest):
-    train, val = ImageFolder(forest, "train", image_size=32), ImageFolder(forest, "val", image_size=32)
+def test_what_val_measures_with_can_show_its_photographs(tmp_path):
+    forest, options = forest_of_42(tmp_path / "trees"), {"image_size": 32, "pack": True, "pack_dir": tmp_path}
+    train, val = ImageFolder(forest, "train", **options), ImageFolder(forest, "val", **options)
     assert type(train.meter()) is ConfusionMeter
     meter = val.meter()
     assert type(meter).__name__ == "ClassMeter" and meter.classes == ["ash", "fir", "oak"]
     picture, caption = meter.picture(0)
-    assert torch.equal(picture, val[0][0]) and caption == f"ash/{val.paths[0].name}"
+    with Image.open(val.paths[0]) as file:  # the photograph, not the square that the model sees
+        assert torch.equal(picture.permute(1, 2, 0), torch.from_numpy(np.array(file)))
+    assert caption == f"ash/{val.paths[0].name}"
+    paint(val.paths[1], "ash", size=(512, 384))
+    assert meter.picture(1)[0].shape == (3, 192, 256)
+    val.paths[1].unlink()
+    assert torch.equal(meter.picture(1)[0], val[1][0])  # from the pack
 
 
 def test_a_drawn_batch_shows_the_pictures_with_prediction_and_truth(forest):
@@ -117,7 +128,7 @@ def test_a_drawn_batch_shows_the_pictures_with_prediction_and_truth(forest):
     raw = torch.stack([val[index][0] for index in range(5)])
     input, target = val.prepare(raw, torch.tensor(val.targets[:5]), None)
     (sheet,) = val.draw(input, target, torch.tensor([[0.1, 0.2, 0.7]] * 5))
-    assert sheet.dtype == torch.uint8 and sheet.shape == (3, 2 * (192 + 24), 4 * (192 + 8))
-    assert torch.equal(sheet[:, :192:3, 4:196:3], raw[0])  # enlarged three times, and nothing else
-    caption = sheet[:, 192:216, 4:196].float()
+    assert sheet.dtype == torch.uint8 and sheet.shape == (3, 24 + 2 * (192 + 24), 4 * (192 + 8))
+    assert torch.equal(sheet[:, 24:216:3, 4:196:3], raw[0])  # enlarged three times, and nothing else
+    caption = sheet[:, 216:240, 4:196].float()
     assert caption.std() > 10 and caption[0].mean() > caption[1].mean()  # red: oak was predicted, ash is true

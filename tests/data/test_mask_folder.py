@@ -52,15 +52,20 @@ def test_crops_and_flips_move_picture_and_mask_alike(tmp_path):
     assert len({tuple(mask.flatten().tolist()) for mask in target}) == 16
 
 
-def test_drawn_strips_show_picture_prediction_and_truth(shapes):
+def test_drawn_strips_show_picture_prediction_and_truth_with_headings_and_a_legend(shapes, written):
     val = MaskFolder(shapes, "val", image_size=64)
     input, target = val.prepare(*(torch.stack(part) for part in zip(*(val[i] for i in range(6)), strict=True)), None)
     target[0, :8] = 255
     strips = val.draw(input, target, F.one_hot(target % 255, 3).permute(0, 3, 1, 2).float())
-    assert len(strips) == 4 and {(strip.dtype, strip.shape) for strip in strips} == {(torch.uint8, (3, 64, 196))}
-    assert torch.equal(strips[0][:, :, :64], val[0][0])
-    assert torch.equal(strips[1][:, :, 66:130], strips[1][:, :, 132:])
-    assert strips[0][:, 0, 132].tolist() == [224, 224, 192] and strips[0][:, 0, 66].tolist() == [0, 0, 0]
+    assert len(strips) == 4 and {strip.dtype for strip in strips} == {torch.uint8}
+    assert written[:7] == ["picture", "prediction, 100 % right", "truth", "ground", "disc", "bar", "ignored"]
+    assert written[7:13] == ["picture", "prediction, 100 % right", "truth", "ground", "disc", "bar"]
+    shown = [[strip[:, 24:216:3, x : x + 192 : 3] for x in (0, 200, 400)] for strip in strips]  # three times as large
+    assert torch.equal(shown[0][0], val[0][0]) and torch.equal(shown[1][1], shown[1][2])
+    assert shown[0][2][:, 0, 0].tolist() == [224, 224, 192] and shown[0][1][:, 0, 0].tolist() == [0, 0, 0]
+    assert strips[1][:, 216 + 12, 6].tolist() == [0, 0, 0] and strips[1][:, 216 + 12, 166].tolist() == [128, 0, 0]
+    wrong = val.draw(input[:1], target[:1], F.one_hot((target[:1] + 1) % 3, 3).permute(0, 3, 1, 2).float())
+    assert len(wrong) == 1 and "prediction, 0 % right" in written
 
 
 def test_masks_that_cannot_be_used_are_left_out_and_named(tmp_path, capsys):
@@ -81,22 +86,22 @@ def test_masks_that_cannot_be_used_are_left_out_and_named(tmp_path, capsys):
     palette.save(root / "masks" / "10.png")
 
     parts = [MaskFolder(root, mode, image_size=32) for mode in ("train", "val")]
-    broken = sorted(str(path) for data in parts for path in data.broken)
+    broken = sorted(line for data in parts for line in data.broken)
     for line, text in zip(
         broken,
         [
-            "6.jpg",
+            "6.jpg (cannot identify the image: it is of no kind",
             "0.png (72x30, but its picture 72x60)",
             "1.png (a pixel is 7; the classes are 0 to 2",
             "2.png (it has col",
         ]
-        + ["3.png (all 255", "4.png (a pixel is 700", "5.png"],
+        + ["3.png (all 255", "4.png (a pixel is 700", "5.png (image file is truncated"],
         strict=True,
     ):
-        assert text in line
+        assert text in line and line.count("/masks/") + line.count("/images/") == 1
     assert sum(map(len, parts)) == 51  # 58 pairs, 7 of them broken
     said = [line for line in capsys.readouterr().out.splitlines() if line]
-    assert len(said) == 1 and said[0].startswith("note: 2 pictures without a mask or masks without a picture")
+    assert len(said) == 1 and said[0].startswith("note: ignoring 2 pictures and masks without the other: ")
     assert "7.jpg" in said[0] and "8.png" in said[0]
     with pytest.raises(UserError, match="7 of 58"):
         refuse_broken(*parts)
@@ -126,26 +131,26 @@ def test_folders_that_cannot_be_used_are_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
     root = draw_shapes(tmp_path / "set", 2)
-    refused("the folder .*nowhere/images does not exist: give folders with", tmp_path / "nowhere")
-    refused("nowhere does not exist: give --test-data-root", tmp_path / "nowhere", "test")
+    refused("^there is no folder .*nowhere: give folders with", tmp_path / "nowhere")
+    refused("^there is no folder .*nowhere: give a folder of pictures$", tmp_path / "nowhere", "test")
     (tmp_path / "empty" / "images").mkdir(parents=True)
-    refused("empty/masks does not exist", tmp_path / "empty")
+    refused("empty has no folder masks: give folders with", tmp_path / "empty")
     (tmp_path / "empty" / "masks").mkdir()
-    refused(r"no picture in .*empty has a mask \(0 files", tmp_path / "empty")
-    refused("there are no pictures in .*empty/images", tmp_path / "empty", "test")
+    refused(r"no picture in .*empty has a mask \(0 of one", tmp_path / "empty")
+    refused(r"no picture in .*empty/images \(0 other files\)", tmp_path / "empty", "test")
     (root / "images" / "1.png").write_bytes(b"")
     refused("1.jpg and .*1.png differ only in their suffix", root)
-    refused("the id 1 is there twice", root, "test")
+    refused("have the same id, 1: rename", root, "test")
     (root / "images" / "1.png").unlink()
     (root / "class_name.txt").write_text("all\n")
-    refused("has 1 classes: 2 to 255 are needed", root)
+    refused("has 1 class: 2 to 255 are needed", root)
     (root / "class_name.txt").unlink()
     (root / "masks" / "1.png").unlink()
     refused("has one picture with a mask: two are needed", root)
     replace_mask(root, 0, np.full((60, 72), 255, np.uint8))
     replace_mask(root, 1, np.full((60, 72), 255, np.uint8))
-    with pytest.raises(UserError, match="1 of 1 samples .* the first is .*all 255"):
+    with pytest.raises(UserError, match="1 of 1 sample cannot .* the first is .*all 255"):
         refuse_broken(MaskFolder(root, "train", image_size=32))
     replace_mask(root, 0, np.zeros((60, 72), np.uint8))
     replace_mask(root, 1, np.full((60, 72), 255, np.uint8) * (np.arange(72) > 9).astype(np.uint8))
-    refused("has 1 classes: 2 to 255 are needed", root)
+    refused("has 1 class: 2 to 255 are needed", root)

@@ -60,6 +60,10 @@ KINDS = [mode("RGB"), mode("CMYK"), mode("P"), grey, sixteen_bit, dark_sixteen_b
 KINDS += [alpha, palette_with_transparency, turned_by_exif]
 
 
+UNKNOWN = "cannot identify the image: it is of no kind that Pillow can read"
+REASONS = "cannot identify the image: it is empty", "image file is truncated", UNKNOWN, UNKNOWN  # of broken_kinds
+
+
 def broken_kinds(folder, kinds, number=500):
     """One of each broken kind, named as `kinds` (a list of four names) says."""
     draw(folder / "whole.jpeg", "dog", number)

@@ -24,7 +24,7 @@ class Squares(BaseData):
 
 class Points(Squares):
     def __getitem__(self, index):
-        return torch.zeros(1, 2), 0
+        return torch.zeros(1, 2), torch.zeros(1)
 
     def prepare(self, input, target, generator):
         return input, target

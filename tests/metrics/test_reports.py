@@ -51,6 +51,28 @@ def measures(folder):
         return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """{file name: Figure} of what is drawn, and it is drawn."""
+    drawn = {}
+    save = plots.save
+
+    def keep(figure, path):
+        drawn[path.name] = figure
+        save(figure, path)
+
+    monkeypatch.setattr(plots, "save", keep)
+    monkeypatch.setattr(report, "save", keep)
+    return drawn
+
+
+def legend(figure):
+    """{what stands in a figure's legend: its line}"""
+    (box,), (axes,) = figure.legends, figure.axes
+    lines = {line.get_label(): line for line in axes.lines}
+    return {text.get_text(): lines[text.get_text()] for text in box.get_texts()}
+
+
 @pytest.mark.parametrize("k", [2, 7, 120])
 def test_every_number_of_the_report_is_scikit_learns_on_the_raw_probabilities(tmp_path, k):
     p, target = classified(k, n=2000)
@@ -102,7 +124,7 @@ def test_accuracy_by_threshold_counts_as_by_hand():
     assert accuracy[1].max() == 7 / 8
 
 
-def test_the_most_confident_mistakes_are_kept_in_order_and_drawn(tmp_path):
+def test_the_most_confident_mistakes_are_kept_in_order_and_drawn(tmp_path, figures):
     p, target = classified(3)
     asked = []
 
@@ -118,6 +140,11 @@ def test_the_most_confident_mistakes_are_kept_in_order_and_drawn(tmp_path):
     assert meter.mistakes() == expected
     meter.report(tmp_path)
     assert asked == wrong and min(size(tmp_path / "mistakes.png")) > 300
+    texts = [text.get_text() for text in figures["mistakes.png"].axes[0].texts]
+    title, first, caption = texts[-1], texts[0], texts[1]
+    assert title == f"Mistakes, the highest probability first: 16 of {(label != target).sum()}"
+    assert first == f"true: class {expected[0][1]}\npredicted: class {expected[0][2]}"
+    assert caption == f"{100 * expected[0][3]:.1f} %, folder/{wrong[0]}.jpg"
     with open(tmp_path / "mistakes.csv", newline="") as file:
         first = next(csv.DictReader(file))
     assert first["true"] == f"class {expected[0][1]}" and first["index"] == str(wrong[0])
@@ -177,14 +204,11 @@ def test_a_validation_continues_from_its_state_in_constant_memory(tmp_path):
 
 
 @pytest.mark.parametrize("k", [30, 300])
-def test_a_confusion_matrix_of_many_classes_stays_a_picture(tmp_path, monkeypatch, k):
-    figures = []
-    save = plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
+def test_a_confusion_matrix_of_many_classes_stays_a_picture(tmp_path, figures, k):
     matrix = np.diag(np.arange(k)) + np.eye(k, k=1, dtype=int)
     matrix[0, k - 1] = 1
     plots.confusion(matrix, [rf"$\dollars$ {c}, a name that is long" for c in range(k)], tmp_path)
-    axes = figures[0].axes[0]
+    axes = figures["confusion.png"].axes[0]
     assert max(size(tmp_path / "confusion.png")) < 1500
     assert not axes.texts and 15 <= len(axes.get_xticks()) <= 40
     drawn = axes.images[0].get_array()
@@ -193,22 +217,120 @@ def test_a_confusion_matrix_of_many_classes_stays_a_picture(tmp_path, monkeypatc
         assert [list(map(int, row[1:])) for row in list(csv.reader(file))[1:]] == matrix.tolist()
 
 
-def test_curves_have_a_panel_for_every_measure(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
-    row = {"epoch": "1", "step": "9", "lr": "0.1", "loss": "1", "val_loss": "2", "loss_mask": "0.4", "seconds": "3"}
-    row |= {"train_accuracy": "50", "val_accuracy": "40", "val_iou": "nan", "val_box_ap50": ""}
-    plots.curves([row, {**row, "epoch": "2"}], tmp_path / "curves.png")
-    shown = {axes.get_title(): [line.get_label() for line in axes.lines] for axes in figures[0].axes if axes.lines}
-    assert shown == {
-        "loss": ["loss", "val_loss", "loss_mask"],
-        "accuracy": ["train_accuracy", "val_accuracy"],
-        "iou": ["val_iou"],
-        "box_ap50": ["val_box_ap50"],
-    }
-    plots.curves([], tmp_path / "curves.png")
-    plots.curves([{"epoch": "1", "lr": "0.1"}], tmp_path / "curves.png")
-    assert len(figures) == 1
+def test_a_cell_of_a_confusion_matrix_has_its_count_and_its_share_of_the_true_class(tmp_path, figures):
+    plots.confusion(np.array([[1_000_000, 3_000_000], [0, 1500]]), ["oak", "ash"], tmp_path)  # pixels are many
+    axes = figures["confusion.png"].axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1.0M\n25 %", "3.0M\n75 %", "0", "1,500\n100 %"]
+    assert axes.get_title(loc="left") == "1.0M of 4.0M right, 25.03 %"
+
+
+def test_of_two_classes_one_curve_is_drawn_and_what_chance_would_be(tmp_path, figures):
+    p, target = classified(2, n=400)
+    target[:100] = 0
+    filled(p, target).report(tmp_path)
+    share, row = target.float().mean().item(), table(tmp_path / "report.csv")["class 1"]
+    for name, area in (("roc.png", row["roc_auc"]), ("pr.png", row["average_precision"])):
+        first, chance = legend(figures[name])
+        assert first == f"{area:.4f}  class 1" and chance.startswith("chance")
+        assert figures[name].axes[0].get_title(loc="left").endswith(": class 1 against class 0")
+    assert legend(figures["roc.png"])["chance"].get_ydata().tolist() == [0, 1]
+    assert legend(figures["pr.png"])["chance: the class's share"].get_ydata() == pytest.approx([share, share])
+    accuracy = legend(figures["threshold.png"])
+    assert accuracy["always the same answer"].get_ydata() == pytest.approx([1 - share, 1 - share])
+    x, y = next(iter(accuracy.values())).get_data()
+    assert y[np.argmin(abs(x - 0.5))] == pytest.approx(((p[:, 1] >= 0.5) == (target == 1)).float().mean().item())
+
+
+@pytest.mark.parametrize("k, shown", [(9, 9), (120, 10)])
+def test_a_class_looks_the_same_in_every_picture_and_no_two_are_alike(tmp_path, figures, k, shown):
+    filled(*classified(k, n=2000)).report(tmp_path)
+    looks = []
+    for name in ("roc.png", "pr.png", "threshold.png"):
+        lines = {text.split("  ")[-1].split(": ")[-1]: line for text, line in legend(figures[name]).items()}
+        looks.append({c: (line.get_color(), line.get_linestyle()) for c, line in lines.items() if c[:5] == "class"})
+    assert looks[0] == looks[1] == looks[2] and len(set(looks[0].values())) == len(looks[0]) == shown
+    ap = {name: row["average_precision"] for name, row in table(tmp_path / "report.csv").items()}
+    assert list(looks[0]) == sorted([c for c in ap if c[:5] == "class"], key=ap.get)[:shown]
+    if k == 9:  # in a report of other numbers too
+        assert looks[0]["class 0"] == (plots.COLORS[0], "-") and looks[0]["class 8"] == (plots.COLORS[2], "--")
+
+
+def test_the_area_below_the_curve_of_precision_and_recall_is_the_average_precision(tmp_path, figures):
+    filled(*classified(3, n=300)).report(tmp_path)
+    rows = table(tmp_path / "report.csv")
+    for c in range(3):
+        text = f"{rows[f'class {c}']['average_precision']:.4f}  class {c}"
+        x, y = legend(figures["pr.png"])[text].get_data()
+        assert -np.sum(np.diff(x) * y[1:]) == pytest.approx(rows[f"class {c}"]["average_precision"])
+
+
+@pytest.mark.parametrize("p", [[0.0, 1.0], [1.0, 0.0], [0.5, 0.5], [np.nan, np.nan]])
+def test_a_model_that_always_gives_the_same_answer_is_drawn_too(tmp_path, figures, p):
+    filled(torch.tensor([p] * 8), torch.arange(8) % 2).report(tmp_path)
+    assert next(iter(legend(figures["roc.png"]))).startswith("0.5000")
+    low, high = figures["threshold.png"].axes[0].get_xlim()
+    assert low <= 0.05 and high >= 0.95
+
+
+def test_names_that_no_font_has_are_one_note_that_names_the_font(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plots, "INSTALLED", [])
+    monkeypatch.setattr("utils.notices._said", set())
+    for _ in range(2):
+        plots.confusion(np.eye(2, dtype=int), ["向日葵", "Ölbaum 🌳"], tmp_path)
+    assert capsys.readouterr().out.count("install a font that has them (Debian, Ubuntu: fonts-noto-cjk)") == 1
+    assert "DejaVuSans.ttf" in plots.font_file("向日葵")
+    monkeypatch.setattr(plots, "INSTALLED", ["DejaVu Serif"])
+    assert "DejaVuSerif.ttf" in plots.font_file("向日葵") and "DejaVuSans.ttf" in plots.font_file("oak")
+
+
+ROW = {"epoch": "1", "step": "9", "lr": "0.1", "loss": "1", "val_loss": "2", "train_seconds": "2", "seconds": "3"}
+
+
+def test_curves_have_training_and_validation_in_one_panel_and_the_best_epoch(tmp_path, figures):
+    rows = [
+        {**ROW, "epoch": str(n), "train_accuracy": "50", "val_accuracy": str(a), "val_loss": str(a), "val_iou": "nan"}
+        for n, a in enumerate([40, 60, 50, 60], start=1)
+    ]
+    path = tmp_path / "my_run" / "curves.png"
+    path.parent.mkdir()
+    for monitor, best in (("val_accuracy", 2), ("val_loss", 1)):
+        plots.curves(rows, monitor, path)
+        figure = figures["curves.png"]
+        assert figure.get_suptitle() == f"my_run, best epoch {best}: {monitor} {rows[best - 1][monitor]}"
+        both = ["training", "validation"]
+        shown = {axes.get_title(loc="left"): [text.get_text() for text in axes.get_legend().get_texts()]
+                 for axes in figure.axes if axes.get_legend()}  # fmt: skip
+        assert shown == {"loss": both, "accuracy (%)": both} and len(figure.axes) == 3
+        assert figure.axes[-1].get_title(loc="left") == "learning rate"
+        assert all(best in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
+                   for axes in figure.axes)  # fmt: skip
+    plots.curves([], "loss", tmp_path / "none.png")
+    plots.curves([{"epoch": "1", "lr": "0.1"}], "loss", tmp_path / "none.png")
+    assert list(figures) == ["curves.png"]
+
+
+def test_one_epoch_is_a_point_in_the_middle_of_an_axis_of_whole_epochs(tmp_path, figures):
+    plots.curves([ROW], "val_loss", tmp_path / "curves.png")
+    for axes in figures["curves.png"].axes:
+        low, high = axes.get_xlim()
+        assert low + high == 2 and [tick for tick in axes.get_xticks() if low < tick < high] == [1]
+        assert axes.lines[0].get_marker() == "."
+
+
+def test_the_numbers_of_detection_share_few_panels(tmp_path, figures):
+    row = ROW | {f"loss_{name}": "1" for name in ("classifier", "box_reg", "mask", "objectness", "rpn_box_reg")}
+    row |= {f"val_{name}": "50" for name in ("box_ap50", "mask_ap50", "box_ap", "mask_ap", "box_voc_map")}
+    plots.curves([row, {**row, "epoch": "2"}], "val_box_ap50", tmp_path / "curves.png")
+    shown = {axes.get_title(loc="left"): axes.get_legend() for axes in figures["curves.png"].axes}
+    assert list(shown) == [
+        "loss",
+        "parts of the loss",
+        "average precision of boxes (%)",
+        "average precision of masks (%)",
+        "learning rate",
+    ]
+    texts = [text.get_text() for text in shown["average precision of boxes (%)"].get_texts()]
+    assert texts == ["AP50, validation", "AP, validation", "VOC mAP, validation"]
 
 
 class Pooled(nn.Module):
@@ -281,14 +403,17 @@ def test_a_model_without_places_has_no_maps(model, shape):
         class_activation_maps(model, torch.rand(shape))
 
 
-def test_an_overlay_colors_the_place():
+def test_an_overlay_colors_the_place_and_nothing_else():
     image = torch.full((3, 10, 12), 100, dtype=torch.uint8)
-    place = torch.zeros(5, 6)
-    place[4, 5] = 1
+    place = torch.zeros(10, 12)
+    place[9, 11], place[9, 10] = 1, 0.5
     shown = overlay(image, place)
     assert shown.shape == image.shape and shown.dtype == torch.uint8
-    red, _, blue = shown[:, 9, 11].tolist()
-    assert red > blue + 50 and shown[2, 0, 0] > shown[0, 0, 0] + 50
+    red, green, blue = shown[:, 9, 11].tolist()
+    assert min(red, green) > blue + 100  # yellow
+    assert 0 < (shown[:, 9, 10].int() - 100).abs().sum() < (shown[:, 9, 11].int() - 100).abs().sum()
+    shown[:, 9, 10:] = 100
+    assert torch.equal(shown, image)
 
 
 class Masks(Squares):
@@ -297,10 +422,13 @@ class Masks(Squares):
         return picture, picture[0] // 255
 
 
-def test_maps_are_drawn_of_pictures_and_only_of_those(tmp_path):
+def test_maps_are_drawn_of_pictures_and_only_of_those(tmp_path, figures):
     torch.manual_seed(0)
     model = ResNet34(num_classes=2)
     draw(model, Squares(), 3, tmp_path)
+    left, right, scale = figures["cam_000.png"].axes
+    assert left.get_title(loc="left").startswith("true: ") and right.get_title(loc="left").startswith("predicted: ")
+    assert "2 x 2 places" in scale.get_ylabel() and scale.get_ylim() == (0, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cam_000.png", "cam_001.png", "cam_002.png"]
     assert min(size(tmp_path / "cam_000.png")) > 300 and model.training
     draw(model, Squares(), 100, tmp_path)

@@ -13,7 +13,7 @@ from config import DefaultConfig
 from models.basic_module import BasicModule
 from models.submodules import Dropout
 from utils import UserError
-from utils.options.kinds import imported_names
+from utils.options.names import imported_names
 from utils.run.checkpoint_file import read_checkpoint
 
 MODELS = imported_names("models")
@@ -49,7 +49,7 @@ def test_scores_and_probabilities_have_a_column_per_class(name, num_classes):
 
 
 def test_pictures_too_small_for_alexnet_are_one_line():
-    with pytest.raises(UserError, match="not 32x32: --image-size=64"):
+    with pytest.raises(UserError, match="not 32x32: give --image-size=64"):
         models.AlexNet().eval()(torch.randn(1, 3, 32, 32))
 
 
@@ -103,6 +103,18 @@ def test_a_frozen_model_within_a_model_stays_as_it_is():
     assert not pair.requires_grad_(False).train().training
 
 
+def test_a_checkpoint_that_gives_too_little_of_a_model_is_refused(tmp_path, capsys):
+    path = models.resnet18().save(tmp_path / "small.pth")
+    large = models.resnet34(num_classes=3)
+    with pytest.raises(UserError, match="a resnet18, has only 120 of the 216 weights that resnet34 has besides"):
+        large.load(path, partly=True)
+    capsys.readouterr()
+    large.load(path, partly=True, least=0.0)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("120 of its 122 weights loaded, resnet34 has 218")
+    assert said[1] == "  dropped: net.fc.weight, net.fc.bias" and said[2].endswith(", ... and 90 more")
+
+
 def test_a_body_can_be_loaded_without_the_head_of_other_classes(tmp_path, capsys):
     torch.manual_seed(0)
     old, new = Tiny(num_classes=5), Tiny(num_classes=2)
@@ -113,8 +125,9 @@ def test_a_body_can_be_loaded_without_the_head_of_other_classes(tmp_path, capsys
     new.load(path, partly=True)
     assert torch.equal(new.body[0].weight, old.body[0].weight) and torch.equal(new.classifier.weight, head)
     said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith("7 of 9 weights loaded; dropped: classifier.weight, classifier.bias")
-    assert said[1] == "  at their initial values: classifier.weight, classifier.bias"
+    assert said[0].endswith("7 of its 9 weights loaded, Tiny has 9")
+    assert said[1] == "  dropped: classifier.weight, classifier.bias"
+    assert said[2] == "  at their initial values: classifier.weight, classifier.bias"
     same = Tiny(num_classes=5)
     same.load(path, partly=True)
     assert torch.equal(same.classifier.weight, old.classifier.weight)  # it fits: nothing is left out
@@ -199,12 +212,12 @@ def test_bad_checkpoints_are_refused_in_one_line_and_run_no_code(tmp_path):
         "cut.pth": "not a whole checkpoint",
         "empty.pth": "not a whole checkpoint",
         "text.pth": "not a whole checkpoint",
-        "evil.pth": "not a whole checkpoint",
+        "evil.pth": "is refused: to read it means to run posix.system,",
         "list.pth": "holds no weights",
         "number.pth": "holds no weights",
         "numbered.pth": "holds no weights",
         "other.pth": "holds a SqueezeNet, not a Tiny: give --model=SqueezeNet",
-        "classes.pth": "does not fit Tiny: 2 of its weights",
+        "classes.pth": "does not fit Tiny: weights are missing, unknown or of another shape, 2 in all; the first is",
         "strange.pth": "does not fit Tiny",
         ".": "cannot be read",
     }

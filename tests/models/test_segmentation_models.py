@@ -16,6 +16,7 @@ from utils import UserError
 from utils.metrics.iou_meter import IoUMeter
 
 BODIES = {"FCN": ("stem", "layer1", "layer2", "layer3", "layer4"), "DeepLabV3": ("net.backbone",)}
+BODIES["UNet"] = "downs", "ups", "joins"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_train_val_and_test_through_the_command_line(shapes, tmp_path):
     strips = sorted((run / "images").iterdir())
     names = {path.name.rpartition("_")[0] for path in strips}  # of the batches 0 and 2
     assert names == {f"val_{batch:04d}_{number}" for batch in (0, 2) for number in range(4)}
-    assert Image.open(strips[0]).size == (3 * 64 + 4, 64)
+    assert Image.open(strips[0]).size == (592, 240)  # enlarged, with headings and a legend
 
     broken = tmp_path / "new"
     broken.mkdir()
@@ -72,7 +73,7 @@ def test_deeplab_trains_through_the_command_line(tmp_path):
     assert (run / "iou.csv").exists()
 
 
-@pytest.mark.parametrize("name", ["FCN", "DeepLabV3"])
+@pytest.mark.parametrize("name", BODIES)
 def test_scores_have_the_pictures_size_whatever_it_is(name):
     model = getattr(models, name)(num_classes=3).eval()
     for height, width in ((64, 64), (33, 47), (50, 97)):
@@ -81,6 +82,17 @@ def test_scores_have_the_pictures_size_whatever_it_is(name):
     model.freeze_body()
     body = {id(p) for part in BODIES[name] for p in model.get_submodule(part).parameters()}
     assert {id(p) for p in model.parameters() if not p.requires_grad} == body
+
+
+def test_unet_is_the_papers_network_comes_in_widths_and_learns(shapes, tmp_path):
+    assert sum(p.numel() for p in models.UNet(num_classes=2).parameters()) == 31_037_698
+    options = ["--dataset=MaskFolder", "--model=UNet", "--width=0.125", "--image-size=64", "--crop-min-scale=0.5"]
+    options += [f"--train-data-root={shapes}", "--batch-size=4", "--max-epoch=4", "--scheduler=constant", NO_SERVER]
+    main("train", *options, "--num-workers=0", cwd=tmp_path, check=0)
+    (run,) = (tmp_path / "checkpoints").glob("UNet_*")
+    with open(run / "results.csv", newline="") as file:
+        assert float([*csv.DictReader(file)][-1]["val_iou"]) > 60
+    assert "val_iou: " in main("val", cwd=tmp_path, check=0).stdout
 
 
 def test_a_resnet_gives_fcn_its_body_and_torchvisions_checkpoint_fits_deeplab(tmp_path, capsys):

@@ -16,7 +16,8 @@ import main as program
 import models
 from config import DefaultConfig
 from utils import UserError, watch
-from utils.options.kinds import imported_names, number
+from utils.options.kinds import number
+from utils.options.names import imported_names
 
 
 def test_parse_updates_known_options_and_prints_the_user_config(capsys):
@@ -176,6 +177,8 @@ def test_every_option_is_read_somewhere():
     parts += [getattr(models, name) for name in [*imported_names("models"), "mobilenet_v2"]]
     parts += [getattr(watch, name) for name in imported_names("utils.watch")]
     read = attributes(ROOT / "main.py").union(*map(used, parts), {"config"})  # config: by load, see the tests above
+    read |= attributes(ROOT / "utils/train/launch.py") | attributes(ROOT / "utils/run/record.py")
+    read |= attributes(ROOT / "utils/run/resume.py", "given")
     assert set(DefaultConfig.options()) - read == set()
 
 

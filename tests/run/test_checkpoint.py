@@ -19,6 +19,7 @@ from wait import until
 
 from benchmarks.faults_saving import advance, keeper, killed_while_saving
 from utils import UserError
+from utils.notices import counted
 from utils.run.checkpoint_file import read_checkpoint, write_checkpoint
 from utils.run.resume import find_run
 
@@ -375,7 +376,7 @@ def test_killed_in_the_middle_of_an_epoch_it_resumes_from_the_save_before_and_en
 ):
     flip(copy / "last.pth")
     said = main("train", "--resume", cwd=tmp_path, check=0).stdout
-    assert "last.pth is damaged: resuming from previous.pth, after 1 epochs and 3 batches\n" in said
+    assert "last.pth is damaged: resuming from previous.pth, after 1 epoch and 3 batches\n" in said
     assert ends_as(calm, copy)
 
 
@@ -417,7 +418,8 @@ def test_a_training_outlives_every_fault_of_its_disk_and_says_what_is_not_saved_
                     said += output.readlines()
                     break
             until(lambda kept=kept: read_checkpoint(run / "last.pth")["run"] != kept)
-    after = f"what was done after {kept['epoch']} epochs and {kept['batch']} batches is not saved"
+    position = f"{counted(kept['epoch'], 'epoch')} and {counted(kept['batch'], 'batch', 'batches')}"
+    after = f"what was done after {position} is not saved"
     assert server().wait() == 2 and said[-1] == (
         f"main.py: {run}/last.pth: File too large; {after}; fix that, then resume from there: "
         f"python main.py train --resume={run}\n"

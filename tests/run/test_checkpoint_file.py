@@ -65,7 +65,7 @@ def test_a_checkpoint_a_configuration_and_a_pack_run_no_code(tmp_path, pictures)
     owned = tmp_path / "owned"
     torch.save({"weights": Harm(os.system, f"touch {owned}")}, tmp_path / "evil.pth")
     done = main("val", "--load-model-path=evil.pth", cwd=tmp_path, check=2)
-    assert "evil.pth is not a whole checkpoint" in done.stderr
+    assert "evil.pth is refused: to read it means to run posix.system," in done.stderr
     (tmp_path / "evil.yaml").write_text(f"lr: !!python/object/apply:os.system ['touch {owned}']\n")
     done = main("train", "--config=evil.yaml", cwd=tmp_path, check=2)
     assert "evil.yaml: cannot be read as YAML: could not determine a constructor" in done.stderr
@@ -179,7 +179,7 @@ def test_a_run_of_an_older_hearth_resumes_in_the_same_bits(two_runs, tmp_path):
     calm, stopped = two_runs
     run = shutil.copytree(stopped, tmp_path / "checkpoints" / stopped.name)
     assert server().run("train", "--resume", cwd=tmp_path, first=NO_REPORTS) == 0, (tmp_path / "output").read_text()
-    assert "after 1 epochs and 4 batches" in (tmp_path / "output").read_text()
+    assert "after 1 epoch and 4 batches" in (tmp_path / "output").read_text()
     for name in ("last.pth", "best.pth"):
         one, other = read_checkpoint(calm / name), read_checkpoint(run / name)
         infos = [file.pop("info") for file in (one, other)]
@@ -199,7 +199,8 @@ def test_a_checkpoint_of_an_older_hearth_is_measured_as_todays(two_runs, tmp_pat
     content = read_checkpoint(stopped / "best.pth")
     assert "format" not in content
     write_checkpoint(content, tmp_path / "new.pth")
-    shown = [main("val", f"--load-model-path={name}.pth", cwd=tmp_path, check=0).stdout for name in ("old", "new")]
+    options = ("val", "--show-options")
+    shown = [main(*options, f"--load-model-path={name}.pth", cwd=tmp_path, check=0).stdout for name in ("old", "new")]
     measured = [[line for line in text.splitlines() if line.startswith("val_")] for text in shown]
     assert measured[0] == measured[1] and any("val_accuracy" in line for line in measured[0])
     assert all("color_jitter: 0.3" in text and "on_bad: rollback" in text for text in shown)
@@ -208,6 +209,7 @@ def test_a_checkpoint_of_an_older_hearth_is_measured_as_todays(two_runs, tmp_pat
 def test_a_checkpoint_of_a_newer_hearth_is_one_line_and_stays(two_runs, tmp_path):
     calm, _ = two_runs
     run = shutil.copytree(calm, tmp_path / "checkpoints" / calm.name)
+    shutil.copy(run / "last.pth", run / "previous.pth")  # as of a run that was killed
     for name in ("best.pth", "last.pth"):
         write_checkpoint({**read_checkpoint(run / name), "format": FORMAT + 1, "hearth": "9.8"}, run / name)
     kept = (run / "last.pth").read_bytes(), (run / "previous.pth").read_bytes()

@@ -1,5 +1,6 @@
 """Live debugging, at a real terminal: `touch` stops the real training, and everything is typed at its prompt."""
 
+import getpass
 import json
 import os
 import re
@@ -43,7 +44,7 @@ def training(pictures, tmp_path):
     step."""
     started = []
 
-    def start(*more, shown="finetune: ", epochs=EPOCHS, **how):
+    def start(*more, shown="user config:", epochs=EPOCHS, **how):
         command = [sys.executable, str(ROOT / "main.py"), *options(pictures, tmp_path, epochs), *held(tmp_path), *more]
         session = Training(command, tmp_path, **how)
         started.append(session)
@@ -226,7 +227,8 @@ def test_refused_files_do_not_keep_a_later_touch_from_working(training, tmp_path
     assert session.end("c\n") == 0
     assert [line for line in re.findall("warning: .*", session.screen) if "visdom" not in line] == [
         f"warning: {session.touch_file} is older than this run: `touch` it again to open the debugger",
-        f"warning: {session.touch_file} is not a plain file of yours: it does not open the debugger",
+        f"warning: {session.touch_file} is not a plain file of yours: it does not open the debugger, "
+        f"{session.touch_file}.{getpass.getuser()} would",
     ]
     assert len(session.results()) == EPOCHS
 
@@ -293,6 +295,10 @@ def test_a_file_that_is_not_meant_does_not_stop_the_run(kind, watched, capsys):
         watching.on_test_summary()
     assert not opened and os.path.lexists(file)
     assert capsys.readouterr().err.count("warning:") == 1
+    mine = file.with_name(f"debug.{getpass.getuser()}")  # whoever has taken the name does not shut this user out
+    mine.touch()
+    watching.on_batch_end()
+    assert opened == [1] and not mine.exists()
 
 
 def test_each_touch_opens_one_prompt(watched):

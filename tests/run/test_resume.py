@@ -16,7 +16,7 @@ import torch
 import yaml
 from conftest import FAST, draw_folder, main, server
 from pexpect import fdpexpect
-from picture_kinds import KINDS, broken_kinds
+from picture_kinds import KINDS, REASONS, broken_kinds
 from PIL import Image
 from runs import differences, events, only_run, rows, state
 from terminal import AT_TERMINAL, WAIT
@@ -40,7 +40,8 @@ def test_a_run_leaves_its_folder(trained):
     pictures = {"curves.png", "confusion.png", "roc.png", "pr.png", "threshold.png"}
     tables = {"results.csv", "confusion.csv", "report.csv", "measures.csv"}
     names -= {"mistakes.csv", "mistakes.png"}  # where there are any
-    assert names == {"config.yaml", "last.pth", "previous.pth", "best.pth", "events.jsonl"} | tables | pictures
+    files = {"config.yaml", "last.pth", "best.pth", "events.jsonl", "index.html"}  # previous.pth: not of a finished run
+    assert names == files | tables | pictures
     for name in pictures:
         assert Image.open(run / name).size[0] > 200
     assert [row["epoch"] for row in rows(run)] == ["1", "2"]
@@ -92,7 +93,7 @@ def test_a_checkpoint_of_another_model_or_a_damaged_one_is_one_line(trained, tmp
         ("val", "--model=ResNet34"): "holds a SqueezeNet, not a ResNet34: give --model=SqueezeNet",
         ("test", f"--load-model-path={tmp_path / 'cut.pth'}"): "is not a whole checkpoint",
         ("test", "--result-file=/nowhere/result.csv"): "/nowhere/result.csv cannot be written",
-        ("test", "--test-data-root=nowhere"): "the folder nowhere does not exist",
+        ("test", "--test-data-root=nowhere"): "--test-data-root: there is no folder nowhere: give another",
     }.items():
         done = main(*command, cwd=cwd)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
@@ -148,11 +149,16 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     broken_kinds(tmp_path / "test1", ["1.jpg", "2.jpg", "30.jpg", "31.jpg"])
     shutil.copy(tmp_path / "train" / "cat.0.jpg", tmp_path / "test1" / "7.jpg")
     done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path, check=0)
-    assert done.stderr.count("warning: 4 cannot be used") == 1 and all(name in done.stderr for name in names)
-    assert sorted((only_run(tmp_path) / "broken.txt").read_text().split()) == sorted(f"train/{name}" for name in names)
+    assert done.stderr.count("warning: 4 samples cannot be used, left out: ") == 1 and all(
+        name in done.stderr for name in names
+    )
+    listed = (only_run(tmp_path) / "broken.txt").read_text().splitlines()
+    reasons = dict(line.removesuffix(")").split(" (", 1) for line in listed)
+    assert all(reasons.pop(f"train/{name}").startswith(why) for name, why in zip(names, REASONS, strict=True))
+    assert all(line in done.stderr for line in listed)
     assert "warning: " in main("val", cwd=tmp_path, check=0).stderr
     done = main("test", "--test-data-root=test1", cwd=tmp_path, check=0)
-    assert "get no prediction of their own: test1/1.jpg" in done.stderr
+    assert "4 samples cannot be used, not predicted by the model: test1/1.jpg (cannot identify" in done.stderr
     lines = (tmp_path / "result.csv").read_text().split()
     assert lines[1:3] == ["1,0.500000", "2,0.500000"] and lines[4:6] == ["30,0.500000", "31,0.500000"]
     odd = [line.split(",") for line in lines[6:]]
@@ -162,7 +168,10 @@ def test_broken_pictures_through_train_val_and_test(tmp_path):
     for number in range(600, 604):
         (tmp_path / "train" / f"cat.{number}.jpg").write_bytes(b"")
     done = main("train", "--train-data-root=train", *FAST, "--max-epoch=1", cwd=tmp_path)
-    assert done.returncode == 2 and "8 of 118 samples cannot be used, which is more than 5 %" in done.stderr
+    assert (
+        done.returncode == 2
+        and "8 of 118 samples cannot be used, which is more than 5 %; the first is train/" in done.stderr
+    )
     assert not (tmp_path / "checkpoints").exists()
 
 
@@ -216,7 +225,10 @@ def test_resume_refuses_what_it_cannot_do(trained, tmp_path, pictures):
         (f"--resume={run.name}", "--lr=0.5"): "lr=0.001 is fixed on resume and cannot become 0.5; a new run can start",
         (f"--resume={run.name}", "--max-epoch=1"): "a resumed run may get more epochs than its 2, not fewer",
         (f"--resume={run.name}", "--optimizer=SGD"): "cannot become SGD",
-        (f"--resume={run.name}", f"--train-data-root={fewer}"): "there are 8 training samples now, not 28",
+        (
+            f"--resume={run.name}",
+            f"--train-data-root={fewer}",
+        ): "the run began with 28 training samples, now there are 8;",
     }.items():
         done = main("train", *arguments, cwd=cwd)
         assert done.returncode == 2 and message in done.stderr, done.stderr

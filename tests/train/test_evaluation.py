@@ -163,7 +163,7 @@ def test_where_one_sample_is_too_much_or_the_error_is_another_one_the_user_hears
     def never(input, target):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    with pytest.raises(UserError, match=r"^out of memory with 1 samples at a time, and fewer .* \(--image-size\)"):
+    with pytest.raises(UserError, match=r"^out of memory with 1 sample at a time, and fewer .* \(--image-size\)"):
         list(in_parts(never, torch.zeros(5), [1, 2, 3, 4, 5]))
     assert "5 samples at a time: retrying with 3 (" in capsys.readouterr().err
 

@@ -21,6 +21,7 @@ BASES = 0.1, 0.003, 2e-5  # rates of three parameter groups
 # (options, the factor written out: p is the progress after the warm-up, e the epochs so far, base the group's rate)
 FORMULAS = {
     "decay": ({}, lambda p, e, base: 1),
+    "plateau": ({}, lambda p, e, base: 1),
     "constant": ({}, lambda p, e, base: 1),
     "multistep": ({"milestones": [3, 9]}, lambda p, e, base: 1 if e < 3 else 0.1 if e < 9 else 0.01),
     "multistep gentle": (
@@ -134,6 +135,35 @@ def test_linear_cosine_ends_at_a_millionth_whatever_the_groups_rate():
 def test_a_warm_up_as_long_as_the_run_is_an_error(warmup):
     with pytest.raises(UserError, match=f"--warmup-epochs={warmup} .*--max-epoch={E}"):
         config.load({"scheduler": "cosine", "max_epoch": E, "warmup_epochs": warmup})
+
+
+def test_a_plateau_lowers_the_rate_after_patience_epochs_without_a_lower_validation_loss():
+    losses = [1.0, 0.8, 0.9, 0.8, 0.85, 0.7, 0.7, float("nan"), 0.9, 0.6]
+    optimizer, schedule = make("plateau", 2, bases=[0.1], patience=2, lr_gamma=0.5)
+    rates = []
+    for epoch, loss in enumerate(losses):
+        for batch in range(2):
+            schedule.step(epoch, batch)
+        rates.append(now(optimizer)[0])
+        schedule.epoch_end(loss=5.0 - epoch, val_loss=loss)  # the training's falls all the time
+        if epoch == 6:  # stopped and resumed
+            state = schedule.state_dict(), optimizer.state_dict()
+            optimizer, schedule = make("plateau", 2, bases=[0.1], patience=2, lr_gamma=0.5)
+            schedule.load_state_dict(state[0])
+            optimizer.load_state_dict(state[1])
+    np.testing.assert_allclose(rates, [0.1] * 4 + [0.05] * 4 + [0.025] * 2)
+    _, alone = make("plateau", 2, bases=[0.1], patience=1)
+    alone.epoch_end(1.0)
+    alone.epoch_end(1.0)  # a model without a loss in validation: the training's counts
+    assert alone.lr == pytest.approx(0.01)
+
+
+def test_a_presets_warm_up_keeps_its_share_of_a_short_run(capsys):
+    opt = config.load({"config": "Demo", "max_epoch": 1})
+    assert opt.warmup_epochs == pytest.approx(config.Demo.warmup_epochs / config.Demo.max_epoch)
+    assert "note: the warm-up is shortened to 0.17 epochs, for --max-epoch=1" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--warmup-epochs=1 has to be less than --max-epoch=1"):
+        config.load({"config": "Demo", "max_epoch": 1, "warmup_epochs": 1})
 
 
 @pytest.mark.parametrize("stop", [3, 10, 37])

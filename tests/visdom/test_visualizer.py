@@ -34,7 +34,7 @@ from visdom_helper import (
 
 from utils.visdom import Visualizer, screen, visualizer
 from utils.visdom import server as visdom_server
-from utils.visdom.screen import read_events, replay
+from utils.visdom.screen import Screen, read_events
 
 
 @pytest.fixture(autouse=True)
@@ -93,10 +93,12 @@ def test_windows_and_record(server, env, record):
     assert server.points(env, "val_accuracy") == [(7, 61.5)] and server.points(env, "lr") == [(7, 0.1)]
     assert windows["loss"]["title"] == "loss"
     stamp = r"\[\d{4}_\d{6}\] "
-    assert re.fullmatch(stamp + r"\{'lr': 0.1\} <br>" + stamp + "second <br>", windows["log_text"]["content"])
+    lines = stamp + r"\{'lr': 0.1\} <br>" + stamp + "second <br>"
+    assert re.fullmatch(f"<div [^>]*monospace[^>]*>{lines}</div>", windows["log_text"]["content"])
+    assert windows["log_text"]["width"] > 700  # pixels
     events = list(read_events(record))
     assert [e["kind"] for e in events] == ["env", "plot", "plot", "plot", "plot", "plot", "log", "log"]
-    assert events[0]["env"] == env and all(e["time"] > 1e9 for e in events)
+    assert (events[0]["env"], events[0]["port"]) == (env, server.port) and all(e["time"] > 1e9 for e in events)
     assert {k: events[4][k] for k in ("name", "x", "y")} == {"name": "val_accuracy", "x": 7, "y": 61.5}
     assert {k: events[6][k] for k in ("win", "text")} == {"win": "log_text", "text": "{'lr': 0.1}"}
 
@@ -110,6 +112,42 @@ def test_without_record(server, env):
     vis.close(HANGS)
     assert server.points(env, "loss") == [(i, i) for i in range(5)]
     assert picture(server.windows(env)["dots"]).shape == (8, 8, 3)
+
+
+def test_the_environment_is_named_like_the_folder_of_the_run(record):
+    assert Visualizer(None, record=record).env == record.parent.name == "run"
+    assert Visualizer().env == Visualizer(None).env == "default" and Visualizer("mine", record=record).env == "mine"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_few_points_are_marked_and_a_constant_has_an_axis_from_zero(server, env, record, kept):
+    """Each while it is so, though the points come one by one, with a record and without."""
+
+    def style(name):
+        window = server.windows(env)[name]["content"]
+        axis = window["layout"]["template"]["layout"]["yaxis"]["rangemode"]
+        return window["data"][0]["mode"], axis
+
+    env = f"{env}-{kept}"
+    vis = Visualizer(env, server.port, record if kept else None)
+    vis.plot("nan", math.nan)
+    vis.plot("rate", 0.001, opts={"ylabel": "steps"})
+    wait_for(lambda: server.points(env, "rate"))
+    assert style("rate") == ("lines+markers", "tozero") and style("nan") == ("lines+markers", "normal")
+    vis.plot("rate", 0.001, opts={"ylabel": "steps"})
+    wait_for(lambda: len(server.points(env, "rate")) == 2)
+    assert style("rate") == ("lines+markers", "tozero")
+    assert server.windows(env)["rate"]["content"]["layout"]["yaxis"]["title"] == "steps"
+    for i in range(2, screen.FEW):
+        vis.plot("rate", i)
+    wait_for(lambda: len(server.points(env, "rate")) == screen.FEW)
+    assert style("rate") == ("lines+markers", "normal")
+    vis.plot("rate", 1)
+    vis.close(HANGS)
+    assert style("rate") == ("lines", "normal")
+    assert server.points(env, "rate") == [
+        *zip(range(screen.FEW + 1), [0.001, 0.001, *range(2, screen.FEW), 1], strict=True)
+    ]
 
 
 def test_nan_and_what_is_no_number(server, env, record, capsys):
@@ -147,6 +185,21 @@ def test_pictures(server, env, record, shape, drawn):
     (event, *_) = [event for event in read_events(record) if event["kind"] == "image"]
     assert (np.array(Image.open(record.parent / event["file"])) == bytes_).all()
     assert event["file"].startswith("images/") and event["name"] == "bytes/all"
+
+
+def test_pictures_of_a_name_are_numbered_and_a_resumed_run_continues_the_numbers(record):
+    for shade, count in ((10, 2), (20, 1)):
+        vis = Visualizer(None, 1, record)  # no server is there
+        for number in range(count):
+            vis.img("val_0000_0", torch.full((3, 4, 4), shade + number, dtype=torch.uint8))
+            vis.img("val_0000", torch.zeros(3, 4, 4, dtype=torch.uint8))
+        vis.close(0)
+    events = [event for event in read_events(record) if event.get("name") == "val_0000_0"]
+    assert [event["file"] for event in events] == [
+        f"images/val_0000_0_{number}.png" for number in ("001", "002", "003")
+    ]
+    shades = [np.array(Image.open(record.parent / event["file"]))[0, 0, 0] for event in events]
+    assert shades == [10, 11, 20] and len(list(record.parent.glob("images/*.png"))) == 6
 
 
 def test_log_shows_the_last_lines(server, env, record):
@@ -422,11 +475,6 @@ def test_reinit(server, env, record, monkeypatch):
         vis.plot("loss", 1)
         vis.close(HANGS)
     assert server.points(f"{env}_moved", "loss") == [(0, 0), (1, 1)]
-    assert replay(record, port=server.port) == f"{env}_moved"
-    assert replay(record, f"{env}-again", port=server.port) == f"{env}-again"
-    assert server.points(f"{env}-again", "loss") == server.points(f"{env}_moved", "loss") == [(0, 0), (1, 1)]
-    with pytest.raises(screen.Unreachable):
-        replay(record, port=free_port())
 
 
 def test_import_is_cheap():
@@ -440,18 +488,6 @@ def test_server_listens_on_loopback_only(server):
     assert [address for address, port in local if int(port, 16) == server.port] == ["0100007F"]
 
 
-def test_server_shows_runs_that_ended(server, tmp_path, capsys):
-    port = free_port()
-    for i, folder in enumerate(("Net_2", "Net_1")):  # the newest is not the last by name
-        vis = Visualizer("ended", port, tmp_path / folder / "events.jsonl")
-        vis.plot("loss", i)
-        vis.close()
-        os.utime(tmp_path / folder / "events.jsonl", (1e9 + i, 1e9 + i))
-    assert visdom_server.main([f"--port={server.port}", f"--checkpoints={tmp_path}"]) == 0
-    assert server.points("ended", "loss") == [(0, 1)]
-    assert "shows 2 runs" in capsys.readouterr().out
-
-
 def test_server_port_is_taken(capsys):
     with silent_server() as (port, _), pytest.MonkeyPatch.context() as patch:
         timeout = requests.Session.post
@@ -463,14 +499,14 @@ def test_server_port_is_taken(capsys):
         with slow_server(target, 0) as port:
             assert visdom_server.main([f"--port={port}"]) == 2
             with pytest.raises(screen.Unreachable):
-                replay("no record", port=port)
+                Screen("default", {"port": port, "server": "http://localhost"}).connect()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_server_ends_quietly(own_server, how):
     assert own_server.stop(how) == 0
     (line,) = [line for line in own_server.log.read_text().splitlines() if "npm" not in line]
-    assert "shows 0 runs" in line
+    assert f"http://localhost:{own_server.port}/env/default shows the newest run in " in line
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", own_server.port))
 

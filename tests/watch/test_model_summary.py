@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from conftest import FAST, main
 from toy_data import Points, Squares
 
 from models import ResNet34
 from models.mlp import MLP
+from utils import UserError
 from utils.watch.model_summary import print_summary, summary
 
 
@@ -27,3 +29,45 @@ def test_the_size_of_resnet34_is_the_published_one(capsys):
     assert second == "MLP: 2,881 parameters, 5.5 kFLOPs for one sample"  # 2 x (2 x 72 + 72 x 36 + 36)
     assert [module.training for module in model.modules()] == modes
     assert torch.equal(torch.get_rng_state(), generator) and all(p.grad is None for p in model.parameters())
+
+
+class One(Squares):
+    """A class and a sample."""
+
+    classes = ("left",)
+
+    def __len__(self):
+        return 1
+
+
+def test_one_class_and_one_sample_are_counted_as_one(capsys):
+    print_summary(MLP(), One(), Points())
+    assert capsys.readouterr().out.startswith("One: 1 sample to train on, 6 to validate on; 1 class: left\n")
+
+
+@pytest.mark.parametrize(
+    "options", [["--criterion=l1", "--mixup=0.2"], ["--criterion=0.5*focal+0.5*mse", "--cutmix=1"]]
+)
+def test_a_loss_that_validation_alone_cannot_compute_is_one_line_before_a_run_begins(tmp_path, pictures, options):
+    done = main("train", f"--train-data-root={pictures}", *FAST, *options, cwd=tmp_path)
+    assert (
+        done.returncode == 2 and "compares scores and targets of one shape, not [2, 2] with [2] (int64)" in done.stderr
+    )
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "checkpoints").exists()
+
+
+def test_what_is_tried_before_a_training_changes_nothing_of_the_model():
+    class Strange(ResNet34):
+        def objective(self, input, target):
+            tried.append((self.training, torch.is_grad_enabled(), len(input)))
+            torch.rand(3)
+            return super().objective(input, target)
+
+    tried, model = [], Strange(num_classes=2).train()
+    before, generator = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    print_summary(model, Squares(), Squares())
+    assert tried == [(False, False, 2)] and model.training and torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.set_criterion("mse")
+    with pytest.raises(UserError, match="the loss mse compares"):
+        print_summary(model, Squares(), Squares())

@@ -1,21 +1,27 @@
-"""Pictures of a run, drawn by matplotlib without a display: curves and confusion matrix."""
+"""Pictures of a run, drawn by matplotlib without a display and in one style: curves and confusion matrix."""
 
 import itertools
-import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from matplotlib import font_manager, rcParams
+from matplotlib import font_manager, get_cachedir, rcParams
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive until it is closed
+from matplotlib.ticker import EngFormatter
 
 from utils.files import write_atomically, write_csv
+from utils.notices import note_once
 
 # Of a confusion matrix: maximum number of classes with a number in each cell, of names on an axis, of cells on a side.
 CELLS_WITH_TEXT, NAMES, CELLS = 20, 40, 250
+
+# Okabe & Ito 2008, https://jfly.uni-koeln.de/color: colour-blind readers can tell them apart. Their yellow is too pale
+# for lines on white, their black is for means.
+COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+DASHES = "-", "--", ":"
 
 # Class names may be Chinese, Japanese or Korean, which matplotlib's own font lacks: fonts that may be installed.
 CJK = {
@@ -29,7 +35,54 @@ CJK = {
     "Hiragino Sans GB",
     "Arial Unicode MS",
 }
-rcParams["font.family"] = ["DejaVu Sans", *CJK.intersection(font_manager.get_font_names())]
+INSTALLED = sorted(CJK.intersection(font_manager.get_font_names()))
+rcParams.update(
+    {
+        "font.family": ["DejaVu Sans", *INSTALLED],
+        "font.size": 10,
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.titlesize": 12,
+        "grid.alpha": 0.3,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "lines.linewidth": 1.5,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+    }
+)
+
+# How curves are headed: a measure by its name; several that share the first word of theirs have one panel.
+TITLES = {"accuracy": "accuracy (%)", "top5": "top-5 accuracy (%)", "iou": "mean IoU (%)", "lr": "learning rate"}
+GROUPS = {
+    "loss": "parts of the loss",
+    "box": "average precision of boxes (%)",
+    "mask": "average precision of masks (%)",
+}
+WORDS = {"ap": "AP", "ap50": "AP50", "voc_map": "VOC mAP"}
+
+
+def look(number: int) -> dict[str, Any]:
+    """The colour and dashes of a line, as keyword arguments of `plot`: different for 18 numbers."""
+    return {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[number // len(COLORS) % len(DASHES)]}
+
+
+def font_file(text: str) -> str:
+    """The file of a font that has the letters of `text`, as far as one is installed, for Pillow."""
+    return font_manager.findfont(INSTALLED[0] if INSTALLED and has_cjk(text) else "DejaVu Sans")
+
+
+def has_cjk(text: str) -> bool:
+    """Whether there are Chinese, Japanese or Korean letters in `text`; one note where no font has them."""
+    found = any("\u2e80" <= letter <= "\uffef" or letter >= "\U00020000" for letter in text)
+    if found and not INSTALLED:
+        note_once(
+            "pictures show boxes for Chinese, Japanese and Korean letters: install a font that has them (Debian, "
+            f"Ubuntu: fonts-noto-cjk), then delete {get_cachedir()}, matplotlib's list of fonts"
+        )
+    return found
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -59,22 +112,31 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], folder: str | Path) ->
     # Among many classes a mistake is a small share, spread thin: the root makes it visible.
     norm = PowerNorm(1 if k <= CELLS_WITH_TEXT else 0.5, vmin=0, vmax=1)
     image = axes.imshow(shares, cmap="Blues", norm=norm, extent=(-0.5, k - 0.5, k - 0.5, -0.5))
-    axes.set(xlabel="predicted", ylabel="true")
+    right, total = matrix.trace().item(), matrix.sum().item()
+    title = f"{compact(right)} of {compact(total)} right, {100 * right / max(total, 1):.2f} %"
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
     named = range(0, k, -(-k // NAMES))
-    axes.set_xticks(named, [short(classes[c]) for c in named], rotation=45, ha="right", rotation_mode="anchor")
+    slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(named, [short(classes[c]) for c in named], **(slant if k > 3 else {}))
     axes.set_yticks(named, [short(classes[c]) for c in named])
     for row, column in itertools.product(range(k), repeat=2) if k <= CELLS_WITH_TEXT else ():
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=colour)
+        share, color = shares[row, column], "white" if shares[row, column] > 0.5 else "black"
+        text = f"{compact(matrix[row, column])}\n{100 * share:.0f} %" if matrix[row, column] else "0"
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=10 if k <= 5 else 8)
     label = "share of the true class" + (f", the largest of {block} x {block} cells" if block > 1 else "")
     figure.colorbar(image, label=label)
     save(figure, folder / "confusion.png")
 
 
+def compact(number: int) -> str:
+    """1234 -> "1,234"; pixels may be many: 1234567 -> "1.2M"."""
+    return f"{number:,}" if number < 100_000 else EngFormatter(places=1, sep="")(number)
+
+
 def figure_of(count: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     """(figure, axes) of `count` panels, at most four side by side; width and height are a panel's, in inches."""
-    columns = min(4, count)
-    lines = -(-count // columns)
+    lines = -(-count // 4)
+    columns = -(-count // lines)
     figure = Figure(figsize=(width * columns, height * lines), layout="constrained")
     return figure, [figure.add_subplot(lines, columns, number) for number in range(1, count + 1)]
 
@@ -82,40 +144,90 @@ def figure_of(count: int, width: float, height: float) -> tuple[Figure, list[Any
 def short(text: Any, length: int = 24) -> str:
     """Text for a picture: the middle of long text is left out, and $, which begins a formula, is escaped."""
     text = str(text).encode("utf-8", "replace").decode()  # a file name may be anything
+    has_cjk(text)
     if len(text) > length:
         text = f"{text[: length // 2]}…{text[1 - length // 2 :]}"
     return text.replace("$", r"\$")
 
 
-def curves(rows: Sequence[dict[str, Any]], path: str | Path) -> None:
-    """Write one picture with a panel for the losses and one for each other measure, of training and validation.
+def curves(rows: Sequence[dict[str, Any]], monitor: str, path: str | Path) -> None:
+    """Write one picture of a run's curves, training and validation in the same panel, and of its learning rate; the
+    epoch that `monitor`, the measure that selects best.pth, calls the best is marked.
 
     rows: dicts as in results.csv, one per epoch: `epoch` and numbers by name, which may be missing.
     """
-    panels: dict[str, list[str]] = {}  # {measure: [names]}
-    others = "epoch", "step", "lr", "train_seconds", "seconds"
-    for name in dict.fromkeys(name for row in rows for name in row if name not in others):
-        measure = name.removeprefix("train_").removeprefix("val_")
-        panels.setdefault("loss" if measure.startswith("loss_") else measure, []).append(name)
-    if not panels:
+    epochs = [int(row["epoch"]) for row in rows]
+    names = dict.fromkeys(name for row in rows for name in row if name not in ("epoch", "step", "lr"))
+    columns = {name: np.array([float(row.get(name) or "nan") for row in rows]) for name in [*names, "lr"]}
+    shown = panels(name for name, values in columns.items() if "seconds" not in name and np.isfinite(values).any())
+    if not shown.keys() - {TITLES["lr"]}:
         return
-    figure, places = figure_of(len(panels), width=5, height=4)
-    for axes, (panel, names) in zip(places, panels.items(), strict=True):
-        for name in names:
-            values = [float(row.get(name) or "nan") for row in rows]
-            axes.plot([int(row["epoch"]) for row in rows], values, marker=".", label=name)
-        axes.set(xlabel="epoch", title=panel)
+    figure, places = figure_of(len(shown), width=4, height=3.3)
+    title, best = Path(path).absolute().parent.name, best_of(columns.get(monitor, np.array([])), monitor)
+    if best is not None:
+        title += f", best epoch {epochs[best]}: {monitor} {columns[monitor][best]:.4g}"
+    marker = "." if len(rows) <= 40 else ""
+    for axes, (heading, lines) in zip(places, shown.items(), strict=True):
+        for label, name in lines.items():
+            (line,) = axes.plot(epochs, columns[name], label=label, marker=marker, **line_style(label, lines))
+            if name == monitor and best is not None:
+                axes.plot(epochs[best], columns[name][best], "o", color=line.get_color(), ms=9, mfc="none")
+        if best is not None:
+            axes.axvline(epochs[best], color="gray", linestyle=":", linewidth=1, zorder=0)
+        axes.set(xlabel="epoch", title=heading)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
+        if len(rows) == 1:
+            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
+        if heading == TITLES["lr"]:
+            axes.set_ylim(bottom=0)
+        else:
+            axes.legend()
+        axes.grid()
+    figure.suptitle(short(title, 120), x=0.01, ha="left")
     save(figure, path)
+
+
+def panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Names of columns in results.csv -> {title of a panel: {label of a line: name}}."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        part = "validation" if name.startswith("val_") else "training"
+        measure = name.removeprefix("train_").removeprefix("val_")
+        group, _, rest = measure.partition("_")
+        if rest and group in GROUPS:
+            title, label = GROUPS[group], f"{WORDS.get(rest, rest)}, {part}"
+        else:
+            title, label = TITLES.get(measure, measure), part
+        found.setdefault(title.replace("_", " "), {})[label.replace("_", " ")] = name
+    return found
+
+
+def line_style(label: str, labels: Iterable[str]) -> dict[str, str]:
+    """The look of a line among those of a panel: of one measure training and validation have their colours; of several
+    each measure has one, and training is dashed beside validation."""
+    word, _, part = label.rpartition(", ")
+    words, _, parts = zip(*(one.rpartition(", ") for one in labels), strict=True)
+    if not word:
+        return {"color": COLORS[part == "validation"]}
+    number = list(dict.fromkeys(words)).index(word)
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "linestyle": "--" if part == "training" and len({*parts}) > 1 else "-",
+    }
+
+
+def best_of(values: np.ndarray, name: str) -> int | None:
+    """Where the best of the values is, the first one of several: losses are best low, all else high."""
+    if not np.isfinite(values).any():
+        return None
+    return int(np.nanargmin(values) if name.endswith("loss") else np.nanargmax(values))
 
 
 def scatter(points: np.ndarray, inside: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
     """Write a picture of points [N, 2], coloured by whether each is `inside` (bool [N]); classes are the two names."""
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
-    for label, colour in ((False, "tab:blue"), (True, "tab:red")):
+    for label, colour in zip((False, True), COLORS, strict=False):
         x, y = points[inside == label].T
         axes.scatter(x, y, s=1, color=colour, label=f"{classes[label]}: {len(x):,}")
     axes.set(xlabel="x", ylabel="y", aspect="equal")
@@ -129,14 +241,3 @@ def image(folder: Path, name: str, picture: Any) -> None:
 
     array = picture.permute(1, 2, 0).cpu().numpy()
     write_atomically(folder / f"{name}.png", lambda file: Image.fromarray(array).save(file, "PNG"), binary=True)
-
-
-def report_folder(checkpoint: str | Path) -> Path:
-    """A folder for the report on a checkpoint, without an earlier one's pictures: beside the checkpoint, or here where
-    that is not ours to write to."""
-    beside = Path(checkpoint).parent  # may be somebody else's, or an address
-    folder = (beside if os.access(beside, os.W_OK) else Path()) / f"{Path(checkpoint).stem}_report"
-    folder.mkdir(exist_ok=True)
-    for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
-        old.unlink()
-    return folder

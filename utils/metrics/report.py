@@ -1,5 +1,6 @@
-"""A validation's report on every class: tables, curves, and pictures of the most confident mistakes."""
+"""A validation's report on every class: tables, curves, and pictures of the mistakes of the highest probability."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from utils.files import write_csv
 
-from .plots import figure_of, save, short
+from .plots import look, save, short
 
 MEASURES = ("precision", "recall", "f1", "support", "roc_auc", "average_precision")
 CURVES = 10  # classes in one picture, the worst ones
@@ -38,7 +39,8 @@ def write(meter: Any, folder: str | Path) -> None:
     lines = ([*mistake, name] for mistake, (_, name) in zip(mistakes, pictures, strict=True))
     write_csv(folder / "mistakes.csv", ["index", "true", "predicted", "confidence", "picture"], lines)
     if meter.picture:
-        draw_mistakes(mistakes, pictures, folder / "mistakes.png")
+        counts = meter.value()
+        draw_mistakes(mistakes, pictures, int(counts.sum() - counts.trace()), folder / "mistakes.png")
 
 
 def as_text(numbers: Iterable[float]) -> list[str]:
@@ -106,29 +108,57 @@ def accuracy_by_threshold(own: np.ndarray, rest: np.ndarray) -> np.ndarray:
 def draw_curves(
     classes: Sequence[str], own: np.ndarray, rest: np.ndarray, edges: np.ndarray, table: np.ndarray, folder: Path
 ) -> None:
-    """Write roc.png, pr.png and threshold.png: each class against all others, the worst ones and the mean."""
-    chosen = drawable(own, rest)
-    if not len(chosen):
+    """Write roc.png, pr.png and threshold.png: each class against all others, and the mean; of many classes those of
+    the lowest average precision. Of two classes the second is drawn: the first one's curves say the same."""
+    two = len(classes) == 2
+    known = drawable(own, rest)[-1 if two else 0 :]
+    if not len(known):
         return
-    own, rest, names = own[chosen], rest[chosen], [short(classes[c]) for c in chosen]
+    own, rest, table, names = own[known], rest[known], table[known], [short(classes[c]) for c in known]
+    against = f"{names[0]} against {short(classes[0])}" if two else "each class against all others"
     true, false = (
         np.pad(counts, ((0, 0), (0, 1))) for counts in rates(own, rest)
     )  # the last column: nothing is classified as c
     recall, alarm, called = true / true[:, :1], false / false[:, :1], true + false
-    precision = np.divide(true, called, out=np.ones_like(called), where=called > 0)
     accuracy = accuracy_by_threshold(own, rest)
-    at = [f"{edges[c]:.2g}" for c in accuracy.argmax(axis=1)]
+    share = true[:, 0] / called[:, 0]  # of the class among all samples
+    worst = table[:, 5].argsort(kind="stable")[:CURVES]
+    looks = {c: look(known[c] if len(classes) <= CURVES else number) for number, c in enumerate(worst)}
+    draw = functools.partial(draw_worst, looks=looks)
 
-    texts: dict[str, Any] = {"xlabel": "false positive rate", "ylabel": "true positive rate", "title": "ROC: area"}
-    draw_worst(folder / "roc.png", alarm, recall, table[chosen, 4], names, **texts)
-    texts = {"xlabel": "recall", "ylabel": "precision", "title": "precision and recall: average precision"}
-    draw_worst(folder / "pr.png", recall, precision, table[chosen, 5], names, **texts)
-    texts = {"xlabel": "threshold", "ylabel": "accuracy", "title": "one class or not, by threshold: best accuracy"}
+    square: dict[str, Any] = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
+    texts = square | {"xlabel": "false positive rate", "ylabel": "true positive rate", "title": f"ROC: {against}"}
+    chance = "chance", np.tile([0, 1], (len(known), 1))
+    draw(folder / "roc.png", alarm, recall, table[:, 4], names, chance, "area under the curve", **texts)
+    texts = square | {"xlabel": "recall", "ylabel": "precision", "title": f"Precision and recall: {against}"}
+    chance = "chance: the class's share", np.stack([share, share], axis=1)
+    stairs = steps(recall, true / called.clip(min=1), (called > 0).sum(axis=1))
+    draw(folder / "pr.png", *stairs, table[:, 5], names, chance, "average precision", **texts)
+
+    at = np.where(accuracy == accuracy.max(axis=1, keepdims=True), abs(edges - 0.5), 1).argmin(axis=1)
+    names = [f"at {edges[best]:.2g}: {name}" for best, name in zip(at, names, strict=True)]
+    texts = {"ylabel": "accuracy", "title": f"Accuracy by threshold: {against}"}
+    texts["xlabel"] = f"threshold: least probability that counts as {short(classes[1]) if two else 'the class'}"
     # A logit scale: for a confident network nearly everything happens at the ends.
-    texts |= {"xscale": "logit", "xlim": (1e-5, 1 - 1e-5), "xticks": TICKS, "xticklabels": TICKS}
-    names = [f"at {t}  {name}" for t, name in zip(at, names, strict=True)]
+    texts |= {"xscale": "logit", "xticks": TICKS, "xticklabels": TICKS, "xlim": span(edges, accuracy)}
+    chance = "always the same answer", np.maximum(chance[1], 1 - chance[1])
     x = np.broadcast_to(edges, accuracy.shape)
-    draw_worst(folder / "threshold.png", x, accuracy, accuracy.max(axis=1), names, grid=edges, **texts)
+    draw(folder / "threshold.png", x, accuracy, accuracy.max(axis=1), names, chance, "best accuracy", edges, **texts)
+
+
+def steps(recall: np.ndarray, precision: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(recall, precision) [C, B] for rising thresholds -> corners of the stairs whose area is the average precision,
+    [C, 2 B - 1] each. From threshold `count` [C] on nothing is called the class: the precision before it is kept."""
+    last = np.take_along_axis(precision, count[:, None] - 1, axis=1)
+    precision = np.where(np.arange(precision.shape[1]) < count[:, None], precision, last)
+    return recall.repeat(2, axis=1)[:, 1:], precision.repeat(2, axis=1)[:, :-1]
+
+
+def span(edges: np.ndarray, accuracy: np.ndarray) -> tuple[float, float]:
+    """The part of the thresholds, edges [B], in which any of the curves accuracy [C, B] changes, 0.05 to 0.95 at least
+    and 1e-5 to 1 - 1e-5 at most."""
+    changes = np.append(edges[1:][(np.diff(accuracy, axis=1) != 0).any(axis=0)], 0.5)
+    return float(np.clip(changes.min(), 1e-5, 0.05)), float(np.clip(changes.max(), 0.95, 1 - 1e-5))
 
 
 def draw_worst(
@@ -137,22 +167,34 @@ def draw_worst(
     y: np.ndarray,
     values: np.ndarray,
     names: list[str],
+    chance: tuple[str, np.ndarray],
+    heading: str,
     grid: np.ndarray = GRID,
+    *,
+    looks: dict[int, dict[str, Any]],
     **settings: Any,
 ) -> None:
-    """Draw the curves (x, y), float [C, B], with the lowest of `values`, and the mean curve at the points `grid`."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    """Draw the curves (x, y), float [C, B], that have a look, above the mean curve of all classes at the points `grid`.
+
+    values, names: [C], in the legend below the heading. chance: what a dotted line is, and its height at the left and
+    the right end, float [C, 2].
+    """
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
-    for c in values.argsort(kind="stable")[:CURVES]:
-        axes.plot(x[c], y[c], linewidth=1.2, label=f"{values[c]:.4f}  {names[c]}")
-    if len(names) > 2:  # with two classes one curve mirrors the other
-        mean = np.mean([np.interp(grid, *rising(*curve)) for curve in zip(x, y, strict=True)], axis=0)
-        axes.plot(grid, mean, "k--", linewidth=2, label=f"{values.mean():.4f}  mean of {len(names)} classes")
     axes.set(**settings)
+    for c, style in looks.items():
+        axes.plot(x[c], y[c], label=f"{values[c]:.4f}  {names[c]}", **style)
+    if len(names) > 1:
+        mean = np.mean([np.interp(grid, *rising(*curve)) for curve in zip(x, y, strict=True)], axis=0)
+        axes.plot(grid, mean, "k", linewidth=2.5, label=f"{values.mean():.4f}  mean of {len(names)} classes")
+    ends = np.clip(axes.get_xlim(), 0, 1)
+    label, levels = chance
+    for number, level in enumerate({tuple(levels[c]) for c in looks}):
+        axes.plot(ends, level, ":", color="gray", linewidth=1, label="" if number else label)
     axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    title = f"the {CURVES} worst of {len(names)} classes" if len(names) > CURVES else None
-    figure.legend(loc="outside right upper", title=title, frameon=False)
+    axes.grid()
+    title = f"{heading}\n(the {CURVES} lowest of {len(names)} classes)" if len(names) > CURVES else heading
+    figure.legend(loc="outside right upper", title=title, alignment="left")
     save(figure, path)
 
 
@@ -161,16 +203,27 @@ def rising(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (x, y) if x[0] < x[-1] else (x[::-1], y[::-1])
 
 
-def draw_mistakes(mistakes: Sequence[tuple[Any, ...]], pictures: Sequence[tuple[Any, str]], path: Path) -> None:
-    """Write one picture with the mistakes (index, true class, predicted class, confidence), given the (uint8 [3, H, W],
-    name) of each. Without mistakes remove the file."""
+def draw_mistakes(
+    mistakes: Sequence[tuple[Any, ...]], pictures: Sequence[tuple[Any, str]], wrong: int, path: Path
+) -> None:
+    """Write one picture with the mistakes (index, true class, predicted class, its probability), which are the first of
+    `wrong` mistakes, given the (uint8 [3, H, W], name) of each. Without mistakes remove the file."""
     path.unlink(missing_ok=True)  # an earlier epoch's
     if not mistakes:
         return
-    figure, places = figure_of(len(mistakes), width=2.6, height=3.2)
-    for axes, (_, true, predicted, confidence), (image, caption) in zip(places, mistakes, pictures, strict=True):
-        axes.set(xticks=[], yticks=[], frame_on=False)
-        axes.imshow(image.permute(1, 2, 0).numpy())
-        axes.set_title(f"true {short(true, 18)}\npredicted {short(predicted, 18)} {100 * confidence:.1f} %", fontsize=8)
-        axes.set_xlabel(short(caption, 40), fontsize=7)
+    columns, side = min(4, len(mistakes)), 2.6  # a panel is a square of that many inches, and three lines of text
+    width, height = columns * (side + 0.1) + 0.1, -(-len(mistakes) // columns) * (side + 0.8) + 0.4
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all, in inches: one for each would take twice as long
+    axes.axis("off")
+    for number, ((_, true, predicted, share), (image, caption)) in enumerate(zip(mistakes, pictures, strict=True)):
+        x, y = number % columns * (side + 0.1) + 0.1, height - 0.85 - number // columns * (side + 0.8)
+        h, w = (side * length / max(image.shape) for length in image.shape[1:])
+        axes.imshow(image.permute(1, 2, 0).numpy(), extent=(x, x + w, y - h, y))
+        axes.text(x, y + 0.05, f"true: {short(true, 22)}\npredicted: {short(predicted, 22)}", fontsize=9)
+        text = f"{100 * share:.1f} %, {short(caption, 28)}"
+        axes.text(x, y - h - 0.05, text, va="top", fontsize=8, color="dimgray")
+    axes.set(xlim=(0, width), ylim=(0, height))
+    title = f"Mistakes, the highest probability first: {len(mistakes)} of {wrong:,}"
+    axes.text(0.1, height - 0.1, title, va="top", fontsize=12)
     save(figure, path)

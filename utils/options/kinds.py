@@ -10,16 +10,11 @@ import ast
 import contextlib
 import dataclasses
 import difflib
-import importlib.util
 import math
-import re
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
-LIBRARIES = {"models": "torchvision or timm"}
+from .own import OWN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +25,8 @@ class Kind:
         check: returns a value in the option's type, or raises ValueError.
         takes: the values in words, as errors and `help` print them.
         free: whether --resume may change the option.
+        commands: the commands of main.py that read it.
+        hint: what to do instead where another command does not read it, or "".
         part: "model" or "dataset" when only some of these read the option, else "".
         only: {other option: the values of it with which this one is read}.
         old: former spellings of the option, {name: {old value: new value}}.
@@ -38,6 +35,8 @@ class Kind:
     check: Callable[[Any], Any]
     takes: str
     free: bool = False
+    commands: tuple[str, ...] = ("train",)
+    hint: str = ""
     part: str = ""
     only: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     old: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
@@ -46,7 +45,8 @@ class Kind:
         return dataclasses.replace(self, **mark)
 
 
-def _text(value: Any) -> str:
+def read_text(value: Any) -> str:
+    """Text that is not empty."""
     if value is True or str(value).strip() == "":
         raise ValueError("text")
     return str(value)
@@ -61,15 +61,19 @@ def _flag(value: Any) -> bool:
     raise ValueError("True or False")
 
 
-def _run_name(value: Any) -> str | None:
-    if str(value) in ("None", "False"):
-        return None
-    return "newest" if str(value) == "True" else _text(value)
+def _settings(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    with contextlib.suppress(SyntaxError, ValueError):
+        call: Any = ast.parse(f"f({'' if str(value) in ('{}', 'None') else value})", mode="eval").body
+        if not call.args:
+            return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    raise ValueError("settings like alpha=0.9,centered=True")
 
 
-text = Kind(_text, "text")
+text = Kind(read_text, "text")
 flag = Kind(_flag, "True or False")
-run_name = Kind(_run_name, "the folder or name of a run; bare, the newest unfinished one")
+settings = Kind(_settings, "settings like alpha=0.9,centered=True")
 
 
 def integer(low: int, high: int = 2**63 - 1) -> Kind:
@@ -101,12 +105,12 @@ def number(low: float = 0.0, above: bool = False, high: float = math.inf) -> Kin
     return Kind(check, takes)
 
 
-def choice(*names: str) -> Kind:
-    """One of these names."""
-    takes = "one of " + ", ".join(names)
+def choice(*names: str, own: bool = False) -> Kind:
+    """One of these names; with `own` also a user's own, my_file.name."""
+    takes = "one of " + ", ".join(names) + (", or your own, my_file.name" if own else "")
 
     def check(value: Any) -> str:
-        if value not in names:
+        if value not in names and not (own and OWN.fullmatch(str(value))):
             raise ValueError(takes + nearest(value, names))
         return value
 
@@ -132,60 +136,6 @@ def several(kind: Kind) -> Kind:
         return [kind.check(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
 
     return Kind(check, f"{kind.takes}, or several with commas between them")
-
-
-def weighted_sum(*names: str) -> Kind:
-    """One of these names, or a sum of them with weights, written like 0.7*first+0.3*second."""
-
-    def check(value: Any) -> str:
-        for term in str(value).split("+"):
-            factor, _, name = term.rpartition("*")
-            choice(*names).check(name.strip())
-            number(0, above=True).check(factor or 1)
-        return str(value)
-
-    return Kind(check, f"one of {', '.join(names)}, or a weighted sum like 0.7*{names[0]}+0.3*{names[-1]}")
-
-
-def name_in(package: str, own: bool = False) -> Kind:
-    """The name of a class that package/__init__.py imports, or of what its library offers (see library_names). With
-    `own` also a class in a file of the user's, my_file.MyClass."""
-    place = package.replace(".", "/")
-
-    def check(value: Any) -> str:
-        names, more = imported_names(package), library_names(package)
-        added_at_run_time = isinstance(getattr(sys.modules.get(package), str(value), None), type)  # from a notebook
-        if own and re.fullmatch(r"[\w.]+\.\w+", str(value)):
-            return str(value)
-        if value not in [*names, *more] and not added_at_run_time:
-            others = f", or a classifier of {LIBRARIES[package]}" if more else ""
-            others += ", or a class in a file of yours, my_file.MyClass" if own else ""
-            hint = nearest(value, [*names, *more])
-            raise ValueError(f"a class that {place}/__init__.py imports: {', '.join(names)}{others}{hint}")
-        return value
-
-    return Kind(check, f"a class that {place}/__init__.py imports")
-
-
-def imported_names(package: str) -> list[str]:
-    """What package/__init__.py imports, read as text: a misspelled name is answered without waiting for torch."""
-    tree = ast.parse(ROOT.joinpath(*package.split("."), "__init__.py").read_text(encoding="utf-8"))
-    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    own = [node for node in nodes if node.level or str(node.module).split(".")[0] not in sys.stdlib_module_names]
-    return [alias.asname or alias.name for node in own for alias in node.names]
-
-
-def library_names(package: str) -> list[str]:
-    """Classifiers that torchvision, and timm where it is installed, register by name. Their files are read as text:
-    to import them takes seconds."""
-    names: list[str] = []
-    for library in LIBRARIES.get(package, "").split(" or "):
-        found = importlib.util.find_spec(library) if library else None
-        for file in sorted(Path(str(found.origin)).parent.glob("models/*.py")) if found else ():
-            names += re.findall(
-                r"^@register_model(?:\(\))?\n(?:@.*\n)*def (\w+)", file.read_text("utf-8"), re.MULTILINE
-            )
-    return sorted(set(names))
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:

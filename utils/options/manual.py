@@ -9,7 +9,8 @@ import textwrap
 from typing import Any
 
 from .. import UserError
-from .kinds import dashed, imported_names, nearest
+from .kinds import dashed, nearest
+from .names import imported_names
 from .options import Options
 
 
@@ -28,10 +29,13 @@ def documented(cls: type[Options]) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def describe(cls: type[Options]) -> str:
-    """What `help` prints of the options: all of them under their headings, then the names that can be chosen."""
-    lines, indent = ["options (--batch-size=8 and --batch_size=8 are the same; `help lr` explains one):"], " " * 30
-    for heading, group in itertools.groupby(documented(cls), key=operator.itemgetter(0)):
+def describe(cls: type[Options], command: str = "") -> str:
+    """What `help` prints of the options: all of them, or those that a command reads, under their headings, then the
+    names that can be chosen."""
+    of, indent = f" of {command}" if command else "", " " * 30
+    lines = [f"options{of} (--batch-size=8 and --batch_size=8 are the same; `help lr` explains one):"]
+    shown = [one for one in documented(cls) if not command or command in cls.options()[one[1]].commands]
+    for heading, group in itertools.groupby(shown, key=operator.itemgetter(0)):
         lines += ["", heading]
         for _, name, default, comment in group:
             begin, text = f"  {dashed(name)}={default}", textwrap.wrap(comment, 110 - len(indent))
@@ -58,7 +62,7 @@ def explain(cls: type[Options], asked: str) -> str:
         f"presets: {', '.join(changed)}" if changed else "",
         *(f"goes with: {dashed(other)}={' or '.join(values)}" for other, values in kind.only.items()),
         f"decides about: {', '.join(dependent)}" if dependent else "",
-        f"read by: each --{kind.part} that has it; refused for any other" if kind.part else "",
+        f"read by: {', '.join(kind.commands)}" + (f", with each --{kind.part} that has it" if kind.part else ""),
         f"on --resume: {'may change' if kind.free else 'is fixed'}",
         *(f"formerly: {dashed(old)}" for old in kind.old),
     ]

@@ -5,6 +5,12 @@ from typing import Any
 free = {"free": True}  # --resume may change it; without the mark it would be another run under the same name
 
 
+def by(*commands: str, hint: str = "") -> dict[str, Any]:
+    """The commands of main.py that read the option, train alone without the mark; for any other it is refused, with
+    the hint."""
+    return {"commands": commands, "hint": hint}
+
+
 def of(part: str) -> dict[str, Any]:
     """Only some models or data sets read the option; for any other it is refused."""
     return {"part": part}

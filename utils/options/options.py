@@ -2,13 +2,12 @@
 
 import copy
 import inspect
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from .. import UserError
-from ..notices import note_once
+from ..notices import counted, note_once
 from .kinds import Kind, dashed, nearest
 
 
@@ -18,11 +17,13 @@ class Options:
     Attributes:
         explicit: names of the options that somebody set: the command line, a YAML file or the preset.
         asked: those of them that no preset set.
+        command: the command of main.py that they are for, or "".
     """
 
     def __init__(self) -> None:
         self.explicit: set[str] = set()
         self.asked: set[str] = set()
+        self.command = ""
 
     @classmethod
     def options(cls) -> dict[str, Kind]:
@@ -59,12 +60,19 @@ class Options:
         return values
 
     @classmethod
-    def load(cls, kwargs: dict[str, Any], given: "Options | None" = None) -> "Options":
+    def load(cls, kwargs: dict[str, Any], given: "Options | None" = None, command: str = "") -> "Options":
         """The options that these arguments describe: the defaults, then the preset or YAML file named by `config`, then
         the arguments themselves, the later ones winning. With options that are `given`: a copy of these, and the
-        arguments on top. Raises UserError."""
+        arguments on top. Raises UserError, also for an argument that the command does not read."""
         opt = copy.deepcopy(given) if given is not None else cls._from_source(kwargs.get("config"))
         opt.update(kwargs)
+        opt.command = command
+        for name in opt.translated(kwargs):
+            kind = opt.options()[name]
+            if command and command not in kind.commands:
+                readers = " and ".join(kind.commands)
+                hint = kind.hint or f"leave it out (`help {command}` lists what {command} reads)"
+                raise UserError(f"{command} does not read {dashed(name)}, which is for {readers}: {hint}")
         opt.check()
         return opt
 
@@ -76,7 +84,8 @@ class Options:
             raise UserError("--config has no value: it takes a preset of config.py or a YAML file")
         try:
             written = {"config": source} if source in known or str(source) == "None" else read_yaml(source, known)
-            recorded, base = written.pop("run", None), written.pop("config", None)
+            recorded = None if isinstance(written.get("run"), str) else written.pop("run", None)  # text is the option
+            base = written.pop("config", None)
             if str(base) != "None" and base not in known and not recorded:
                 raise UserError(f"`config: {base}` is no preset of config.py{nearest(base, known)}")
             preset = known.get(str(base), cls)
@@ -94,10 +103,10 @@ class Options:
         """These options on top of what to_dict() kept of a run: what is not set now is as the run had it. Options that
         no longer exist are ignored."""
         merged = self.root().presets().get(str(record.get("config")), self.root())()
-        known = merged.translated(record)
-        merged.update({name: value for name, value in known.items() if name in merged.options() and name != "config"})
+        known = merged.options().keys() - {"config", "run"}  # in a record these two are about itself
+        merged.update({name: value for name, value in merged.translated(record).items() if name in known})
         merged.update(self.overrides())
-        merged.explicit, merged.asked = set(self.explicit), set(self.asked)
+        merged.explicit, merged.asked, merged.command = set(self.explicit), set(self.asked), self.command
         merged.check()
         return merged
 
@@ -112,7 +121,7 @@ class Options:
                     if name in result:
                         raise UserError(f"{dashed(name)} is given twice: {dashed(old)} is its former name")
                     result[name] = values.get(str(given), given)
-                    if say and os.environ.get("RANK", "0") == "0":
+                    if say:
                         note_once(f"{dashed(old)} is now called {dashed(name)}: {dashed(name)}={result[name]}")
         return result
 
@@ -160,11 +169,19 @@ class Options:
                 if name not in read and self.options()[name].part == part:
                     raise UserError(f"{dashed(name)} means nothing to {getattr(self, part)}: leave it out")
 
-    def show(self) -> None:
-        """Print every option with its value."""
+    def show(self, everything: bool = True) -> None:
+        """Print every option with its value, or only those that the command reads and that are not the defaults."""
         print("user config:")
+        left_out = 0
         for name, value in self.values().items():
-            print(f"  {name}: {value}{'  (given)' if name in self.explicit else ''}")
+            own = name in self.explicit or value != getattr(self.root(), name, value)
+            if everything or (own and self.command in self.options()[name].commands):
+                mark = "given" if name in self.asked else "preset" if name in self.explicit else "of the run"
+                print(f"  {name}: {value}{f'  ({mark})' if own else ''}")
+            else:
+                left_out += self.command in self.options()[name].commands
+        if left_out:
+            print(f"  and {counted(left_out, 'option')} at the default value: --show-options prints all")
 
     def values(self) -> dict[str, Any]:
         """{name: value} of every option."""
@@ -184,7 +201,8 @@ class Options:
     def to_dict(self) -> dict[str, Any]:
         """values() to keep with a run; `config` is the preset whose options these are, whatever file they came from."""
         preset = None if type(self) is self.root() else type(self).__name__
-        return {**self.values(), "config": preset, "resume": None}
+        values = {name: value for name, value in self.values().items() if name != "run"}  # there: the starts of the run
+        return {**values, "config": preset, "resume": None}
 
     def _checked(self, name: str, value: Any) -> Any:
         options = self.options()

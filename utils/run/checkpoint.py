@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from utils import UserError
 from utils.events import Control
-from utils.notices import forget, note, once, warn
+from utils.notices import counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
 from .run import State
@@ -35,6 +35,7 @@ class Checkpoint(Control):
         keep_last: epochs whose weights are kept besides, counted from the last.
         keep_every, keep_from: also keep every k-th epoch's weights, from that epoch on, with the measure in the file's
             name, and a folder with the epoch's report; 0 for none.
+        keep_optimizer: whether a finished run keeps last.pth, with which it can be given more epochs.
         save_freq: steps between two saves; 0: only after every epoch, and at the end.
         world: the World.
     """
@@ -49,10 +50,12 @@ class Checkpoint(Control):
         keep_every: int,
         keep_from: int,
         save_freq: int,
+        keep_optimizer: bool = True,
         world: World = ALONE,
     ):
         self.model, self.state, self.run, self.world, self.writes = module, state, state.run, world, world.main
         self.keep_last, self.keep_every, self.keep_from, self.save_freq = keep_last, keep_every, keep_from, save_freq
+        self.keep_optimizer = keep_optimizer
         self.last, self.previous = self.run.folder / "last.pth", self.run.folder / "previous.pth"
         self.saved: tuple[int, int, int] | None = None  # the position that last.pth has
         self.lost = ""
@@ -134,6 +137,9 @@ class Checkpoint(Control):
         with contextlib.suppress(OSError):  # without the mark --resume finds a run with nothing left to do
             if finished and not self.lost:
                 self.run.mark("finished")
+                self.previous.unlink(missing_ok=True)  # last.pth was read back when it was written
+                if not self.keep_optimizer:
+                    self.last.unlink(missing_ok=True)
             elif self.saved and not self.run.step and not stopped:
                 self.run.mark("failed")  # of no use to --resume: it would fail again
         self.run.close()
@@ -226,7 +232,7 @@ class Checkpoint(Control):
 
 
 def _words(position: tuple[int, int, int]) -> str:
-    return "{} epochs and {} batches".format(*position)
+    return f"{counted(position[0], 'epoch')} and {counted(position[1], 'batch', 'batches')}"
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import http.client
 import os
+import re
 import struct
 import urllib.error
 import zipfile
@@ -22,6 +23,7 @@ FORMAT = 2  # of what a checkpoint holds; files without a number are of format 1
 # finds every single damaged byte, and is several times as fast as SHA-256.
 TRAILER, MARK = struct.Struct("<I8s"), b"\x89hearth\n"
 PIECE = 1 << 20  # bytes that are read at once
+NAMED = 8  # weights that are listed
 
 
 class Checksummed:
@@ -120,7 +122,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be downloaded ({reason}): fetch it elsewhere and give the file") from None
     except (OSError, MemoryError) as error:
         raise UserError(f"checkpoint {path} cannot be read: {getattr(error, 'strerror', '') or error}") from None
-    except Exception:  # torch raises whatever its readers raise: RuntimeError, EOFError, UnpicklingError, KeyError ...
+    except Exception as error:  # torch raises what its readers raise: RuntimeError, EOFError, UnpicklingError, ...
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise UserError(
+                f"{path} is refused: to read it means to run {refused[1]}, and a file may run anything that way; where "
+                "it was made, save the weights alone: torch.save(model.state_dict(), file)"
+            ) from None
         raise UserError(
             f"{path} is not a whole checkpoint (cut off, damaged, or another thing): take another one"
         ) from None
@@ -148,9 +155,12 @@ def from_format_1(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def fitting_weights(module: Any, content: dict[str, Any], path: str | Path, partly: bool) -> dict[str, torch.Tensor]:
+def fitting_weights(
+    module: Any, content: dict[str, Any], path: str | Path, partly: bool, least: float
+) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint's content that fit a BasicModule by name and shape; with `partly` a line names those
-    that do not. Raises UserError when it does not fit: all weights have to, with `partly` half of the file's."""
+    that do not. Raises UserError when it does not fit: all weights have to, with `partly` half of the file's, and of
+    the model's besides its head the share `least`."""
     weights = {name.removeprefix("module."): value for name, value in content["weights"].items()}
     own, info = module.state_dict(), content.get("info", {})
     if module.inner and not any(name.startswith(f"{module.inner}.") for name in weights):
@@ -163,14 +173,24 @@ def fitting_weights(module: Any, content: dict[str, Any], path: str | Path, part
             raise UserError(f"{path} holds a {kept}, not a {module.model_name}: give --model={kept}")
         hint = f" (it knows the classes {', '.join(info['classes'])})" if info.get("classes") else ""
         raise UserError(
-            f"{path} does not fit {module.model_name}{hint}: {len(wrong)} of its weights are missing, unknown or "
-            f"of another shape, the first is {wrong[0]}"
+            f"{path} does not fit {module.model_name}{hint}: weights are missing, unknown or of another "
+            f"shape, {len(wrong)} in all; the first is {wrong[0]}"
+        )
+    body = [name for name in own if not (module.head and name.startswith(f"{module.head}."))]
+    lacking = [name for name in body if name not in fitting]
+    if len(lacking) > (1 - least) * len(body):
+        kept = f", a {content['model']}," if "model" in content else ""
+        raise UserError(
+            f"{path}{kept} has only {len(body) - len(lacking)} of the {len(body)} weights that {module.model_name} has "
+            f"besides its head, {lacking[0]} is missing: give the --model that it is of, or --partly to take them"
         )
     known, asked = info.get("classes"), module.info.get("classes")
     if known and asked and known != asked and not wrong:
         print(f"{path}: all weights loaded, the head too, though its classes were {', '.join(known)}")
     if wrong:
-        dropped, new = ([n for n in wrong if n in names] for names in (weights, own))
-        print(f"{path}: {len(fitting)} of {len(weights)} weights loaded; dropped: {', '.join(dropped) or 'none'}")
-        print(f"  at their initial values: {', '.join(new) or 'none'}")
+        print(f"{path}: {len(fitting)} of its {len(weights)} weights loaded, {module.model_name} has {len(own)}")
+        for what, names in (("dropped", weights), ("at their initial values", own)):
+            listed = [name for name in wrong if name in names]
+            more = f", ... and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+            print(f"  {what}: {', '.join(listed[:NAMED]) or 'none'}{more}")
     return fitting

@@ -1,5 +1,6 @@
 """`touch /tmp/debug` stops the running loop in the debugger, in the frame of main.py's loop, with its variables."""
 
+import getpass
 import os
 import pdb
 import stat
@@ -21,21 +22,23 @@ class Debugger(Control):
     """Looks for the touch file after every batch of training, validation and test, and opens ipdb (or pdb) there.
 
     The file counts when it is a plain file (no link) of the user who runs the training, touched after the run began;
-    it is removed before the prompt opens. Without a terminal to type at there is one warning and the run continues.
+    it is removed before the prompt opens. Where another user has taken its name, so does <path>.<user>. Without a
+    terminal to type at there is one warning and the run continues.
 
     Of the several processes of a World all have to end: Signals looks at `left`.
     """
 
     def __init__(self, path: str, world: World = ALONE):
-        self.path, self.world, self.left = path, world, False
+        self.world, self.left = world, False
         if world.on_main(terminal):
             world.extend_timeout()  # for whoever sits there, at the prompt
-        self.before = self._stamp()  # not compared with the clock: the file system may have another one
+        # Not compared with the clock: the file system may have another one.
+        self.before = {each: stamp(each) for each in (path, f"{path}.{user()}")}
 
     def on_batch_end(self, **_: Any) -> None:
         if self.left and self.world.size == 1:
             raise BdbQuit
-        if self.world.main and not self.left and self._asked():
+        if self.world.main and not self.left and any([self._asked(path) for path in self.before]):
             open_prompt(caller(), self._leave)
 
     on_test_summary = on_batch_end
@@ -46,33 +49,43 @@ class Debugger(Control):
         self.left = True
         print("the run ends after this batch", flush=True)
 
-    def _asked(self) -> bool:
-        stamp = self._stamp()
-        if stamp is None:  # the usual case: no such file
+    def _asked(self, path: str) -> bool:
+        found = stamp(path)
+        if found is None:  # the usual case: no such file
             return False
-        mode, owner, *_ = stamp
+        mode, owner, *_ = found
         problem = ""
         if not stat.S_ISREG(mode) or (hasattr(os, "getuid") and owner != os.getuid()):
-            problem = "is not a plain file of yours: it does not open the debugger"
-        elif stamp == self.before:
+            problem = f"is not a plain file of yours: it does not open the debugger, {path}.{user()} would"
+        elif found == self.before[path]:
             problem = "is older than this run: `touch` it again to open the debugger"
         elif not terminal():
             problem = "asks for the debugger, but there is no terminal to type at: the run continues"
         else:
             try:
-                os.unlink(self.path)
+                os.unlink(path)
             except OSError as error:
                 problem = f"cannot be removed ({error.strerror}): it does not open the debugger"
         if problem and once(problem, owner=self):
-            warn(f"{self.path} {problem}")
+            warn(f"{path} {problem}")
         return not problem
 
-    def _stamp(self) -> tuple[int, int, int, int] | None:
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            return None
-        return found.st_mode, found.st_uid, found.st_ino, found.st_mtime_ns
+
+def stamp(path: str) -> tuple[int, int, int, int] | None:
+    """(mode, owner, number, time) of a file, or None where there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_mode, found.st_uid, found.st_ino, found.st_mtime_ns
+
+
+def user() -> str:
+    """The name of the user who runs this, or where it has none the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's
+        return str(os.getuid())
 
 
 def terminal() -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from utils import UserError
 from utils.events import Control
-from utils.notices import warn
+from utils.notices import counted, warn
 from utils.train.processes import World
 from utils.train.schedule import initial_lr
 
@@ -17,7 +17,7 @@ class NonFiniteGuard(Control):
     """Reports skipped steps, and ends the run or takes it back when there are too many in a row.
 
     Args:
-        run: the Run; its position stays when the weights go back.
+        position: the Run; where it stands does not change when the weights go back.
         step: the TrainStep, which skips steps.
         optim: the optimizer, whose rates are halved with each rollback.
         world: the World, all of whose processes do the same; the first one prints.
@@ -25,8 +25,8 @@ class NonFiniteGuard(Control):
         on_bad: "stop" or "rollback".
     """
 
-    def __init__(self, run: Any, step: Any, optim: Any, world: World, max_bad_steps: int, on_bad: str):
-        self.run, self.step, self.optimizer, self.world = run, step, optim, world
+    def __init__(self, position: Any, step: Any, optim: Any, world: World, max_bad_steps: int, on_bad: str):
+        self.run, self.step, self.optimizer, self.world = position, step, optim, world
         self.max_bad_steps, self.on_bad = max_bad_steps, on_bad
         # of skipped steps: how many in a row, the last one and its losses
         self.row, self.last, self.losses = 0, -2, dict[str, float]()
@@ -88,7 +88,7 @@ class NonFiniteGuard(Control):
         for group, (initial, lr) in zip(self.optimizer.param_groups, rates, strict=True):
             group.update(initial_lr=initial / 2, lr=lr / 2, scheduled_lr=lr / 2)
         if self.world.main:
-            warn(f"{what}; back to the weights after {made} steps, with half the learning rate")
+            warn(f"{what}; back to the weights after {counted(made, 'step')}, with half the learning rate")
 
     def _reason(self) -> str:
         parts = ", ".join(f"{name} {value:.4g}" for name, value in self.losses.items())

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch.optim import SGD
+
 from utils import UserError
 from utils.files import megabytes
 from utils.notices import warn_once
@@ -47,7 +49,7 @@ def check_room(
         max_epoch, ema, keep_last, keep_every, keep_from: as in config.py.
     """
     folder = resume or work_dir
-    numbers = 2 if "betas" in optim.defaults else bool(optim.defaults["momentum"])  # for each that learns
+    numbers = bool(optim.defaults["momentum"]) if isinstance(optim, SGD) else 2  # for each that learns
     learning = sum(parameter.nbytes for group in optim.param_groups for parameter in group["params"])
     weights = sum(value.nbytes for value in module.state_dict().values())
     everything = weights * (2 if ema else 1) + learning * numbers

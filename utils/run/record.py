@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 
 from utils import VERSION, UserError
-from utils.files import write_atomically, write_csv
+from utils.files import numbered, write_atomically, write_csv
 from utils.notices import forget, once, warn
 from utils.options.options import read_yaml
 from utils.train import processes
@@ -80,6 +81,39 @@ class Results:
             if once("unwritten", owner=self):
                 warn(f"{self.path}: {error.strerror}; the rows from epoch {row['epoch']} on are not in it yet")
         return self._rows
+
+
+def open_report(opt: Any, samples: int) -> tuple[Path, str]:
+    """(a folder for the report on the checkpoint opt.load_model_path, the data that it is about, in words).
+
+    The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or among the temporary files: the
+    first that can be written. An earlier report on the same data is replaced, one on other data stays, and the new
+    folder has a number. about.yaml in it names checkpoint, data and date. Raises UserError when none can be written.
+    """
+    roots = ", ".join(root for root in opt.val_data_root or opt.train_data_root if os.path.exists(root))
+    data = f"{opt.dataset} of {roots}" if roots else opt.dataset  # some need no files
+    about = {"checkpoint": opt.load_model_path, "data": data, "samples": samples, "image_size": opt.image_size}
+    about |= {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "hearth": VERSION}
+    text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
+    name = f"{Path(opt.load_model_path).stem}_report"
+    beside = Path(opt.load_model_path).parent / name  # may be somebody else's, or an address
+    places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), Path(tempfile.gettempdir(), name)]
+    for place in places:
+        with contextlib.suppress(OSError):
+            folder = next(one for one in numbered(place) if not one.exists() or reported_data(one) == data)
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
+                old.unlink()
+            write_atomically(folder / "about.yaml", lambda file: file.write(text))
+            return folder, data
+    raise UserError(f"{places[-1]} cannot be written: name another folder with --report-dir")
+
+
+def reported_data(folder: Path) -> Any:
+    """The data that the report in a folder is about, or None where there is no report."""
+    with contextlib.suppress(UserError):
+        return read_yaml(folder / "about.yaml", ()).get("data")
+    return None
 
 
 def source_version(diff: Path) -> dict[str, Any]:

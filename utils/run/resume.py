@@ -8,6 +8,7 @@ from typing import Any
 from utils import UserError
 from utils.files import lock
 from utils.notices import warn
+from utils.options.kinds import nearest
 from utils.options.options import read_yaml
 from utils.train import processes
 from utils.train.processes import World
@@ -16,12 +17,13 @@ from .checkpoint_file import read_checkpoint
 from .preflight import check_folder
 
 CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
+OTHERS = 3  # trained models that are named besides the one that is taken
 
 
-def find_run(work_dir: str, name: str) -> Path:
-    """The folder of the run `name` (a path, or a folder's name in work_dir), or for "newest" of the newest unfinished
-    run that no process works on. Raises UserError when there is none."""
-    if name != "newest":
+def find_run(work_dir: str, name: str) -> Path | None:
+    """The folder of the run `name` (a path, or a folder's name in work_dir), or for "newest" and "auto" of the newest
+    unfinished run that no process works on. Where there is none that is None for "auto", else a UserError."""
+    if name not in ("newest", "auto"):
         for folder in (Path(name), Path(work_dir) / name):
             if is_run(folder) and any((folder / file).is_file() for file in CHECKPOINTS):
                 return folder
@@ -38,6 +40,8 @@ def find_run(work_dir: str, name: str) -> Path:
                 busy.append(folder.name)
             elif file.read() not in ("finished", "failed"):
                 return folder
+    if name == "auto":
+        return None
     others = f" but {', '.join(busy)}, which another process is training" if busy else ""
     raise UserError(
         f"--resume: {work_dir} holds no unfinished run{others}; a finished one has to be named: --resume=<run>"
@@ -68,14 +72,31 @@ def find_launched(work_dir: str) -> str:
     return ""
 
 
-def newest_best(work_dir: str) -> Path:
-    """The best.pth that was written last under work_dir. Raises UserError when there is none."""
-    found = sorted(Path(work_dir).glob("*/best.pth"), key=os.path.getmtime)
+def find_best(given: Any) -> tuple[Path, str]:
+    """(the checkpoint that the options name, or the newest best.pth under work_dir; words that say what else there is).
+    Raises UserError when there is none."""
+    if given.run and given.load_model_path:
+        raise UserError("--run and --load-model-path both name a model: give one of them")
+    if given.load_model_path:
+        return best_of_folder(given.load_model_path), ""
+    found = sorted(Path(given.work_dir).glob("*/best.pth"), key=written, reverse=True)
+    if given.run:
+        for folder in (Path(given.run), Path(given.work_dir, given.run)):
+            if (folder / "best.pth").is_file():
+                return folder / "best.pth", ""
+        hint = nearest(given.run, [path.parent.name for path in found])
+        raise UserError(f"--run={given.run}: no such run with a best.pth, also not in {given.work_dir}{hint}")
     if not found:
         raise UserError(
-            f"no trained model: {work_dir}/*/best.pth does not exist; train one, or give --load-model-path=FILE"
+            f"no trained model: {given.work_dir}/*/best.pth does not exist; train one, or give --load-model-path=FILE"
         )
-    return found[-1]
+    others = ", ".join(path.parent.name for path in found[1 : 1 + OTHERS])
+    return found[0], f"; it is the newest of {len(found)} models, --run= takes another one: {others}" if others else ""
+
+
+def best_of_folder(path: str) -> Any:
+    """A checkpoint's path or address as it is; of a run's folder its best.pth."""
+    return Path(path, "best.pth") if Path(path).is_dir() else path
 
 
 def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
@@ -89,17 +110,20 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
         raise UserError("--pdb is for one process: leave it or torchrun out")
     if launched := world.on_main(find_launched, given.work_dir):  # torchrun has restarted these processes
         given = given.root().load({"resume": launched})
-    opt = resumed(given, world.on_main(find_run, given.work_dir, given.resume)) if given.resume else given
+    folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
+    opt = resumed(given, folder) if folder else given
+    opt.assign(resume=str(folder) if folder else None)
     check_folder(opt.resume or opt.work_dir)
     if not opt.load_model_path or opt.resume:
         return opt, None
+    opt.assign(load_model_path=str(best_of_folder(opt.load_model_path)))
     content = read_checkpoint(opt.load_model_path)
     return opt, {name: content[name] for name in ("model", "info", "weights") if name in content}
 
 
 def resumed(given: Any, folder: Path) -> Any:
     """The options of the run in `folder`, with what is given now on top."""
-    if given.config:
+    if given.config and given.resume != "auto":
         raise UserError("--resume takes the run's own options: leave --config out")
     started, wanted = options_of_run(folder, given.root()), given.overrides()
     for name, kind in given.options().items():
@@ -114,7 +138,6 @@ def resumed(given: Any, folder: Path) -> Any:
         raise UserError(
             f"--max-epoch={opt.max_epoch}: a resumed run may get more epochs than its {started.max_epoch}, not fewer"
         )
-    opt.assign(resume=str(folder))
     return opt
 
 
@@ -137,7 +160,7 @@ def options_of_run(folder: Path, root: Any) -> Any:
 def trained(given: Any) -> tuple[Any, dict[str, Any]]:
     """(options, content) of the checkpoint that the options name, or of the newest best one, which a line names. The
     options, a DefaultConfig, are those it was trained with, except what is given now. Raises UserError."""
-    path = given.load_model_path or newest_best(given.work_dir)
+    path, others = find_best(given)
     content = read_checkpoint(path)
     saved = {"model": content.get("model", given.model), **content.get("info", {}).get("config", {})}
     if "train_data_root" in given.asked:
@@ -145,7 +168,7 @@ def trained(given: Any) -> tuple[Any, dict[str, Any]]:
     # A model trained in 16 bits is measured in those that this machine is fast in.
     saved["precision"] = "fp32" if saved.get("precision", "fp32") == "fp32" else "auto"
     opt = given.over(saved)
-    opt.assign(load_model_path=path)
+    opt.assign(load_model_path=str(path))
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}
-    print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()))
+    print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()) + others)
     return opt, content

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from utils import UserError
-from utils.notices import warn
+from utils.notices import counted, warn
 
 from .device import device_of, one_batch, undisturbed
 from .machine import NO_MEMORY
@@ -72,10 +72,10 @@ class Splitter:
         reason, self.failure = self.failure, ""
         gc.collect()  # an error's frames may form a cycle
         torch.cuda.empty_cache()  # nothing where CUDA is not used
-        largest, parts = -(-size // count), min(2 * count, size // self.least)
+        largest, parts = counted(-(-size // count), "sample"), min(2 * count, size // self.least)
         if parts <= count:
             raise UserError(
-                f"out of memory with {largest} samples at a time, and fewer are not possible: take smaller pictures "
+                f"out of memory with {largest} at a time, and fewer are not possible: take smaller pictures "
                 f"(--image-size) or another --model, or stop what else uses this memory ({reason})"
             )
         smaller = -(-size // parts)
@@ -83,7 +83,7 @@ class Splitter:
             self.parts, option = parts, f"--accumulate={parts}, the batch stays the same"
         else:
             self.most, option = smaller, f"--val-batch-size={smaller}"
-        warn(f"out of memory with {largest} samples at a time: retrying with {smaller} ({option})")
+        warn(f"out of memory with {largest} at a time: retrying with {smaller} ({option})")
 
 
 splitter = Splitter()  # for batches without gradients; what it learned about this process's memory stays

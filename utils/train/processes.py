@@ -19,6 +19,7 @@ import torch
 from torch import distributed
 
 from utils import UserError
+from utils.notices import counted, note
 
 from .device import has_gpu, to_device
 
@@ -32,13 +33,15 @@ def start(use_gpu: bool = True) -> "World":
     than the first one print is dropped; their errors are not. Raises UserError.
     """
     size, rank, local = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
-    if size <= 1:
-        return World()
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     on_gpus = use_gpu and has_gpu()
+    if size <= 1:
+        if on_gpus and torch.cuda.device_count() > 1:
+            note(f"training on one of {torch.cuda.device_count()} GPUs: --gpus=all trains on all of them")
+        return World()
     if on_gpus and torch.cuda.device_count() < per_machine:
         raise UserError(
-            f"--nproc-per-node={per_machine}, but this machine has {torch.cuda.device_count()} GPUs: start as many "
+            f"--nproc-per-node={per_machine}, but here are {counted(torch.cuda.device_count(), 'GPU')}: start as many "
             "processes as there are GPUs, or give --use-gpu=False"
         )
     if on_gpus:
@@ -133,6 +136,7 @@ class World:
             with self._waiting():
                 distributed.broadcast_object_list(found)
         if isinstance(found[0], UserError):
+            found[0].of_first = not self.main
             raise found[0]
         return found[0]
 

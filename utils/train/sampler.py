@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Sampler
 
 from utils import UserError
+from utils.notices import counted
 
 from .seeds import generator
 
@@ -31,7 +32,7 @@ class ResumableBatchSampler(Sampler):
         self.dataset, self.batch_size, self.seed, self.rank, self.size = dataset, batch_size, seed, rank, size
         self.length = len(self._epoch(0))
         if seed is not None and min(batch_size, self.length) < size:
-            least = f"--batch-size={batch_size}" if batch_size < size else f"{self.length} training samples"
+            least = f"--batch-size={batch_size}" if batch_size < size else counted(self.length, "training sample")
             raise UserError(f"{least} cannot be shared by {size} processes: each needs one at least")
         self.set_position(0, 0)
 
@@ -51,8 +52,8 @@ class ResumableBatchSampler(Sampler):
         """Raises UserError when the order of these samples is not the one that the run began with."""
         if state["samples"] != self.length:
             raise UserError(
-                f"there are {self.length} training samples now, not {state['samples']} as when the run began; a new "
-                "run can start from this one's weights with --load-model-path"
+                f"the run began with {counted(state['samples'], 'training sample')}, now there are {self.length}; a "
+                "new run can start from this one's weights with --load-model-path"
             )
         if state["names"] != self._names:
             raise UserError(

@@ -13,6 +13,8 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from utils.options import own
+
 LOWEST = 1e-6  # the rate at which linear_cosine ends
 STEPS = 100  # of a drawn epoch
 
@@ -24,6 +26,11 @@ def constant(**_: Any) -> float:
 
 def decay(**_: Any) -> float:
     """Constant, but times lr_decay after every epoch whose mean training loss rose."""
+    return 1.0  # Schedule.epoch_end does the rest
+
+
+def plateau(**_: Any) -> float:
+    """Times lr_gamma after `patience` epochs without a lower validation loss."""
     return 1.0  # Schedule.epoch_end does the rest
 
 
@@ -81,6 +88,7 @@ class Schedule:
         warmup_epochs: for this long (it may be a fraction) the rate also climbs linearly, step by step, from 1 / (its
             steps). Shapes that depend on the progress run over the rest; milestones and steps stay where they are.
         lr_decay: with `decay`, the factor on the rate after an epoch whose mean loss rose.
+        patience: with `plateau`, epochs without a lower loss before lr_gamma applies.
         milestones, step_size, lr_gamma, cycles, cycle_decay, lr_final: options of the shapes.
     """
 
@@ -92,6 +100,7 @@ class Schedule:
         max_epoch: int,
         warmup_epochs: float,
         lr_decay: float,
+        patience: int,
         milestones: list[int],
         step_size: int,
         lr_gamma: float,
@@ -99,12 +108,15 @@ class Schedule:
         cycle_decay: float,
         lr_final: float,
     ):
-        self.optimizer, self.shape = optim, globals()[scheduler]
+        self.optimizer = optim
+        self.shape = globals().get(scheduler) or own.find("scheduler", scheduler, "")
         self.steps_per_epoch, self.max_epoch, self.warmup_epochs = steps_per_epoch, max_epoch, warmup_epochs
         self.options: dict[str, Any] = {"milestones": milestones, "step_size": step_size, "lr_gamma": lr_gamma}
         self.options |= {"cycles": cycles, "cycle_decay": cycle_decay, "lr_final": lr_final}
         self.lr_decay = lr_decay if scheduler == "decay" else 1.0
-        self.previous_loss = math.inf
+        self.patience = patience if scheduler == "plateau" else math.inf
+        self.previous_loss = self.lowest = math.inf
+        self.waited = 0  # epochs since the lowest loss, or since the rate was lowered
         for group in optim.param_groups:
             group.update(initial_lr=group["lr"], scheduled_lr=group["lr"])
 
@@ -124,21 +136,26 @@ class Schedule:
             factor = warmup * self.shape(epoch=position, progress=progress, lr=lr, **self.options)
             group.update(initial_lr=lr, lr=lr * factor, scheduled_lr=lr * factor)
 
-    def epoch_end(self, loss: float) -> None:
-        """The book's rule: when the epoch's mean loss is higher than the last one's, lower the rate in place."""
+    def epoch_end(self, loss: float, val_loss: float | None = None) -> None:
+        """The book's rule: when the epoch's mean loss is higher than the last one's, lower the rate in place; and
+        plateau's, by the validation's loss, or for models that have none the training's."""
         factor = self.lr_decay if loss > self.previous_loss else 1.0
-        self.previous_loss = loss
+        watched = loss if val_loss is None else val_loss
+        self.waited = 0 if watched < self.lowest else self.waited + 1
+        if self.waited >= self.patience:
+            factor, self.waited = self.options["lr_gamma"], 0
+        self.previous_loss, self.lowest = loss, min(self.lowest, watched)
         for group in self.optimizer.param_groups:
             lr = group["lr"] * factor
             group.update(initial_lr=initial_lr(group) * factor, lr=lr, scheduled_lr=lr)
 
     def state_dict(self) -> dict[str, float]:
         """What load_state_dict needs; the rates themselves are in the optimizer's state."""
-        return {"previous_loss": self.previous_loss}
+        return {"previous_loss": self.previous_loss, "lowest": self.lowest, "waited": self.waited}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Continue from a state_dict()."""
-        self.previous_loss = state["previous_loss"]
+        vars(self).update(state)
 
 
 def initial_lr(group: dict[str, Any]) -> float:

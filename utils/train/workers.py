@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from utils.files import megabytes
-from utils.notices import warn_once
+from utils.notices import counted, warn_once
 
 SHM = "/dev/shm"  # where Linux keeps the memory that processes share; a Docker container has 64 MB
 SHM_SHARE = 0.9  # of what is free there, the part that batches may take
@@ -37,9 +37,10 @@ def fitting_workers(dataset: Any, batch_size: int, wanted: int) -> int:
     # Besides those asked for in advance: the one that the loop works on, and the one before it.
     fitting = max(0, int((SHM_SHARE * free / max(batch, 1) - 2) / PREFETCHED))
     if fitting < wanted and os.environ.get("LOCAL_RANK", "0") == "0":
+        workers = counted(fitting, "worker process", "worker processes")
         warn_once(
-            f"{SHM} has {megabytes(free)} free, room for the batches of {fitting} worker processes, not of {wanted}: "
-            "the others are left out, the results are the same; docker run --shm-size=1g ... makes room for more"
+            f"{SHM} has {megabytes(free)} free, room for the batches of {workers}, not of {wanted}: the others are "
+            "left out, the results are the same; docker run --shm-size=1g ... makes room for more"
         )
     return min(fitting, wanted)
 

@@ -2,21 +2,37 @@
 
 import json
 import logging
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from utils.notices import once, warn
 
 TIMEOUT = (2.0, 5.0)  # seconds to connect, to answer
 LINES = 200  # lines of log shown
+LOG_STYLE = "color: black; font: 12px/1.5 monospace"
+LOG_WIDTH = 752  # pixels, as two curves: room for an epoch in a line
+LOCAL = "http://localhost", "http://127.0.0.1"  # servers of this machine
+FEW = 30  # points of a curve up to which each one is marked
 
 
 class Unreachable(Exception):
     """No visdom server answers. Not a ConnectionError: visdom catches those and prints."""
+
+    TEXT = "no server at {url} ({error}); the run continues{kept}. To see it: make visdom"
+
+
+class OtherUser(Unreachable):
+    """The server is another user's, in which nothing may be drawn."""
+
+    TEXT = (
+        "the server at {url} belongs to {error}, and nothing is drawn there; the run continues{kept}. To see it, "
+        "choose another port: --vis-port=N, and python -m utils.visdom.server --port=N"
+    )
 
 
 def read_events(record: str | os.PathLike[str], start: int = 0, size: int = -1) -> Iterator[dict[str, Any]]:
@@ -30,27 +46,31 @@ def read_events(record: str | os.PathLike[str], start: int = 0, size: int = -1) 
                     yield event
 
 
-def replay(
-    record: str | os.PathLike[str], env: str | None = None, port: int = 8097, server: str = "http://localhost"
-) -> str:
-    """Draw a whole record, replacing its windows, in `env` or the record's. Returns the env. Raises Unreachable or
-    OSError."""
-    envs = ["default", *(event["env"] for event in read_events(record) if event.get("kind") == "env")]
-    screen = Screen(env or envs[-1], {"port": port, "server": server}, record)
-    screen.connect()
-    for _ in range(3):  # a live run may add points meanwhile: draw again with them
-        size = os.path.getsize(record)
-        screen.draw_record(0, size)
-        if os.path.getsize(record) == size:
-            break
-    return screen.env
+def other_user(port: int) -> str | None:
+    """The user whose program listens on a port of this machine, unless it is this process's user. None where none
+    listens, and where the system does not say: only Linux does."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table) as file:
+            for row in list(file)[1:]:
+                _, local, _, state, _, _, _, user, *_ = row.split()
+                if state == "0A" and int(local.rpartition(":")[2], 16) == port and int(user) != os.getuid():
+                    import pwd
+
+                    with suppress(KeyError):
+                        return f"the user {pwd.getpwuid(int(user)).pw_name}"
+                    return f"the user {user}"
+    return None
 
 
 def connect(env: str, options: dict[str, Any]) -> Any:
-    """A visdom client that gives up after TIMEOUT and raises Unreachable where visdom would print."""
+    """A visdom client that gives up after TIMEOUT and raises Unreachable where visdom would print. Raises OtherUser for
+    a server of another user of this machine."""
     import requests
     import visdom
 
+    owner = other_user(options["port"]) if options["server"] in LOCAL else None
+    if owner:
+        raise OtherUser(owner)
     logging.getLogger("visdom").setLevel(logging.CRITICAL)  # it logs each new session
 
     class Client(visdom.Visdom):
@@ -95,6 +115,27 @@ def gather(events: Iterable[dict[str, Any]]) -> dict[tuple[str, Any], Any]:
     return groups
 
 
+class Curve(NamedTuple):
+    """What the window of a plot shows: its last x, the number of points, the smallest and the largest y."""
+
+    last: float = -math.inf
+    number: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def extended(self, points: dict[float, Any]) -> "Curve":
+        """The curve with more points, {x: y or None}."""
+        ys = [y for y in points.values() if y is not None]
+        return Curve(max(points), self.number + len(points), min([self.low, *ys]), max([self.high, *ys]))
+
+    def style(self) -> dict[str, Any]:
+        """visdom's opts: a mark at every point while they are few, because a single one is no line, and an axis from 0
+        for a constant, which plotly would draw on an axis from -1 to 1."""
+        axis = {"rangemode": "tozero" if self.low == self.high else "normal"}
+        template = {"template": {"layout": {"yaxis": axis}}}  # a default: what a caller sets for the axis stays
+        return {"markers": self.number <= FEW, "markersize": 5, "layoutopts": {"plotly": template}}
+
+
 class Screen:
     """One env on the server and what its windows show; connect, draw_record and draw raise Unreachable."""
 
@@ -103,7 +144,7 @@ class Screen:
         self.client: Any = None
         self.keywords: dict[str, dict[str, Any]] = {}  # name -> what plot or img was given for visdom
         self.drawn = 0  # bytes of the record that are shown; 0: all of it must be drawn again
-        self.last_x: dict[str, float] = {}  # name -> last x drawn
+        self.curves: dict[str, Curve] = {}  # by name
         self.lines: dict[str, deque[str]] = {}  # win -> lines of log drawn
 
     def warn(self, topic: str, text: str) -> None:
@@ -115,6 +156,8 @@ class Screen:
         """Connect to the server, unless there is a connection."""
         try:
             self.client = self.client or connect(self.env, self.options)
+        except OtherUser:
+            raise
         except Exception as error:  # also an invalid answer, a wrong keyword, no visdom installed
             raise Unreachable(str(error)) from error
 
@@ -122,7 +165,7 @@ class Screen:
         """Draw the record from byte `start` to byte `end`; from 0 on, it replaces what was shown."""
         self.drawn = end
         if start == 0:
-            self.last_x.clear()
+            self.curves.clear()
             self.lines.clear()
         for key, what in gather(read_events(self.record, start, end - start)).items():
             self.draw(key, what)
@@ -137,26 +180,34 @@ class Screen:
             topic = key[0] if key[0] == "call" else f"{key[0]} {key[1]}"
             self.warn(topic, f"cannot draw {topic}: {error!r}")
 
-    def _keywords(self, name: str) -> dict[str, Any]:
-        """What a window gets besides its data."""
+    def _keywords(self, name: str, **opts: Any) -> dict[str, Any]:
+        """What a window gets besides its data; what the caller of plot or img gave comes first."""
         keywords = self.keywords.get(name, {})
-        return {**keywords, "opts": {"title": name, **keywords.get("opts", {})}}
+        return {**keywords, "opts": {"title": name, **opts, **keywords.get("opts", {})}}
 
     def _draw_plot(self, name: str, points: dict[float, Any]) -> None:
         import numpy as np
 
-        xs, ys = zip(*sorted(points.items()), strict=True)
-        known = name in self.last_x
-        if self.drawn and known and (xs[0] <= self.last_x[name] or not self.client.win_exists(name, self.env)):
+        shown = self.curves.get(name, Curve())
+        there = shown.number and self.client.win_exists(name, self.env)
+        if self.drawn and shown.number and (min(points) <= shown.last or not there):
             self.drawn = 0  # a resumed run repeats points, or the server was restarted and is empty
             return
+        curve = (shown if there else Curve()).extended(points)
+        append = there and curve.style() == shown.style()
+        if there and not append:  # visdom appends points, but keeps the style: draw the window again
+            line = json.loads(self.client.get_window_data(name))["content"]["data"][0]
+            points = dict(zip(line["x"], line["y"], strict=True)) | points
+        xs, ys = zip(*sorted(points.items()), strict=True)
+        keywords = self._keywords(name, **curve.style())
         y = np.array(ys, dtype=float)  # None becomes nan
-        self.client.line(Y=y, X=np.array(xs), win=name, update="append" if known else None, **self._keywords(name))
-        self.last_x[name] = xs[-1]
+        self.client.line(Y=y, X=np.array(xs), win=name, update="append" if append else None, **keywords)
+        self.curves[name] = curve
 
     def _draw_log(self, win: str, lines: Iterable[str]) -> None:
         shown = deque([*self.lines.get(win, ()), *lines], LINES)
-        self.client.text("".join(shown), win=win)
+        text = f'<div style="{LOG_STYLE}">{"".join(shown)}</div>'
+        self.client.text(text, win=win, opts={"title": win, "width": LOG_WIDTH})
         self.lines[win] = shown
 
     def _draw_image(self, name: str, event: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import errno
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -16,11 +15,13 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from utils.visdom.screen import Screen, Unreachable, replay
+from utils.visdom.follow import EVERY, NEWEST, Follower, local
+from utils.visdom.screen import Unreachable
 
 GLYPHS = "glyphicons-halflings-regular"
 # npm package: {file in it: file in visdom's static folder}, as in visdom/server/build.py
@@ -88,18 +89,17 @@ def lay_assets(static: Path) -> None:
         print(f"visdom: its page will lack parts, because npm failed ({type(error).__name__}: {error})")
 
 
-def show_runs(checkpoints: str | Path, port: int) -> None:
-    """Draw every run's record below a folder, each in an env named like its folder and in its own env; the newest last,
-    so that it wins if runs share an env."""
-    shown = 0
-    for record in sorted(Path(checkpoints).rglob("events.jsonl"), key=os.path.getmtime):
-        try:
-            replay(record, env=record.parent.name, port=port, server="http://127.0.0.1")
-            replay(record, port=port, server="http://127.0.0.1")
-            shown += 1
-        except (OSError, Unreachable) as error:
-            print(f"visdom: cannot show {record} ({error})", flush=True)
-    print(f"visdom: http://localhost:{port} shows {shown} runs from {checkpoints}, each in its own env", flush=True)
+def follow(checkpoints: str, port: int) -> None:
+    """Show the runs below a folder for as long as this process lives."""
+    with suppress(Unreachable):
+        local(NEWEST, port).connect()  # makes the environment: without it, its page would show another one
+    follower = Follower(checkpoints, port)
+    follower.look()
+    url = f"http://localhost:{port}/env/{NEWEST}"
+    print(f"visdom: {url} shows the newest run in {checkpoints}; each has its own environment, too", flush=True)
+    while True:
+        time.sleep(EVERY)
+        follower.look()
 
 
 async def serve(sockets: list[socket.socket], port: int, env_path: str | None, checkpoints: str) -> None:
@@ -113,12 +113,12 @@ async def serve(sockets: list[socket.socket], port: int, env_path: str | None, c
     app.tornado_settings["autoreload"] = False  # visdom sets debug: an edited .py file would restart the server
     application = app.Application(port=port, env_path=env_path or DEFAULT_ENV_PATH)
     HTTPServer(application, max_buffer_size=1024**3).add_sockets(sockets)
-    threading.Thread(target=show_runs, args=(checkpoints, port), daemon=True).start()
+    threading.Thread(target=follow, args=(checkpoints, port), daemon=True).start()
     await asyncio.Event().wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve, or show the runs in a server that runs already. Returns the exit code."""
+    """Serve, or show the runs once in a server of this user that runs already. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8097)
     parser.add_argument("--checkpoints", default="checkpoints", help="the folder of the runs to show")
@@ -127,8 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as on Ctrl-C
     try:
         with suppress(Unreachable):
-            Screen("main", {"port": args.port, "server": "http://127.0.0.1"}).connect()
-            show_runs(args.checkpoints, args.port)
+            local(NEWEST, args.port).connect()
+            Follower(args.checkpoints, args.port, newest=False).look()
+            print(f"visdom: the server on port {args.port} shows the runs in {args.checkpoints} as they are now")
             return 0
 
         import visdom
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         problem = f"cannot listen on port {args.port} ({error})"
         if error.errno == errno.EADDRINUSE:
-            problem = f"port {args.port} is taken by something else; choose another with --port"
+            problem = f"port {args.port} is taken by something else; choose another with --port (and --vis-port)"
         print(f"visdom: {problem}", file=sys.stderr)
     return 2
 

@@ -6,6 +6,7 @@ a server the run continues, and a server started later (`make visdom`) shows the
 
 import atexit
 import functools
+import itertools
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .screen import Screen, Unreachable, gather, key_of, read_events
@@ -69,12 +70,13 @@ class Visualizer:
     plot, img and log draw and record; every other drawing call of visdom (`vis.text('hello')`,
     `vis.histogram(torch.randn(1000))`) is passed on and returns its window.
 
-    record: path of the run's events.jsonl, or None (notebook); kwargs are passed to visdom.Visdom.
+    env: None is the name of the record's folder, without a record "default". record: path of the run's events.jsonl, or
+    None (notebook); kwargs are passed to visdom.Visdom.
     """
 
     def __init__(
         self,
-        env: str = "default",
+        env: str | None = None,
         port: int = 8097,
         record: Any = None,
         server: str = "http://localhost",
@@ -87,11 +89,12 @@ class Visualizer:
         self._unwritten: deque[bytes] = deque(maxlen=UNWRITTEN)  # lines of the record
         self._wake, self._closing = threading.Condition(), False
         self._thread: threading.Thread | None = None
+        self._numbers: dict[str, Iterator[int]] = {}  # by name, of pictures to save; a resumed run's follow its first
         self._size = os.path.getsize(self.record) if self.record and os.path.exists(self.record) else 0  # of the record
         # name -> x of its next point; a resumed run adds to the curves of its record
         groups = gather(read_events(self.record)) if self.record else {}
         self.index = {name: math.floor(max(what)) + 1 for (kind, name), what in groups.items() if kind == "plot"}
-        self.reinit(env)
+        self.reinit(env or (os.path.basename(os.path.dirname(self.record)) if self.record else "default"))
 
     def reinit(self, env: str = "default", **kwargs: Any) -> "Visualizer":
         """Change the env (or port, server, ...); a run with a record moves there completely. Returns self."""
@@ -102,7 +105,8 @@ class Visualizer:
                 self._screen = Screen(self.env, self._options, self.record)
                 self._windows: set[str] = set()  # of calls
                 if self.record:  # goes into the record with the first event
-                    self._unwritten.append(_line({"time": time.time(), "kind": "env", "env": self.env}))
+                    where = {"env": self.env, "port": self._options["port"]}
+                    self._unwritten.append(_line({"time": time.time(), "kind": "env", **where}))
         return self
 
     @property
@@ -211,7 +215,9 @@ class Visualizer:
         """Write a picture beside the record. Returns its file (relative to the record) for the event, or its pixels."""
         from PIL import Image
 
-        folder, file = os.path.dirname(self.record), re.sub(r"[^\w.-]", "_", name)[:80] + f"_{time.time_ns()}.png"
+        folder, stem = os.path.dirname(self.record), re.sub(r"[^\w.-]", "_", name)[:80]
+        names = (f"{stem}_{number:03d}.png" for number in self._numbers.setdefault(stem, itertools.count(1)))
+        file = next(name for name in names if not os.path.exists(os.path.join(folder, "images", name)))
         try:
             os.makedirs(os.path.join(folder, "images"), exist_ok=True)
             Image.fromarray(pixels.transpose(1, 2, 0)).save(os.path.join(folder, "images", file))
@@ -263,7 +269,7 @@ class Visualizer:
             screen.client, screen.drawn = None, 0
             url = "{server}:{port}".format(**screen.options)
             kept = f", recorded in {self.record}" if self.record else ""
-            screen.warn("server", f"no server at {url} ({error}); the run continues{kept}. To see it: make visdom")
+            screen.warn("server", error.TEXT.format(url=url, error=error, kept=kept))
             with self._wake:
                 undone = [event for event in batch if key_of(event) not in done]
                 self._queue = deque([*undone, *self._queue], QUEUE)

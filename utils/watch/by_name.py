@@ -1,13 +1,11 @@
 """Callbacks are picked by name, like models and data sets, and get what their constructor names."""
 
-import importlib
 import inspect
-import sys
-from pathlib import Path
 from typing import Any
 
 from utils import UserError
 from utils.events import EVENTS
+from utils.options import own
 from utils.options.kinds import nearest
 from utils.options.options import Options
 
@@ -21,15 +19,8 @@ def pick(name: str, options: Options) -> tuple[Any, list[str]]:
     main.py. Raises UserError when there is none, when the file cannot be imported, and for an argument without a
     default that is neither an option nor a part.
     """
-    module, _, attribute = name.rpartition(".")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        made = getattr(importlib.import_module(module or "utils.watch"), attribute)
-        arguments = inspect.signature(made).parameters.values()
-    except Exception as error:  # a user's file raises anything
-        raise UserError(f"--callbacks={name} cannot be loaded: {type(error).__name__}: {error}") from None
+    made = own.find("callbacks", name, "utils.watch")
+    arguments = inspect.signature(made).parameters.values()
     unknown = [method for method in dir(made) if method.startswith("on_") and method not in EVENTS]
     if unknown:
         raise UserError(f"--callbacks={name}: {unknown[0]} is no event{nearest(unknown[0], EVENTS)}")

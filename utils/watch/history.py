@@ -1,4 +1,4 @@
-"""results.csv, curves.png, the validation's report, and a line on the screen, for every epoch."""
+"""results.csv, curves.png, the validation's report, a page of all, and a line on the screen, for every epoch."""
 
 import time
 from typing import Any
@@ -12,20 +12,24 @@ from utils.notices import warn
 from utils.run.record import Results
 from utils.train.device import device_of
 
+from . import page
+
 
 class History(Callback):
-    """Writes results.csv, curves.png and the validation's report into the run's folder; prints a line per epoch.
+    """Writes results.csv, curves.png, the validation's report and index.html into the run's folder; prints a line per
+    epoch.
 
     Args:
         run: the Run, which has the folder.
         max_epoch: epochs of the run.
         model: the model, which knows whether a GPU has to be waited for before a clock is read.
+        monitor: the measure that selects best.pth, or None for the first one of the validation.
     """
 
     SHARE = 0.05  # largest share of the time for drawing: with epochs of a second it would take longer than training
 
-    def __init__(self, run: Any, max_epoch: int, model: Any):
-        self.run, self.max_epoch, self.results = run, max_epoch, Results(run.folder)
+    def __init__(self, run: Any, max_epoch: int, model: Any, monitor: str | None = None):
+        self.run, self.max_epoch, self.results, self.monitor = run, max_epoch, Results(run.folder), monitor
         self.on_gpu = device_of(model).type == "cuda"
         self.next_drawing = 0.0
         self.waiting: tuple[Any, Any] | None = None  # (rows, val_meter) that are not drawn yet
@@ -57,7 +61,10 @@ class History(Callback):
         if self.waiting:
             (rows, val_meter), self.waiting = self.waiting, None
             try:
-                plots.curves(rows, self.run.folder / "curves.png")
+                known = [*(f"val_{name}" for name in val_meter.summary()), "val_loss", "loss"]
+                monitor = self.monitor or next(name for name in known if name in rows[-1])
+                plots.curves(rows, monitor, self.run.folder / "curves.png")
                 val_meter.report(self.run.folder)
+                page.write_page(self.run.folder)
             except Exception as error:
                 warn(f"the epoch's report is not complete: {type(error).__name__}: {error}")

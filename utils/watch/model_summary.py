@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from utils import UserError
+from utils.notices import counted
 from utils.train.device import device_of, one_batch, undisturbed
 
 SHOWN = 10  # names of classes
@@ -26,13 +27,16 @@ def summary(model: Any, input: Any) -> dict[str, int]:
 
 
 def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
-    """Print what is trained on, and the model's summary."""
+    """Print what is trained on, and the model's summary. Raises UserError when validation cannot compute its loss: an
+    epoch would be trained first, because with mixup, say, training has other targets."""
     classes = list(train_data.classes)
     names = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
-    samples = f"{len(train_data)} samples to train on, {len(val_data)} to validate on"
-    print(f"{type(train_data).__name__}: {samples}; {len(classes)} classes: {names}")
-    input, _ = one_batch(val_data, [0], device_of(model))
+    samples = f"{counted(len(train_data), 'sample')} to train on, {len(val_data)} to validate on"
+    print(f"{type(train_data).__name__}: {samples}; {counted(len(classes), 'class', 'classes')}: {names}")
+    (input, _), two = (one_batch(val_data, range(min(n, len(val_data))), device_of(model)) for n in (1, 2))
     try:
+        if model.val_loss:  # of two: a model need not take a batch of one
+            compute_loss(model, *two)
         sizes = summary(model, input)
     except UserError:
         raise
@@ -42,6 +46,12 @@ def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
     trainable = f" ({sizes['trainable']:,} trainable)" if sizes["trainable"] < sizes["parameters"] else ""
     work = f"{with_prefix(sizes['flops'])}FLOPs for one sample"
     print(f"{model.model_name}: {sizes['parameters']:,} parameters{trainable}, {work}")
+
+
+def compute_loss(model: Any, input: Any, target: Any) -> None:
+    """Compute the loss of a prepared batch as validation does."""
+    with undisturbed(model), torch.no_grad(), model.autocast():
+        model.objective(input, target)
 
 
 def with_prefix(number: int) -> str:

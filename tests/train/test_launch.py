@@ -1,0 +1,54 @@
+"""--processes and --gpus: this program starts itself as often as they say."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import FAST, ROOT, main
+from runs import only_run, rows
+from wait import until
+
+from utils.run.checkpoint_file import read_checkpoint
+from utils.train import processes
+
+
+def start(*arguments, cwd):
+    """A whole new process: the fork server's would share its threads."""
+    command = [sys.executable, str(ROOT / "main.py"), "train", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_a_signal_ends_both(tmp_path, pictures):
+    options = [f"--train-data-root={pictures}", *FAST, "--processes=2"]
+    launched = start(*options, "--max-epoch=1", cwd=tmp_path)
+    printed, errors = launched.communicate()
+    assert launched.returncode == 0 and "Traceback" not in errors, errors
+    run = only_run(tmp_path)
+    assert printed.count("finished: ") == 1 and [row["step"] for row in rows(run)] == ["7"]
+    assert read_checkpoint(run / "last.pth")["run"]["step"] == 7  # of 28 samples, 4 a step over both
+    resumed = start(f"--resume={run}", "--max-epoch=500", "--processes=2", "--save-freq=1", cwd=tmp_path)
+    until(lambda: read_checkpoint(run / "last.pth")["run"]["step"] > 9)
+    resumed.send_signal(signal.SIGTERM)
+    printed, errors = resumed.communicate()
+    assert resumed.returncode == 128 + signal.SIGTERM, errors
+    assert "stopped; to resume: python main.py train --resume=" in printed
+
+
+def test_gpus_that_are_not_there_are_one_line(tmp_path):
+    done = main("train", "--gpus=all", cwd=tmp_path, check=2)
+    assert done.stderr == "main.py: --gpus=all: torch can use 0 GPUs here: leave it out\n"
+
+
+def test_a_machine_of_several_gpus_says_that_it_uses_one(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert processes.start().size == 1
+    assert capsys.readouterr().out == "note: training on one of 4 GPUs: --gpus=all trains on all of them\n"
+    processes.start(use_gpu=False)
+    assert capsys.readouterr().out == "" and "CUDA_VISIBLE_DEVICES" in os.environ
