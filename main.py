@@ -233,8 +233,8 @@ def set_up(opt, callbacks=()):
 def make_data(opt, mode, device, classes=None):
     """The data set that the options name, for train, val or test; `classes` are those of a trained model."""
     root = opt.test_data_root if mode == "test" else opt.train_data_root
-    elsewhere = "dataset" in opt.asked or not any(map(os.path.exists, root))  # the data that it was trained on
-    if mode == "val" and classes and opt.val_data_root and elsewhere:
+    gone = "dataset" in opt.asked or not any(map(os.path.exists, root))  # or of another kind than what is measured
+    if mode == "val" and classes and opt.val_data_root and gone:  # a trained model does not need its training data
         root = opt.val_data_root
     dataset = build_data(getattr(data, opt.dataset), root, mode, opt.values(), classes)
     dataset.cache_on(device, opt.cache)
@@ -264,7 +264,7 @@ def new_model(opt, train_data, start):
     model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.to_dict()}
     model.set_criterion(opt.criterion, train_data.weights)  # names of models/losses.py
     if start:
-        model.load(opt.load_model_path, partly=True, content=start, least=0.0 if opt.partly else 0.9)
+        model.load(opt.load_model_path, partly=True, content=start, least=0 if opt.partly else 0.9)  # of its body
         start.clear()  # `train` holds the dict as long as it runs
     if opt.finetune:
         model.freeze_body()

@@ -117,5 +117,8 @@ def test_an_optimizer_a_loss_and_a_schedule_of_ones_own_are_one_file(tmp_path, p
     table = rows(only_run(tmp_path))
     assert [float(row["lr"]) for row in table] == [0.001, 0.0005, 0.00025]
     assert all(float(row["loss_hinge"]) > 0 and float(row["loss_cross_entropy"]) > 0 for row in table)
+    (tmp_path / "mine.py").write_text(MINE.replace("return F", "return 1 / 0 + F"))
+    done = main(*options, cwd=tmp_path, check=1)  # an error in it is shown, from main.py on: nothing of Fire's
+    assert "in hinge" in done.stderr and "ZeroDivisionError" in done.stderr and "fire/core.py" not in done.stderr
     done = main("train", f"--train-data-root={pictures}", *FAST, "--criterion=mine.hingee", cwd=tmp_path, check=2)
     assert "--criterion=mine.hingee cannot be loaded: AttributeError" in done.stderr

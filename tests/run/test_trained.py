@@ -32,6 +32,9 @@ def test_without_a_name_it_is_the_newest_and_the_others_are_named(two):
     line = used(main("val", cwd=two, check=0))
     assert line.startswith("using checkpoints/newer/best.pth, epoch ")
     assert line.endswith("; it is the newest of 2 models, --run= takes another one: older")
+    shown = main("val", "--draw-freq=3", cwd=two, check=0).stdout
+    assert "  load_model_path: checkpoints/newer/best.pth  (found)\n" in shown and "  lr: " not in shown
+    assert "  draw_freq: 3  (given)\n" in shown and "  image_size: 32  (of the run)\n" in shown
 
 
 @pytest.mark.parametrize(

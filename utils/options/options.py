@@ -17,12 +17,14 @@ class Options:
     Attributes:
         explicit: names of the options that somebody set: the command line, a YAML file or the preset.
         asked: those of them that no preset set.
+        found: names of those that the program has set since, see `assign`.
         command: the command of main.py that they are for, or "".
     """
 
     def __init__(self) -> None:
         self.explicit: set[str] = set()
         self.asked: set[str] = set()
+        self.found: set[str] = set()
         self.command = ""
 
     @classmethod
@@ -137,13 +139,14 @@ class Options:
     def update(self, kwargs: dict[str, Any]) -> None:
         """parse without the printing."""
         checked = {name: self._checked(name, value) for name, value in self.translated(kwargs, say=True).items()}
-        self.assign(**checked)
+        vars(self).update(checked)
         self.explicit |= checked.keys()
         self.asked |= checked.keys()
 
     def assign(self, **values: Any) -> None:
         """Set options to what the program found out (a run's folder, the precision); `explicit` does not change."""
         vars(self).update(values)
+        self.found |= values.keys()
 
     def check(self) -> None:
         """Raise UserError where two options contradict each other. A subclass adds rules of its own."""
@@ -176,7 +179,8 @@ class Options:
         for name, value in self.values().items():
             own = name in self.explicit or value != getattr(self.root(), name, value)
             if everything or (own and self.command in self.options()[name].commands):
-                mark = "given" if name in self.asked else "preset" if name in self.explicit else "of the run"
+                marks = {"given": self.asked, "preset": self.explicit, "found": self.found, "of the run": {name}}
+                mark = next(mark for mark, names in marks.items() if name in names)
                 print(f"  {name}: {value}{f'  ({mark})' if own else ''}")
             else:
                 left_out += self.command in self.options()[name].commands
