@@ -54,6 +54,7 @@ class DefaultConfig(Options):
     # --- model
     model: name_in("models") | USE = "SqueezeNet"  # class of models/, or a name of torchvision or timm: resnet18, ...
     width: number(0, above=True) | of("model") | USE = 1.0  # factor on the channels of models with several widths
+    masks: flag | of("model") | USE = True  # MaskRCNN: masks of the objects; False: boxes alone, as Faster R-CNN
     proposals: integer(4) | USE = 2000  # MaskRCNN: regions per picture after its first stage, in training
     load_model_path: optional(text) | USE = None  # checkpoint to start from: a file, a run's folder (its best.pth)
     # or https://...; weights that fit are loaded

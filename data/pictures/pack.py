@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 import time
 import weakref
@@ -21,11 +22,12 @@ from tqdm import tqdm
 
 from utils import UserError
 from utils.files import fcntl, lock, megabytes, write_atomically
-from utils.notices import counted, note
+from utils.notices import counted, note, note_once
 
 from .images import Images, LazyImages, in_threads
 
 VERSION = 2  # of the two files
+UNUSED = 30  # days without use after which a pack is named
 DISK_SHARE = 0.5  # of the disk's free space, the largest part that a pack may take
 
 
@@ -81,7 +83,22 @@ def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[Packed
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_packer(path) as file:  # another process may have been first
             found = load(path, key) or make(file, path, {"version": VERSION, "key": key, "fit": fit}, lazy, also)
+        name_unused(path.parent)
+    with contextlib.suppress(OSError):  # in a read-only folder it cannot be noted
+        os.utime(path.with_suffix(".json"))  # when it was used last
     return found
+
+
+def name_unused(folder: Path) -> None:
+    """A note that names the packs in a folder that were not used for UNUSED days, and the command that removes them."""
+    oldest = time.time() - UNUSED * 24 * 3600
+    unused = [index for index in sorted(folder.glob("*.json")) if index.stat().st_mtime < oldest]
+    size = sum(pack.stat().st_size for index in unused if (pack := index.with_suffix(".u8")).exists())
+    if unused:
+        what = f"{counted(len(unused), 'pack')} in {folder}, {megabytes(size)}, not used for {UNUSED} days"
+        note_once(
+            f"{what}; to remove: rm {' '.join(shlex.quote(str(index.with_suffix(''))) + '.*' for index in unused)}"
+        )
 
 
 def fingerprints(sources: Sequence[Any], options: str) -> tuple[str, str]:

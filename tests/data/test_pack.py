@@ -581,3 +581,24 @@ def test_options_have_packs_of_their_own(many, tmp_path):
         DogCat(many, mode, image_size=size, val_data_root=[many], pack=True, pack_dir=tmp_path)
     names = sorted(path.name.rpartition("_")[0] for path in tmp_path.glob("*.u8"))
     assert names == ["DogCat_train_128", "DogCat_train_64", "DogCat_val_64"]
+
+
+def test_packs_that_nobody_used_for_a_month_are_named_with_the_command_that_removes_them(tmp_path, capsys):
+    draw_folder(tmp_path / "train", per_class=3)
+    packs = tmp_path / "my packs"
+
+    def pack_of(size):
+        DogCat(tmp_path / "train", "val", image_size=size, pack=True, pack_dir=str(packs))
+        return capsys.readouterr().out
+
+    assert "not used" not in pack_of(32) + pack_of(40)
+    first, second = sorted(packs.glob("*.json"))
+    for index in (first, second):
+        os.utime(index, (1e9, 1e9))
+    assert "not used" not in pack_of(40)  # which is there and is used now
+    said = pack_of(48)
+    (unused,) = [index for index in (first, second) if index.stat().st_mtime < 2e9 and "_32_" in index.name]
+    assert f"1 pack in {packs}, 0.0 MB, not used for 30 days; to remove: rm '{unused.with_suffix('')}'.*" in said
+    command = said[said.index("rm ") :].splitlines()[0]
+    subprocess.run(command, shell=True, check=True)
+    assert len(list(packs.iterdir())) == 4 and "not used" not in pack_of(64)

@@ -108,6 +108,20 @@ def test_detectors_give_losses_in_training_and_detections_else(drawn, tmp_path, 
         model.set_criterion(None, [1.0, 2.0])
 
 
+def test_mask_rcnn_without_masks_is_faster_rcnn_and_its_mask_head_has_widths(drawn):
+    images, target = (part[:1] for part in batch_of(all_of(drawn, "train")))
+    model = models.MaskRCNN(4, proposals=20, masks=False)
+    assert not [name for name, _ in model.named_parameters() if "mask" in name]
+    _, losses = model.objective(images, target)
+    assert set(losses) == {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+    with torch.inference_mode():
+        assert set(model.eval().predict(images)[0]) == {"boxes", "labels", "scores"}
+    narrow = models.MaskRCNN(4, proposals=20, width=0.25).eval()
+    assert narrow.detector.roi_heads.mask_predictor.mask_fcn_logits.weight.shape == (4, 64, 1, 1)
+    with torch.inference_mode():
+        assert narrow.predict(images)[0]["masks"].shape[1:] == (1, 48, 64)
+
+
 @pytest.mark.parametrize("name", ["MaskRCNN", "SSD"])
 def test_boxes_keep_their_digits_where_a_model_computes_in_16_bits(name):
     """With 8 of them a place at 600 pixels would be a multiple of 4, and objects of two classes would touch."""
