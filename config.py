@@ -8,7 +8,7 @@ its reason.
 
 from utils import UserError
 from utils.notices import note_once
-from utils.options.kinds import choice, flag, integer, number, optional, settings, several, text
+from utils.options.kinds import choice, flag, integer, number, optional, path, settings, several, text
 from utils.options.marks import by, free, of, only, was
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum
 from utils.options.options import Options
@@ -28,16 +28,16 @@ class DefaultConfig(Options):
     # --- data
     config: optional(text) | free | ALL = None  # start from a preset of config.py (Demo) or a YAML file, a run's say
     dataset: name_in("data") | ALL = "DogCat"  # class of data/ that reads the samples
-    train_data_root: several(text) | free | LABELLED = ["./data/train"]  # folder(s) or list(s) of labelled samples
-    val_data_root: several(text) | free | DATA | LABELLED = []  # the same for validation; none: 30 % of train_data_root
-    test_data_root: several(text) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
+    train_data_root: several(path) | free | LABELLED = ["./data/train"]  # folder(s) or list(s) of labelled samples
+    val_data_root: several(path) | free | DATA | LABELLED = []  # the same for validation; none: 30 % of train_data_root
+    test_data_root: several(path) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
     val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
     download: flag | free | DATA | ALL = False  # CIFAR10: download the data (170 MB) when it is not there
     repeat: integer(1) | DATA = 1  # CocoMask: times that an epoch goes through the pictures
     resample: choice("none", "mean", "log", "sqrt") | DATA = "none"  # balance unequal classes in every epoch
     class_weights: flag | DATA = False  # weigh the loss of class c with N / N_c
-    pack: flag | free | DATA | ALL = True  # decode every picture once, into pack_dir, and read it from there
-    pack_dir: text | free | ALL = "packs"  # folder for that; it can be deleted at any time
+    pack: flag | free | DATA | USE = True  # decode every picture once, into pack_dir, and read it from there
+    pack_dir: path | free | ALL = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
     image_size: integer(32) | ALL = 224  # height and width of the pictures that the model gets, pixels
 
@@ -56,7 +56,7 @@ class DefaultConfig(Options):
     width: number(0, above=True) | of("model") | USE = 1.0  # factor on the channels of models with several widths
     masks: flag | of("model") | USE = True  # MaskRCNN: masks of the objects; False: boxes alone, as Faster R-CNN
     proposals: integer(4) | USE = 2000  # MaskRCNN: regions per picture after its first stage, in training
-    load_model_path: optional(text) | USE = None  # checkpoint to start from: a file, a run's folder (its best.pth)
+    load_model_path: optional(path) | USE = None  # checkpoint to start from: a file, a run's folder (its best.pth)
     # or https://...; weights that fit are loaded
     partly: flag = False  # load it even if it gives less than 90 % of the model besides its head
     run: optional(text) | by("val", "test") = None  # run whose best.pth is taken; without it and load_model_path, the
@@ -111,7 +111,7 @@ class DefaultConfig(Options):
     # batch_size
 
     # --- run and its checkpoints
-    work_dir: text | free | USE = "checkpoints"  # folder in which every run gets a folder
+    work_dir: path | free | USE = "checkpoints"  # folder in which every run gets a folder
     resume: run_name | free | RESUME = None  # continue a run: bare, the newest unfinished one; <run>: that one;
     # auto: the newest unfinished one, or a new run where there is none
     monitor: optional(text) = None  # measure that selects best.pth: loss, val_loss, val_accuracy, ...; None: the first
@@ -121,10 +121,10 @@ class DefaultConfig(Options):
     keep_every: integer(0) | free = 0  # also keep every k-th epoch's weights and report; 0: none
     keep_from: integer(1) | free = 1  # first epoch for keep_every
     keep_optimizer: flag | free = True  # False: of a finished run only best.pth stays, it cannot get more epochs
-    result_file: text | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
+    result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
     labels: flag | DATA | by("test") = False  # write the class, not probabilities: Dogs vs. Cats scores that, its Redux
     # edition probabilities
-    report_dir: optional(text) | by("val") = None  # folder for the report; None: beside the checkpoint
+    report_dir: optional(path) | by("val") = None  # folder for the report; None: beside the checkpoint
 
     # --- watching and debugging
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # more observers of the run: classes of
@@ -135,7 +135,7 @@ class DefaultConfig(Options):
     progress: flag | free | by("train", "test") = True  # progress bar (plain lines when the output is no terminal)
     draw_freq: integer(0) | free | by("train", "val") = 0  # draw predictions of every k-th validation batch; 0: none
     cam: integer(0) | free | by("val") = 0  # number of pictures with class activation maps
-    debug_file: text | free | USE = "/tmp/debug"  # `touch` it to stop the running loop in the debugger
+    debug_file: path | free | ALL = "/tmp/debug"  # `touch` it to stop the running loop in the debugger
     show_options: flag | free | ALL = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 

@@ -206,14 +206,15 @@ def pack(opt=None, **kwargs):
     check_parts(opt, models, data)
     processes.refuse_torchrun()
     opt.assign(cache="none")
-    if not opt.pack:
-        raise UserError("--pack=False leaves nothing to do: leave it out")
-    for mode in ("train", "val", "test"):
-        if mode == "test" and "test_data_root" not in opt.asked and not any(map(os.path.exists, opt.test_data_root)):
-            continue
-        packed = make_data(opt, mode, torch.device("cpu"))
-        name_broken(packed)
-        print(f"{mode}: {counted(len(packed), 'picture')} in {packed_file(packed)}")
+    modes = ["train", "val", "test"]
+    if "test_data_root" not in opt.asked and not any(map(os.path.exists, opt.test_data_root)):
+        modes.remove("test")
+    with Callbacks([], Debugger(opt.debug_file)) as callbacks:
+        for mode in modes:
+            packed = make_data(opt, mode, torch.device("cpu"))
+            name_broken(packed)
+            print(f"{mode}: {counted(len(packed), 'picture')} in {packed_file(packed)}")
+            callbacks.on_test_summary()
 
 
 def set_up(opt, callbacks=()):

@@ -243,3 +243,13 @@ def test_options_that_are_loaded_already_are_copied_and_take_more(capsys):
     assert opt.cache == "auto"
     with pytest.raises(UserError, match="unknown option --nonsense"):
         config.load({"nonsense": 1}, opt)
+
+
+def test_paths_may_have_a_tilde_and_variables_on_the_command_line_and_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SET", "birds")
+    (tmp_path / "mine.yaml").write_text("train_data_root: [~/a, $SET/b]\nwork_dir: ~/runs\n")
+    opt = config.load({"config": "~/mine.yaml", "test_data_root": "x,~/${SET}", "load_model_path": "~/best.pth"})
+    assert opt.train_data_root == [f"{tmp_path}/a", "birds/b"] and opt.work_dir == f"{tmp_path}/runs"
+    assert opt.test_data_root == ["x", f"{tmp_path}/birds"] and opt.load_model_path == f"{tmp_path}/best.pth"
+    assert config.load({"load_model_path": None}).load_model_path is None

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,6 +53,11 @@ def read_text(value: Any) -> str:
     return str(value)
 
 
+def expanded(path: str) -> str:
+    """A path with ~ and $VARIABLES replaced, which a shell does only at the beginning of a word."""
+    return os.path.expanduser(os.path.expandvars(path))
+
+
 def _flag(value: Any) -> bool:
     spelled = str(value).strip().lower()
     if spelled in ("true", "1", "yes", "on"):
@@ -72,6 +78,7 @@ def _settings(value: Any) -> dict[str, Any]:
 
 
 text = Kind(read_text, "text")
+path = Kind(lambda value: expanded(read_text(value)), "text")
 flag = Kind(_flag, "True or False")
 settings = Kind(_settings, "settings like alpha=0.9,centered=True")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import UserError
 from ..notices import counted, note_once
-from .kinds import Kind, dashed, nearest
+from .kinds import Kind, dashed, expanded, nearest
 
 
 class Options:
@@ -66,7 +66,9 @@ class Options:
         """The options that these arguments describe: the defaults, then the preset or YAML file named by `config`, then
         the arguments themselves, the later ones winning. With options that are `given`: a copy of these, and the
         arguments on top. Raises UserError, also for an argument that the command does not read."""
-        opt = copy.deepcopy(given) if given is not None else cls._from_source(kwargs.get("config"))
+        source = kwargs.get("config")
+        source = expanded(source) if isinstance(source, str) else source
+        opt = copy.deepcopy(given) if given is not None else cls._from_source(source)
         opt.update(kwargs)
         opt.command = command
         for name in opt.translated(kwargs):
