@@ -1,5 +1,6 @@
 # make train   set up and train on pictures that hearth draws itself
 # make test    set up and run every test
+# make mutants break lines that matter, one at a time, to see that a test notices each
 # make visdom  start a visdom server on this machine and show the runs in it
 VENV ?= .venv
 PYTHON ?= python3
@@ -10,7 +11,7 @@ export PIP_CONSTRAINT = constraints.txt
 export PIP_BUILD_CONSTRAINT = constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup train test visdom
+.PHONY: setup train test mutants visdom
 
 train: setup
 	$(BIN)/python main.py train --config=Demo
@@ -20,6 +21,9 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+mutants: setup
+	$(BIN)/python tests/mutants.py
 
 visdom: setup
 	$(BIN)/python -m utils.visdom.server

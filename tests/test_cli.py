@@ -187,7 +187,8 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "on --resume: is fixed",
     ]
     assert "goes with: --scheduler=decay" in printed["lr-decay"]
-    assert "decides about: --lr-decay, --patience, --milestones" in main("help", "scheduler", cwd=tmp_path, check=0).stdout
+    printed = main("help", "scheduler", cwd=tmp_path, check=0).stdout
+    assert "decides about: --lr-decay, --patience, --milestones" in printed
     printed = main("help", "color-jitter", cwd=tmp_path, check=0).stdout
     assert "read by: train, with each --dataset that has it\n" in printed and "formerly: --colour" in printed
     assert "on --resume: may change\n" in main("help", "max_epoch", cwd=tmp_path, check=0).stdout

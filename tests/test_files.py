@@ -1,5 +1,7 @@
 """Files that appear whole or not at all, locks, and names that are free."""
 
+import os
+import stat
 import subprocess
 import sys
 
@@ -28,6 +30,24 @@ def test_the_old_content_can_be_kept_under_another_name(tmp_path):
     for number in range(3):
         write_atomically(path, lambda file, number=number: file.write(str(number)), previous=previous)
     assert path.read_text() == "2" and previous.read_text() == "1" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_is_flushed_before_it_gets_its_name_and_then_its_folder(tmp_path, monkeypatch):
+    """Else a power cut leaves an empty file, or the name of the old one."""
+    path, acts = tmp_path / "last", []
+    path.write_text("old")
+    fsync, link, replace = os.fsync, os.link, os.replace
+
+    def flush(handle):
+        status = os.fstat(handle)
+        acts.append("folder" if stat.S_ISDIR(status.st_mode) else f"file of {status.st_size} bytes")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "link", lambda *paths: acts.append("previous") or link(*paths))
+    monkeypatch.setattr(os, "replace", lambda *paths: acts.append("name") or replace(*paths))
+    write_atomically(path, lambda file: file.write("newer"), previous=tmp_path / "previous")
+    assert acts == ["file of 5 bytes", "previous", "name", "folder"]
 
 
 def test_names_to_try_are_numbered_until_one_is_free():

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import mutants
 import pytest
 from conftest import FAST, ROOT
 
@@ -111,6 +112,13 @@ def test_nothing_asks_which_model_or_data_set_it_is():
 
 def test_there_is_one_version():
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_every_line_that_make_mutants_breaks_is_still_there_and_so_are_its_tests():
+    assert len(mutants.ALL) >= 60
+    assert [str(one) for one in mutants.ALL if one.misplaced(ROOT)] == []
+    for file, _, name in (test.partition(":") for one in mutants.ALL for test in one.tests.split()):
+        assert re.search(rf"^def test_\w*{name}", (ROOT / "tests" / file).read_text(), re.MULTILINE), (file, name)
 
 
 @pytest.fixture(scope="module")

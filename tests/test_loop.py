@@ -151,6 +151,24 @@ def test_every_part_gets_its_options_and_every_step_its_rate_and_validation_the_
     assert all(torch.equal(value, kept[name]) for name, value in validated[0].state_dict().items())
 
 
+def test_the_seed_decides_about_the_initial_weights(train):
+    begun = []
+    for seed in (1, 2, 1):
+        train(max_epoch=1, seed=seed)
+        begun.append(Sometimes.last.kept[0])
+    assert torch.equal(begun[0], begun[2]) and not torch.equal(begun[0], begun[1])
+
+
+def test_the_books_rule_gets_the_mean_loss_of_every_epoch(train):
+    with open(train(lr=3.0, lr_decay=0.5, max_epoch=6) / "results.csv", newline="") as file:
+        rows = [(float(row["loss"]), float(row["lr"])) for row in csv.DictReader(file)]
+    expected, lr = [3.0], 3.0
+    for (before, _), (loss, _) in zip([(math.inf, 0.0), *rows], rows[:-1], strict=False):
+        lr *= 0.5 if loss > before else 1.0
+        expected.append(lr)
+    assert [rate for _, rate in rows] == expected and 0.1 < lr < 3, "some epochs have a higher loss, not all"
+
+
 def test_any_measure_can_say_what_is_best(train, capsys):
     run = train(monitor="val_loss")
     with open(run / "results.csv", newline="") as file:

@@ -383,6 +383,30 @@ def test_one_draw_per_picture():
     assert len({tuple(image.flatten().tolist()) for image in result}) == 6
 
 
+def test_every_change_has_its_own_draws(monkeypatch):
+    """Else all rotated pictures would be bright ones, say; numbers that follow from each other have the same order."""
+
+    def watch(name, values):
+        function = getattr(augment, name)
+        monkeypatch.setattr(augment, name, lambda *given: drawn.extend(values(*given)) or function(*given))
+
+    drawn = []
+    watch("crop_boxes", lambda uniform, *_: uniform)
+    watch("rotate", lambda images, degrees: [degrees])
+    watch("jitter", lambda images, *factors: factors)
+    watch("erase", lambda images, probability, uniform: uniform)
+    watch("cut_boxes", lambda uniform, *_: uniform)
+    Augment(32, **EVERYTHING)(noisy(20), seed())
+    assert len({tuple(values.argsort().tolist()) for values in drawn}) == len(drawn) == 4 + 1 + 3 + 5
+
+    drawn = []
+    images = torch.tensor([0.0, 1.0]).repeat(100).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+    mixed, _ = Augment(32, mixup=1.0, cutmix=1.0).mix(images, torch.zeros(200, dtype=torch.int64), 2, seed())
+    pasted = (mixed.frac() == 0).flatten(1).all(dim=1)  # a blend is grey
+    for uniform in drawn:  # whether a box is pasted says nothing about its place
+        assert (uniform[pasted] < 0.5).float().mean() == pytest.approx(0.5, abs=0.2)
+
+
 @pytest.mark.parametrize("name", ["rotate", "color_jitter", "noise", "random_erasing"])
 def test_an_option_changes_nothing_but_what_it_is_for(name):
     """The other draws stay as they are: of another option's effect a difference of the crops would show more."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from data import MaskFolder
 from data.broken import refuse_broken
 from data.pictures.augment import denormalise
+from data.pictures.masks import with_mask
 from utils import UserError
 
 
@@ -30,6 +31,17 @@ def test_items_are_whole_pictures_split_by_name(shapes):
     assert len(MaskFolder(shapes, "val", image_size=56, val_size=5)) == 5
     elsewhere = MaskFolder(shapes, "val", image_size=56, val_data_root=[str(shapes)])
     assert len(elsewhere) == len(MaskFolder(shapes, "train", image_size=56, val_data_root=[str(shapes)])) == 40
+
+
+def test_a_resized_mask_has_no_class_between_two(tmp_path):
+    classes = np.random.default_rng(0).choice([0, 2], (30, 40)).astype(np.uint8)
+    files = tmp_path / "a.jpg", tmp_path / "a.png"
+    Image.new("RGB", (40, 30)).save(files[0])
+    Image.fromarray(classes).save(files[1])
+    for size in (24, 64):
+        pixels, counts = with_mask(files, size)
+        assert set(np.unique(pixels[..., 3])) == {0, 2}
+        assert counts == [[0, int((classes == 0).sum())], [2, int((classes == 2).sum())]]
 
 
 def test_crops_and_flips_move_picture_and_mask_alike(tmp_path):

@@ -90,9 +90,9 @@ def test_the_loss_meter_knows_the_components_and_ignores_what_is_not_finite():
 
 def test_the_loss_meter_weighs_batches_by_their_samples_and_takes_components_as_they_come():
     meter = LossMeter()
-    meter.add({"loss": torch.tensor(0.0)}, samples=32)
+    meter.add({"loss": torch.tensor(2.0)}, samples=32)
     meter.add({"loss": torch.tensor(1.0)}, samples=1)
-    assert meter.summary() == {"loss": pytest.approx(1 / 33)}
+    assert meter.summary() == {"loss": pytest.approx(65 / 33)}
     meter.reset()
     meter.add({"loss": torch.tensor(1.0), "aux": torch.tensor(2.0)})
     assert meter.summary() == {"loss": 3.0, "loss_loss": 1.0, "loss_aux": 2.0}

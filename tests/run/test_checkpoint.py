@@ -22,6 +22,7 @@ from utils import UserError
 from utils.notices import counted
 from utils.run.checkpoint_file import read_checkpoint, write_checkpoint
 from utils.run.resume import find_run
+from utils.run.run import State
 
 
 def weights_are(step, path):
@@ -106,6 +107,26 @@ def test_processes_that_find_different_checkpoints_do_not_train(tmp_path):
         checkpoint._compare(3)
     with pytest.raises(UserError, match="of 1 and of 2 steps"):
         checkpoint._compare(1)
+    for _ in range(3):
+        advance(checkpoint)
+    with pytest.raises(UserError, match="of 2 and of 3 steps"):
+        checkpoint.restore()
+
+
+def test_every_part_of_a_run_is_saved_and_restored():
+    class Part:
+        def __init__(self, held):
+            self.held = held
+
+        def state_dict(self):
+            return self.held
+
+        def load_state_dict(self, held):
+            self.held = held
+
+    saved, new = State(*map(Part, range(7))), State(*[Part(None) for _ in range(7)])
+    new.load_state_dict(saved.state_dict())
+    assert [part.held for part in vars(new).values()] == list(range(7))
 
 
 def test_going_back_takes_the_newest_checkpoint_that_is_old_enough(tmp_path):

@@ -44,6 +44,22 @@ def test_every_flipped_byte_and_every_cut_is_found(tmp_path):
     assert found == 2 * len(whole)
 
 
+def test_a_disk_that_keeps_other_bytes_is_noticed_before_the_old_file_is_replaced(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "a.pth", os.fsync
+    Tiny().save(path, epoch=1)
+    old = path.read_bytes()
+
+    def damage(handle):
+        place = os.fstat(handle).st_size // 2
+        os.pwrite(handle, bytes([os.pread(handle, 1, place)[0] ^ 1]), place)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", damage)
+    with pytest.raises(OSError, match="reads differently"):
+        Tiny().save(path, epoch=2)
+    assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
+
+
 def test_what_others_save_is_read_and_others_read_what_we_save(tmp_path):
     ours, theirs, old = (tmp_path / name for name in ("ours.pth", "theirs.pth", "old.pth"))
     model = Tiny()

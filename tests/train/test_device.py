@@ -11,6 +11,10 @@ def test_what_is_asked_for_is_taken_and_auto_is_what_the_machine_is_fast_in(monk
     for known, expected in (({}, "fp32"), ({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
         assert pick_precision("auto", cpu) == expected
+    for bf16, capability, expected in ((True, (8, 0), "bf16"), (False, (7, 0), "fp16"), (False, (6, 1), "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, found=bf16: found)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert pick_precision("auto", torch.device("cuda")) == expected
 
 
 def test_a_gpu_that_this_torch_has_no_code_for_is_left_alone_with_a_warning(monkeypatch, capsys):

@@ -1,10 +1,14 @@
 """Batches: their order, each process's share of them, and random numbers that depend on seed and step alone."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from data.base import BaseData
 from utils import UserError
+from utils.train.loader import batches, make_loader
 from utils.train.sampler import ResumableBatchSampler
 from utils.train.seeds import generator, seed_step
 
@@ -40,16 +44,36 @@ def test_a_lone_last_sample_is_left_out_in_training_only():
 
 
 def test_randomness_is_a_function_of_seed_and_step():
-    draws = {}
-    for seed in (0, 1):
-        for step in (0, 1, 2):
-            first = torch.rand(4, generator=seed_step(seed, step, "cpu")), torch.rand(4)
-            again = torch.rand(4, generator=seed_step(seed, step, "cpu")), torch.rand(4)
-            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-            assert not torch.equal(*first)  # augmentation and dropout do not get the same numbers
-            draws[seed, step] = tuple(first[0].tolist())
-    assert len(set(draws.values())) == 6
+    """And of the process; neither for augmentation nor for dropout do numbers come twice."""
+    draws = set()
+    for seed, step, rank in itertools.product((0, 1), (0, 1, 2), (0, 1)):
+        first = torch.rand(4, generator=seed_step(seed, step, "cpu", rank)), torch.rand(4)
+        again = torch.rand(4, generator=seed_step(seed, step, "cpu", rank)), torch.rand(4)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        draws |= {tuple(numbers.tolist()) for numbers in first}
+    assert len(draws) == 2 * 12
     assert generator(0, 0, "cpu").initial_seed() != generator(0, 1, "cpu").initial_seed()
+
+
+class Drawn(Numbers):
+    """Its batches are what is drawn for them: by augmentation, and by whatever uses torch's own generator."""
+
+    def __getitem__(self, index):
+        return index, index
+
+    def prepare(self, input, target, generator):
+        return tuple(torch.rand(3, generator=generator).tolist()), tuple(torch.rand(3).tolist())
+
+
+def test_every_batch_has_numbers_of_its_own_and_the_same_after_a_resume():
+    def drawn(batch):
+        run = SimpleNamespace(epoch=1, batch=batch, step=3 + batch)
+        for numbers in batches(make_loader(Drawn(12), 4, num_workers=0, seed=1), run, torch.device("cpu")):
+            run.batch, run.step = run.batch + 1, run.step + 1
+            yield numbers
+
+    whole = list(drawn(0))
+    assert len({numbers for both in whole for numbers in both}) == 2 * 3 and list(drawn(1)) == whole[1:]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

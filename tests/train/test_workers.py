@@ -1,6 +1,8 @@
 """Worker processes: no more than have room for their batches in shared memory."""
 
 import math
+import shutil
+from types import SimpleNamespace
 
 import torch
 from conftest import NO_SERVER, server
@@ -10,7 +12,7 @@ from runs import only_run
 from data import DogCat
 from utils.files import megabytes
 from utils.run.checkpoint_file import read_checkpoint
-from utils.train.workers import PREFETCHED, SHM_SHARE, shared_bytes
+from utils.train.workers import PREFETCHED, SHM_SHARE, fitting_workers, shared_bytes
 
 
 def test_small_shared_memory_means_fewer_workers_and_the_same_weights(tmp_path, pictures):
@@ -35,3 +37,13 @@ def test_small_shared_memory_means_fewer_workers_and_the_same_weights(tmp_path, 
     assert "of 6 worker processes, not of 8" in line
     one, other = (read_checkpoint(only_run(tmp_path / name) / "last.pth")["weights"] for name in ("alone", "few"))
     assert all(torch.equal(one[name], other[name]) for name in one | other)
+
+
+def test_as_many_workers_as_have_room_and_no_more_than_asked_for(pictures, monkeypatch):
+    dataset = DogCat(pictures, "train", image_size=32)
+    batch = 3 * shared_bytes(dataset.collate([dataset[0]]))
+    room = math.ceil((2 + 6.5 * PREFETCHED) * batch / SHM_SHARE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=room))
+    assert [fitting_workers(dataset, 3, wanted) for wanted in (8, 4, 0)] == [6, 4, 0]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # each has half of it: 7.5 batches
+    assert fitting_workers(dataset, 3, 8) == 2

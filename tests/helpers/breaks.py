@@ -1,0 +1,295 @@
+"""Lines that matter, each with a way to break it and the tests that have to fail then: mutants.py tries them.
+
+{file: [(text that occurs in it once, what takes its place, tests)]}. The tests are files below tests/, each with a part
+of the names of those that are run.
+"""
+
+BREAKS: dict[str, list[tuple[str, str, str]]] = {
+    "main.py": [
+        ("schedule.step(epoch, run.batch)", "schedule.step(epoch, 0)", "test_loop.py:every_part_gets"),
+        (
+            "**opt.kwargs_for(TrainStep))",
+            '**opt.kwargs_for(TrainStep) | {"clip_grad": 0.0})',
+            "test_loop.py:every_part_gets",
+        ),
+        ("**opt.kwargs_for(TrainStep))", '**opt.kwargs_for(TrainStep) | {"ema": 0.0})', "test_loop.py:every_part_gets"),
+        ("val(step.ema_model, val_loader", "val(model, val_loader", "test_loop.py:every_part_gets"),
+        ("channels_last).eval()", "channels_last)", "run/test_resume.py:in_eval_mode"),
+        ("if run.batch == 0:", "if True:", "run/test_checkpoint.py:the_middle"),
+        ("checkpoint.restore()  #", "#", "run/test_checkpoint.py:the_middle"),
+        ('schedule.epoch_end(metrics["loss"], ', "schedule.epoch_end(0.0, ", "test_loop.py:the_books_rule"),
+        ("torch.manual_seed(opt.seed)", "torch.manual_seed(0)", "test_loop.py:the_seed_decides"),
+        ("set_criterion(opt.criterion, train_data.weights)", "set_criterion(opt.criterion)", "test_loop.py:val_weighs"),
+        ("model.freeze_body()", "pass", "run/test_resume.py:fine_tuning"),
+        ("world.reduce_meters(meter, loss_meter)", "pass", "train/test_processes.py:two_processes_train_one_run"),
+        ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
+    ],
+    "config.py": [
+        ("if self.finetune and not self.load_model_path", "if False", "test_cli.py:a_mistake_is_one_line"),
+        ('(self.scheduler == "multistep") != bool(self.milestones)', "False", "test_cli.py:a_mistake_is_one_line"),
+        ("usual.warmup_epochs * self.max_epoch / usual.max_epoch", "0.5", "train/test_schedule.py:a_presets_warm_up"),
+    ],
+    "utils/train/step.py": [
+        ("self.scaler.scale(loss * self.share)", "self.scaler.scale(loss)", "train/test_step.py:a_batch_in_parts"),
+        ("value.detach().float() * self.share", "value.detach().float()", "train/test_step.py:the_reported_loss"),
+        ("(skip > 0) | ~total.isfinite()", "skip", "train/test_step.py:a_loss_that_is_nan"),
+        ("if self.clip_grad:", "if False:", "train/test_step.py:gradients_are_clipped"),
+        ("torch.where(skip > 0, kept, buffer, out=buffer)", "pass", "train/test_step.py:a_step_that_is_not_finite"),
+        ("self.scaler.load_state_dict(state)", "pass", "train/test_step.py:fp16_finds_its_scale"),
+        ("reseed(self.device)", "pass", "watch/test_callbacks.py:draws_random_numbers"),
+        ("Splitter(accumulate, least=2)", "Splitter(accumulate)", "train/test_memory.py:where_two_samples"),
+    ],
+    "utils/train/ema.py": [
+        ("(1 + self.steps) / (10 + self.steps)", "torch.ones_like(self.steps)", "train/test_ema.py:formula"),
+        ("effect = 1 - was_skipped", "effect = 1", "train/test_ema.py:a_step_without_effect"),
+        ('self.steps.copy_(state["steps"])', "pass", "train/test_ema.py:a_resumed_run"),
+        ("average.copy_(own)", "pass", "train/test_ema.py:formula"),
+    ],
+    "utils/train/device.py": [
+        ('known.get("avx512_bf16") or known.get("amx_bf16")', "True", "train/test_device.py:what_is_asked_for"),
+        (">= (7, 0)", ">= (9, 0)", "train/test_device.py:what_is_asked_for"),
+        ("module.training = mode", "pass", "watch/test_model_summary.py:what_is_tried"),
+        ("torch.random.fork_rng(sorted(devices)), ", "", "watch/test_model_summary.py:what_is_tried"),
+    ],
+    "utils/train/sampler.py": [
+        ("self.epoch, self.batch = epoch, batch", "self.epoch, self.batch = epoch, 0", "train/test_loader.py:order_is"),
+        ("generator(self.seed, epoch,", "generator(self.seed, 0,", "train/test_loader.py:order_is"),
+        ("rest < 2 * self.size and", "False and", "train/test_loader.py:a_lone_last_sample"),
+        ("slice(self.rank, None, self.size)", "slice(None)", "train/test_loader.py:every_sample"),
+        ('if state["names"] != self._names', "if False", "run/test_resume.py:other_pictures"),
+    ],
+    "utils/train/seeds.py": [
+        ("_mix(seed, step, stream=3", "_mix(seed, 0, stream=3", "train/test_loader.py:randomness"),
+        ("stream=2 + 3 * rank)", "stream=2)", "train/test_loader.py:randomness"),
+    ],
+    "utils/train/loader.py": [
+        ("seed_step(sampler.seed, run.step,", "seed_step(sampler.seed, 0,", "train/test_loader.py:every_batch_has"),
+    ],
+    "utils/train/schedule.py": [
+        ("(step + 1) / warmup_steps", "step / warmup_steps", "train/test_schedule.py:the_warm_up"),
+        ("if loss > self.previous_loss", "if loss < self.previous_loss", "train/test_schedule.py:the_books_rule"),
+        ("vars(self).update(state)", "pass", "train/test_schedule.py:a_run_stopped_anywhere"),
+        ("* cycle_decay ** (progress * (cycles - 0.5))", "", "train/test_schedule.py:the_peaks"),
+        ('initial * group["lr"] / scheduled if', "initial if", "train/test_schedule.py:a_rate_changed_by_hand"),
+    ],
+    "utils/train/reduce.py": [
+        ("torch._foreach_mul_(means, count)", "pass", "train/test_step.py:statistics_that_no_process"),
+    ],
+    "utils/train/memory.py": [
+        ("mem_get_info(device)[0] / 4", "mem_get_info(device)[0]", "train/test_evaluation.py:a_quarter"),
+    ],
+    "utils/train/workers.py": [
+        ("return min(fitting, wanted)", "return wanted", "train/test_workers.py:as_many_workers"),
+    ],
+    "utils/train/optimizers.py": [
+        ('"weight_decay": 0.0}', '"weight_decay": weight_decay}', "models/test_models.py:weights_decay"),
+    ],
+    "utils/files.py": [
+        ("            os.fsync(file.fileno())\n", "", "test_files.py:flushed"),
+        ("            keep_as(path, previous)", "            pass", "test_files.py:kept_under_another_name"),
+        ("        flush_folder(path.parent)\n", "", "test_files.py:flushed"),
+        ("        if fcntl:\n", "        if False:\n", "test_files.py:a_locked_file"),
+    ],
+    "utils/run/checkpoint_file.py": [
+        ("found == TRAILER.unpack(end[-TRAILER.size :])[0]", "True", "run/test_checkpoint_file.py:every_flipped_byte"),
+        (
+            'torch.load(opened, map_location="cpu", weights_only=True)',
+            'torch.load(opened, "cpu", weights_only=False)',
+            "models/test_models.py:run_no_code",
+        ),
+        ("if not is_whole(file):", "if False:", "run/test_checkpoint_file.py:keeps_other_bytes"),
+        ("not value.isfinite().all()", "False", "run/test_checkpoint.py:no_checkpoint_holds"),
+        ("number > FORMAT", "False", "run/test_checkpoint_file.py:of_a_newer_hearth"),
+        ('if "update" not in content', "if True", "run/test_checkpoint_file.py:a_run_of_an_older_hearth"),
+    ],
+    "utils/run/checkpoint.py": [
+        ("value < best if self.monitor", "value > best if self.monitor", "run/test_resume.py:best_follows_the_monitor"),
+        ("self.state.step.rollback()", "pass", "run/test_checkpoint.py:an_error_saves"),
+        ("path.replace(self.last)", "pass", "run/test_checkpoint.py:a_damaged_checkpoint"),
+        ('if content["run"]["step"] <= step', "if True", "run/test_checkpoint.py:going_back"),
+        ("self._compare(self.run.step)", "pass", "run/test_checkpoint.py:processes_that_find"),
+        ('self.run.mark("finished")', "pass", "run/test_trained.py:resume_auto"),
+        ('save, folder / "best.pth"', 'self.model.save, folder / "best.pth"', "test_loop.py:every_part_gets"),
+        ("[: -self.keep_last]", "[:0]", "test_loop.py:every_kth_epoch"),
+    ],
+    "utils/run/run.py": [
+        ("if not lock(self._lock):", "if False:", "run/test_resume.py:another_process_trains"),
+        ("vars(self).update(state)", "pass", "run/test_checkpoint.py:the_middle"),
+        (
+            "in only or vars(self):",
+            'in only or vars(self).keys() - {"optimizer"}:',
+            "run/test_checkpoint.py:the_middle",
+        ),
+        ("in only or vars(self):", 'in only or vars(self).keys() - {"meters"}:', "run/test_checkpoint.py:the_middle"),
+        ("in only or vars(self):", 'in only or vars(self).keys() - {"schedule"}:', "run/test_checkpoint.py:every_part"),
+        ("in only or vars(self):", 'in only or vars(self).keys() - {"step"}:', "run/test_checkpoint.py:the_middle"),
+    ],
+    "utils/run/guard.py": [
+        ("initial_lr=initial / 2", "initial_lr=initial", "run/test_guard.py:half_the_rate"),
+        ("restore(first)", "restore(self.run.step)", "run/test_guard.py:a_rollback_is_to_before"),
+        ("self.returns > MAX_ROLLBACKS", "False", "run/test_guard.py:after_three_rollbacks"),
+    ],
+    "utils/run/signals.py": [
+        (
+            "if not self.ending:\n",
+            "if not self.ending:\n            raise Stopped(128 + number)\n",
+            "run/test_signals.py:in_a_notebook",
+        ),
+        (
+            "signal.signal(number, ignore if kept else before or signal.SIG_DFL)",
+            "pass",
+            "run/test_signals.py:in_a_notebook",
+        ),
+    ],
+    "utils/run/debugger.py": [
+        ("owner != os.getuid()", "False", "run/test_debugger.py:a_file_that_is_not_meant"),
+        ("not stat.S_ISREG(mode)", "False", "run/test_debugger.py:a_file_that_is_not_meant"),
+        ("elif found == self.before[path]:", "elif False:", "run/test_debugger.py:a_file_that_is_not_meant"),
+    ],
+    "utils/run/resume.py": [
+        ("in wanted and not kind.free", "in wanted and False", "run/test_resume.py:resume_refuses"),
+        (
+            "sorted(paths, key=written, reverse=True)",
+            "sorted(paths, key=written)",
+            "run/test_resume.py:newest_unfinished",
+        ),
+        ("if opt.max_epoch < started.max_epoch:", "if False:", "run/test_resume.py:resume_refuses"),
+    ],
+    "utils/run/preflight.py": [
+        ("if free < need:", "if False:", "run/test_preflight.py:too_little_room"),
+    ],
+    "utils/run/record.py": [
+        ('git("rev-parse", "HEAD")', 'git("rev-parse", "HEAD~1")', "run/test_record.py:the_commit_and_the_diff"),
+        ('git("diff", "HEAD"),', "None,", "run/test_record.py:the_commit_and_the_diff"),
+        ('int(old["epoch"]) < row["epoch"]', "True", "run/test_record.py:an_epoch_that_is_repeated"),
+    ],
+    "utils/options/kinds.py": [
+        ("if low <= number <= high:", "if True:", "test_cli.py:a_mistake_is_one_line"),
+    ],
+    "utils/options/options.py": [
+        ("if command and command not in kind.commands:", "if False:", "test_cli.py:a_mistake_is_one_line"),
+        ("values.get(str(given), given)", "given", "options/test_config.py:old_spelling"),
+        (
+            "opt.update(preset.preset_values())\n            opt.update(written)",
+            "opt.update(written)\n            opt.update(preset.preset_values())",
+            "options/test_config.py:a_file_can_start",
+        ),
+        ("if name not in read and", "if False and", "test_cli.py:a_mistake"),
+        ("getattr(self, other) not in values", "False", "test_cli.py:a_mistake_is_one_line"),
+    ],
+    "utils/watch/progress.py": [
+        ("self._seen() - self.bar.n", "self._seen()", "watch/test_progress.py:counted"),
+    ],
+    "utils/metrics/iou_meter.py": [
+        ("matrix.sum(axis=1) - matrix.diagonal()", "matrix.sum(axis=1)", "metrics/test_iou_meter.py:by_hand"),
+        ("labelled.long().flatten()", "torch.ones_like(cells).flatten()", "metrics/test_iou_meter.py:scikit"),
+    ],
+    "utils/metrics/meters.py": [
+        ("torch.where(lost, (target + 1) % self.k, label)", "label", "metrics/test_meters.py:a_prediction_that_is_nan"),
+        ("value * samples if finite", "value if finite", "metrics/test_meters.py:weighs_batches"),
+        ('apart**2 * self.n * state["n"] / total', "0", "metrics/test_meters.py:merged_losses"),
+    ],
+    "utils/metrics/class_meter.py": [
+        ('state["sums"]["mistakes"][:, 0] += self.seen', "pass", "metrics/test_meters.py:merged_meters"),
+    ],
+    "utils/metrics/cam.py": [
+        (
+            "slope.float().mean(dim=(2, 3), keepdim=True)",
+            "slope.float().abs().mean(dim=(2, 3), keepdim=True)",
+            "metrics/test_reports.py:activation_maps",
+        ),
+    ],
+    "utils/visdom/server.py": [
+        ('args.port, "127.0.0.1"', 'args.port, "0.0.0.0"', "visdom/test_visualizer.py:loopback"),
+    ],
+    "data/build.py": [
+        ("elif classes and list(dataset.classes) != classes", "elif False", "test_loop.py:of_other_classes"),
+    ],
+    "data/broken.py": [
+        ("len(broken) > BROKEN_SHARE * total", "False", "data/test_dogcat.py:more_than_5_percent"),
+    ],
+    "data/dogcat.py": [
+        ("key=lambda one: one.target)", "key=lambda one: one.name)", "data/test_dogcat.py:ids_in_numerical_order"),
+    ],
+    "data/cifar10.py": [
+        (
+            'ArraysOnly(file, encoding="latin1")',
+            'pickle.Unpickler(file, encoding="latin1")',
+            "data/test_cifar10.py:a_pickle",
+        ),
+        ("md5=MD5", "md5=None", "data/test_cifar10.py:published_sum"),
+    ],
+    "data/pictures/split.py": [
+        ("TRAIN_SHARE = 0.7", "TRAIN_SHARE = 0.6", "data/test_split.py:the_share_follows"),
+        ("sample.name.lower()", "str(sample.path)", "data/test_dogcat.py:depends_on_names_alone"),
+        ('"mean": lambda n: 1.0', '"mean": lambda n: n', "data/test_labelled.py:classes_of_10"),
+    ],
+    "data/pictures/picture_set.py": [
+        ("sum(counts) / count for", "1.0 for", "data/test_labelled.py:class_weights_are"),
+    ],
+    "data/pictures/labelled.py": [
+        ("min(max(share, NEVER_CERTAIN), 1 - NEVER_CERTAIN)", "share", "data/test_dogcat.py:kaggles_csv"),
+        ("for id in self.ids:", "for id in rows:", "data/test_dogcat.py:kaggles_csv"),
+    ],
+    "data/pictures/pack.py": [
+        ("zlib.crc32(images[[one[0]]].numpy().data) == one[1]", "True", "data/test_pack.py:a_damaged_pack"),
+        ("{status.st_size} {status.st_mtime_ns}\\0", "0", "data/test_pack.py:changed_sources"),
+        ("size > DISK_SHARE * free", "False", "data/test_pack.py:more_than_half"),
+    ],
+    "data/pictures/augment.py": [
+        ("uniform[4] < self.flip", "uniform[4] < 0.5", "data/test_augment.py:flips_are"),
+        ("(2 * uniform[5] - 1)", "uniform[5]", "data/test_augment.py:colors_and_angles"),
+        ("* uniform[6:9]))", "* uniform[6:7].expand(3, -1)))", "data/test_augment.py:colors_and_angles"),
+        ("uniform[4] < probability", "uniform[4] < 0.5", "data/test_augment.py:erased_is"),
+        (
+            "(area[1] - area[0]) * uniform[0]",
+            "(area[1] - area[0]) * uniform[0] ** 2",
+            "data/test_augment.py:boxes_are_spread",
+        ),
+        ("* uniform[1]).exp()", "* uniform[0]).exp()", "data/test_augment.py:boxes_are_spread"),
+        ("(uniform[2] * (height + 1 - h))", "(uniform[3] * (height + 1 - h))", "data/test_augment.py:boxes_are_spread"),
+        ("value=deviation", "value=1.0", "data/test_augment.py:noise_has"),
+        ("torch.lerp(labels.roll(1, 0), labels, part)", "labels", "data/test_augment.py:mixup_is"),
+        ("torch.full((n,), alpha,", "torch.full((n,), 1.0,", "data/test_augment.py:shares_are"),
+        ("0.5 * (1 - kept).sqrt()", "0.5 * (1 - kept)", "data/test_augment.py:cutmix_is"),
+        ("uniform[0].view(-1, 1, 1, 1) < 0.5", "uniform[0].view(-1, 1, 1, 1) < 1", "data/test_augment.py:mixed_by"),
+        (
+            "self.random_erasing, uniform[9:])",
+            "self.random_erasing, uniform[:5])",
+            "data/test_augment.py:its_own_draws",
+        ),
+        ("cut_boxes(uniform[1:], kept,", "cut_boxes(uniform[:2], kept,", "data/test_augment.py:its_own_draws"),
+        ("(uniform[3] * (width + 1 - w))", "(uniform[2] * (width + 1 - w))", "data/test_augment.py:boxes_are_spread"),
+    ],
+    "data/coco/data_set.py": [
+        ("image.shape[2] - x2, y1", "x1, y1", "data/test_coco.py:flips_everything"),
+    ],
+    "data/coco/meter.py": [
+        ("np.maximum.accumulate(precision[::-1])[::-1]", "precision", "data/test_coco.py:voc_average"),
+    ],
+    "models/losses.py": [
+        ("torch.expm1(-entropy) ** 2", "-torch.expm1(-entropy)", "models/test_losses.py:over_classes"),
+        ("IGNORED if score.ndim == 4 else NEVER", "IGNORED", "models/test_losses.py:class_255"),
+        ("[target.where(counts, 0)] * counts", "[target.where(counts, 0)]", "models/test_losses.py:over_classes"),
+        ("losses.where(sound, torch.nan)", "losses", "models/test_losses.py:scores_that_are_nan"),
+        ("factor * self.losses[name]", "self.losses[name]", "models/test_losses.py:a_criterion_is"),
+    ],
+    "models/basic_module.py": [
+        ("part.training = False", "pass", "models/test_models.py:fine_tuning_changes"),
+    ],
+    "models/detector.py": [
+        ("one.float() if one.is_floating_point() else one", "one", "models/test_detectors.py:boxes_keep"),
+    ],
+    "data/pictures/read.py": [
+        ("ImageOps.exif_transpose(file, in_place=True)", "pass", "data/test_read.py:upright"),
+    ],
+    "data/pictures/masks.py": [
+        ("Image.Resampling.NEAREST", "Image.Resampling.BILINEAR", "data/test_mask_folder.py:between_two"),
+    ],
+    "data/coco/format.py": [
+        ("[x1, y1, x2 - x1, y2 - y1]", "[x1, y1, x2, y2]", "data/test_coco.py:perfect_detections"),
+    ],
+    "utils/cli.py": [
+        ("    sys.exit(2)\n", "    sys.exit(1)\n", "test_cli.py:a_mistake_is"),
+    ],
+}
