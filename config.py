@@ -26,7 +26,7 @@ class DefaultConfig(Options):
     """Every option with its default."""
 
     # --- data
-    config: optional(text) | free | ALL = None  # start from a preset of config.py (Demo) or a YAML file, a run's say
+    config: optional(path) | free | ALL = None  # start from a preset of config.py (Demo) or a YAML file, a run's say
     dataset: name_in("data") | ALL = "DogCat"  # class of data/ that reads the samples
     train_data_root: several(path) | free | LABELLED = ["./data/train"]  # folder(s) or list(s) of labelled samples
     val_data_root: several(path) | free | DATA | LABELLED = []  # the same for validation; none: 30 % of train_data_root
@@ -87,9 +87,7 @@ class DefaultConfig(Options):
     scheduler: choice(*SCHEDULERS, own=True) = "decay"  # shape of the learning rate; `help --scheduler=cosine` draws it
     warmup_epochs: number(0) = 0.0  # epochs of linear warm-up, updated per step
     lr_decay: number(0, above=True, high=1) | only(scheduler="decay") = 0.95  # factor when an epoch's mean loss rises
-    patience: integer(1) | only(
-        scheduler="plateau"
-    ) = 3  # epochs without a lower validation loss before lr_gamma applies
+    patience: integer(1) | only(scheduler="plateau") = 3  # epochs without a lower loss before lr_gamma applies
     milestones: several(integer(1)) | only(scheduler="multistep") = []  # epochs at which lr_gamma applies
     step_size: integer(1) | only(scheduler="step") = 3  # lr_gamma applies every step_size epochs
     lr_gamma: number(0, above=True, high=1) | only(scheduler=("multistep", "step", "plateau")) = 0.1  # factor on lr at

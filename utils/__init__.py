@@ -4,10 +4,4 @@ VERSION = "0.2.0"  # of hearth, as in pyproject.toml; every checkpoint and every
 
 
 class UserError(Exception):
-    """Something the user can fix: one line that names the thing, the value and what to do.
-
-    Attributes:
-        of_first: whether another process met it, the first one, which says so.
-    """
-
-    of_first = False
+    """Something the user can fix: one line that names the thing, the value and what to do."""

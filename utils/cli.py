@@ -110,37 +110,39 @@ def run(program: ModuleType, command: str, opt: Options) -> None:
         except Exception as failure:  # raised below: Fire's frames would bury those of the user's model
             failures.append(failure)
 
-    with one_line_errors():
+    with one_line_errors(program.processes.first_to_say):
         fire.Fire({command: call}, command=command)
         if failures:
             raise failures[0]
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn a UserError, and files that cannot be read or written, into one line on stderr and exit code 2."""
+def one_line_errors(says: Callable[[str], bool] = bool) -> Iterator[None]:
+    """Turn a UserError, and files that cannot be read or written, into one line on stderr, if `says` agrees to it, and
+    exit code 2."""
     try:
         yield
     except UserError as error:
-        fail(error)
+        fail(error, says)
     except BrokenPipeError:  # whoever read the output (head, less) is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         if error.filename is None:
             raise
-        fail(f"{error.filename}: {error.strerror}")
+        fail(f"{error.filename}: {error.strerror}", says)
     except (RuntimeError, ValueError) as error:
         hints = [hint for text, hint in HINTS.items() if text in str(error)]
         if not hints:
             raise
-        fail(f"{hints[0]} ({error})")
+        fail(f"{hints[0]} ({error})", says)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def fail(message: object) -> NoReturn:
-    """End the program: one line on stderr, unless the first process says the same, exit code 2."""
-    if not getattr(message, "of_first", False):
-        print(f"main.py: {' '.join(str(message).split())}", file=sys.stderr)
+def fail(message: object, says: Callable[[str], bool]) -> NoReturn:
+    """End the program: one line on stderr, exit code 2."""
+    line = f"main.py: {' '.join(str(message).split())}"
+    if says(line):
+        print(line, file=sys.stderr)
     sys.exit(2)

@@ -167,7 +167,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if low <= number <= high:", "if True:", "test_cli.py:a_mistake_is_one_line"),
     ],
     "utils/options/options.py": [
-        ("if command and command not in kind.commands:", "if False:", "test_cli.py:a_mistake_is_one_line"),
+        ("if self.command and self.command not in kind.commands:", "if False:", "test_cli.py:a_mistake_is_one_line"),
         ("values.get(str(given), given)", "given", "options/test_config.py:old_spelling"),
         (
             "opt.update(preset.preset_values())\n            opt.update(written)",

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +10,9 @@ from conftest import FAST, draw_folder, main, server
 from disks import mounted, needs_root
 from drawn import trees
 from runs import only_run, rows
+
+import config
+from utils.run import record
 
 
 @pytest.fixture
@@ -133,3 +137,10 @@ def test_a_finished_run_keeps_what_it_is_told_to(tmp_path, pictures):
     done = main("train", f"--resume={run}", "--max-epoch=2", cwd=tmp_path, check=2)
     assert "no such run (a folder with config.yaml and last.pth or previous.pth)" in done.stderr
     assert "val_accuracy: " in main("val", cwd=tmp_path, check=0).stdout
+
+
+def test_a_report_on_a_checkpoint_from_an_address_lies_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opt = config.load({"load_model_path": "https://example.org/models/resnet18.pth"}, command="val")
+    folder, about = record.open_report(opt, samples=7)
+    assert (folder, about) == (Path("resnet18_report"), "DogCat") and [*tmp_path.iterdir()] == [tmp_path / folder]

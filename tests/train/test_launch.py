@@ -38,6 +38,15 @@ def test_two_processes_train_one_model_and_a_signal_ends_both(tmp_path, pictures
     assert "stopped; to resume: python main.py train --resume=" in printed
 
 
+@pytest.mark.slow
+def test_an_error_that_every_process_meets_is_said_once(tmp_path):
+    launched = start("--processes=2", "--train-data-root=nowhere", cwd=tmp_path)
+    _, errors = launched.communicate()
+    assert launched.returncode == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("main.py: --train-data-root: there is no folder nowhere: ")
+
+
 def test_gpus_that_are_not_there_are_one_line(tmp_path):
     done = main("train", "--gpus=all", cwd=tmp_path, check=2)
     assert done.stderr == "main.py: --gpus=all: torch can use 0 GPUs here: leave it out\n"

@@ -66,17 +66,9 @@ class Options:
         """The options that these arguments describe: the defaults, then the preset or YAML file named by `config`, then
         the arguments themselves, the later ones winning. With options that are `given`: a copy of these, and the
         arguments on top. Raises UserError, also for an argument that the command does not read."""
-        source = kwargs.get("config")
-        source = expanded(source) if isinstance(source, str) else source
-        opt = copy.deepcopy(given) if given is not None else cls._from_source(source)
-        opt.update(kwargs)
+        opt = copy.deepcopy(given) if given is not None else cls._from_source(kwargs.get("config"))
         opt.command = command
-        for name in opt.translated(kwargs):
-            kind = opt.options()[name]
-            if command and command not in kind.commands:
-                readers = " and ".join(kind.commands)
-                hint = kind.hint or f"leave it out (`help {command}` lists what {command} reads)"
-                raise UserError(f"{command} does not read {dashed(name)}, which is for {readers}: {hint}")
+        opt.update(kwargs)
         opt.check()
         return opt
 
@@ -87,7 +79,11 @@ class Options:
         if source is True:
             raise UserError("--config has no value: it takes a preset of config.py or a YAML file")
         try:
-            written = {"config": source} if source in known or str(source) == "None" else read_yaml(source, known)
+            written = (
+                {"config": source}
+                if source in known or str(source) == "None"
+                else read_yaml(expanded(str(source)), known)
+            )
             recorded = None if isinstance(written.get("run"), str) else written.pop("run", None)  # text is the option
             base = written.pop("config", None)
             if str(base) != "None" and base not in known and not recorded:
@@ -178,14 +174,15 @@ class Options:
         """Print every option with its value, or only those that the command reads and that are not the defaults."""
         print("user config:")
         left_out = 0
-        for name, value in self.values().items():
+        for name, kind in self.options().items():
+            value, read = getattr(self, name), self.command in kind.commands
             own = name in self.explicit or value != getattr(self.root(), name, value)
-            if everything or (own and self.command in self.options()[name].commands):
+            if everything or (own and read):
                 marks = {"given": self.asked, "preset": self.explicit, "found": self.found, "of the run": {name}}
                 mark = next(mark for mark, names in marks.items() if name in names)
                 print(f"  {name}: {value}{f'  ({mark})' if own else ''}")
             else:
-                left_out += self.command in self.options()[name].commands
+                left_out += read
         if left_out:
             print(f"  and {counted(left_out, 'option')} at the default value: --show-options prints all")
 
@@ -217,8 +214,13 @@ class Options:
             if name.startswith("no") and name[2:].lstrip("_") in options:
                 hint = f"; did you mean --{name[2:].lstrip('_')}=False?"
             raise UserError(f"unknown option {dashed(name)}{hint or '; `python main.py help` lists them all'}")
+        kind = options[name]
+        if self.command and self.command not in kind.commands:
+            hint = kind.hint or f"leave it out (`help {self.command}` lists what {self.command} reads)"
+            readers = " and ".join(kind.commands)
+            raise UserError(f"{self.command} does not read {dashed(name)}, which is for {readers}: {hint}")
         try:
-            return options[name].check(value)
+            return kind.check(value)
         except ValueError as error:
             problem = "has no value" if value is True or value == "" else f"cannot be {value!r}"
             raise UserError(f"{dashed(name)} {problem}: it takes {error}") from None

@@ -15,6 +15,7 @@ from utils.events import Control
 from utils.notices import counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
+from .record import monitored
 from .run import State
 
 
@@ -60,7 +61,7 @@ class Checkpoint(Control):
         self.saved: tuple[int, int, int] | None = None  # the position that last.pth has
         self.lost = ""
         known = [*(f"val_{name}" for name in measures), *(["val_loss"] if module.val_loss else []), "loss"]
-        self.monitor = monitor or known[0]
+        self.monitor = monitored(known, monitor)
         if self.monitor not in known:
             raise UserError(f"--monitor={monitor}: this data set and model give {', '.join(known)}")
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ class Results:
         return self._rows
 
 
+def monitored(names: Iterable[str], monitor: str | None) -> str:
+    """The number that selects best.pth: `monitor`, or the first of the names that is of the validation, or the loss."""
+    return monitor or next((name for name in names if name.startswith("val_")), "loss")
+
+
 def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     """(a folder for the report on the checkpoint opt.load_model_path, the data that it is about, in words).
 
@@ -101,7 +107,7 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     for place in places:
         with contextlib.suppress(OSError):
             folder = next(one for one in numbered(place) if not one.exists() or reported_data(one) == data)
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=bool(opt.report_dir), exist_ok=True)  # never for an address
             for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
                 old.unlink()
             write_atomically(folder / "about.yaml", lambda file: file.write(text))

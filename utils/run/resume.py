@@ -109,7 +109,7 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     if given.pdb and world.size > 1:
         raise UserError("--pdb is for one process: leave it or torchrun out")
     if launched := world.on_main(find_launched, given.work_dir):  # torchrun has restarted these processes
-        given = given.root().load({"resume": launched})
+        given = given.root().load({"resume": launched}, command=given.command)
     folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
     opt = resumed(given, folder) if folder else given
     opt.assign(resume=str(folder) if folder else None)

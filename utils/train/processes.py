@@ -23,6 +23,7 @@ from utils.notices import counted, note
 
 from .device import has_gpu, to_device
 
+_store: Any = None  # where the processes meet; torchrun keeps it for as long as one of them runs
 DEBUGGING = timedelta(days=7)  # how long the others wait for the process at the debugger's prompt
 
 
@@ -32,6 +33,7 @@ def start(use_gpu: bool = True) -> "World":
     With a GPU for each process of this machine, each gets its own; else all compute on the CPU. What processes other
     than the first one print is dropped; their errors are not. Raises UserError.
     """
+    global _store
     size, rank, local = (int(os.environ.get(name, 0)) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     on_gpus = use_gpu and has_gpu()
@@ -49,7 +51,7 @@ def start(use_gpu: bool = True) -> "World":
     try:
         store, *_ = next(distributed.rendezvous("env://"))
         # torchrun's store outlives a restart: without a place of its own a process may read where an old one was.
-        store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
+        _store = store = distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", ""), store)
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     except RuntimeError as error:
@@ -59,6 +61,13 @@ def start(use_gpu: bool = True) -> "World":
     if rank:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return World(rank, size)
+
+
+def first_to_say(text: str) -> bool:
+    """Whether no other process of this training has said the same: an error that all of them meet is one line."""
+    with contextlib.suppress(RuntimeError):  # it is gone
+        return _store is None or _store.add(text, 1) == 1
+    return True
 
 
 def leave() -> None:
@@ -136,7 +145,6 @@ class World:
             with self._waiting():
                 distributed.broadcast_object_list(found)
         if isinstance(found[0], UserError):
-            found[0].of_first = not self.main
             raise found[0]
         return found[0]
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from utils.events import Callback
 from utils.metrics import plots
 from utils.notices import warn
-from utils.run.record import Results
+from utils.run.record import Results, monitored
 from utils.train.device import device_of
 
 from . import page
@@ -61,9 +61,7 @@ class History(Callback):
         if self.waiting:
             (rows, val_meter), self.waiting = self.waiting, None
             try:
-                known = [*(f"val_{name}" for name in val_meter.summary()), "val_loss", "loss"]
-                monitor = self.monitor or next(name for name in known if name in rows[-1])
-                plots.curves(rows, monitor, self.run.folder / "curves.png")
+                plots.curves(rows, monitored(rows[-1], self.monitor), self.run.folder / "curves.png")
                 val_meter.report(self.run.folder)
                 page.write_page(self.run.folder)
             except Exception as error:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
+
 from utils import UserError
 from utils.files import write_atomically
+from utils.metrics import plots
 from utils.notices import warn
 from utils.options.options import read_yaml
+from utils.run.record import monitored
 
 MARK = '<meta name="generator" content="hearth">'  # of pages that may be replaced
 NEWEST, ROWS = 60, 200  # pictures of predictions, and rows of a table, that are shown at most
@@ -133,13 +137,9 @@ def summary(folder: Path) -> str:
 
 def best_row(rows: list[dict[str, str]], monitor: str | None) -> str:
     """The best epoch of results.csv in words, by the option --monitor."""
-    measures = [name for name in (rows[-1] if rows else {}) if name.startswith("val_")]
-    name = monitor or (measures or ["loss"])[0]
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # no rows, or none with this measure
-        choose = min if name.endswith("loss") else max
-        best = choose((row for row in rows if row[name]), key=lambda row: float(row[name]))
-        return f"epoch {best['epoch']}, {name} {rounded(best[name])}"
-    return ""
+    name = monitored(rows[-1] if rows else (), monitor)
+    best = plots.best_of(np.array([float(row.get(name) or "nan") for row in rows]), name)
+    return "" if best is None else f"epoch {rows[best]['epoch']}, {name} {rounded(rows[best][name])}"
 
 
 def content(path: Path) -> dict[str, Any]:
