@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from . import UserError
 from .options.manual import describe, explain
 from .options.options import Options
+from .run import signals
 from .train.launch import several
 from .train.machine import NO_MEMORY
 from .train.schedule import Schedule, draw
@@ -101,6 +102,7 @@ def run(program: ModuleType, command: str, opt: Options) -> None:
     """Let Fire call the function of main.py that has the command's name, with options that are checked already."""
     import fire
 
+    signals.loaded()
     function = {"val": "evaluate"}.get(command, command)  # val(model, loader) is the book's function
     failures: list[Exception] = []
 

@@ -236,6 +236,14 @@ def test_a_signal_ends_a_program_that_is_still_loading(pictures, tmp_path):
     assert_right(stop_early(pictures, tmp_path / "early", 3, random.Random(3)))
 
 
+def test_while_the_program_loads_a_signal_raises_nothing_that_an_import_could_swallow_or_abort_on(tmp_path):
+    """pybind11 calls std::terminate on whatever is raised while a module of C++ imports another one."""
+    code = "import os, signal\nfrom utils.run import signals\nsignals.end_on_signals()\n"
+    code += "try: os.kill(os.getpid(), signal.SIGTERM)\nfinally: os.write(1, b'raised')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "stopped by SIGTERM\n")
+
+
 @pytest.mark.parametrize(
     "code",
     {
@@ -249,7 +257,8 @@ def test_a_signal_ends_a_program_that_is_still_loading(pictures, tmp_path):
 )
 def test_no_exception_handler_keeps_a_signal_from_ending_the_program(code):
     begin = "import os, signal, threading, time\nfrom utils.run import signals\nsignals.GRACE = 0.3\n"
-    begin += "signals.end_on_signals()\ndef stop(): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\n"
+    begin += "signals.end_on_signals()\nsignals.loaded()\n"
+    begin += "def stop(): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)\n"
     done = subprocess.run([sys.executable, "-c", begin + code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 130 and done.stderr == "stopped by SIGINT\n"
 

@@ -196,7 +196,38 @@ def test_a_killed_process_ends_all_or_starts_them_again(restarts, undisturbed, t
         assert process.returncode != 0
         assert len(re.findall("^main.py: process 0 of 2 has lost another one", printed, re.MULTILINE)) == 1, printed
         assert 'main.py", line' not in printed  # no traceback of ours
+        assert "what was done after 2 epochs and 0 batches is not saved" in printed  # what was killed counted, too
     assert not any(Path(f"/proc/{victim}").exists() for victim in victims)
+
+
+FAILS = """
+objective, calls = TrainStep.objective, []
+def failing(self, *batch):
+    calls.append(1)
+    if int(rank) == FAILING and len(calls) == 11:  # the second half of the sixth step
+        raise ValueError("no such luck")
+    return objective(self, *batch)
+TrainStep.objective = failing
+sys.argv[0] ="""
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_exception_in_one_process_keeps_what_all_have_done(failing, tmp_path, pictures):
+    """Saved were four steps, and five are made; what the two counted in the fifth is not merged yet."""
+    program = held(tmp_path, -1)
+    program.write_text(f"FAILING = {failing}\n" + program.read_text().replace("sys.argv[0] =", FAILS))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = [f"--train-data-root={pictures}", *OPTIONS, "--print-freq=100"]
+    options.remove("--print-freq=1")
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(program), "train", *options], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode and "ValueError: no such luck" in done.stderr and "is not saved" not in done.stderr
+    assert done.stdout.count("stopped; to resume: ") == 1
+    saved = state(only_run(tmp_path))
+    weights = b"".join(value.numpy().tobytes() for value in saved["weights"].values())
+    assert saved["run"]["step"] == 5 and saved["meters"]["scores"]["counts"].sum() == 8  # of both, of one step
+    assert the_same_weights(tmp_path) and weights == (tmp_path / "weights_0").read_bytes()
 
 
 def test_the_others_wait_for_the_debugger_and_all_stop_together(undisturbed, tmp_path, pictures):

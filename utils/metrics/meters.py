@@ -185,6 +185,10 @@ class TrainMeters:
         """Let the first process have counted what all have."""
         self.world.reduce_meters(self.scores)
 
+    def reduce_late(self, position: tuple[int, ...]) -> bool:
+        """The same after an error, if all processes are at this position. Returns whether it could, to the first."""
+        return self.world.reduce_meters_late(position, self.scores)
+
     def summary(self) -> dict[str, float]:
         """Losses and measures so far, by name; of several processes all have to ask."""
         self.reduce()

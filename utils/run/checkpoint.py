@@ -116,16 +116,16 @@ class Checkpoint(Control):
         self._try("last.pth", self._save_last)
 
     def on_train_end(self, finished: bool, error: BaseException | None, **_: Any) -> None:
-        if self.saved is None or not self.writes:  # nothing was restored yet: what is on the disk stays
+        position = self.run.position()
+        if self.saved is None or self.writes and self.saved == position:  # restored nothing yet: what is there stays
             return
         behind = f"what was done after {_words(self.saved)} is not saved"
         try:
             if not finished:
                 self.state.step.rollback()
-            # A failed process does not know what the others counted since the last merge.
-            if self.saved != self.run.position() and (error is None or self.world.size == 1):
+            if error is None or self.state.meters.reduce_late(position):
                 self._save_last()
-            elif self.saved != self.run.position():
+            else:  # a process was killed, and what it had counted since the last merge is gone
                 self.lost = behind
         except Exception as failure:  # what ended the training, a broken GPU say, may also keep it from being saved
             self.lost = f"{_reason(failure)}; {behind}"

@@ -18,7 +18,8 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.S
     SIGNALS.append(signal.SIGHUP)  # the terminal is gone: a closed ssh session
 PROMPTS = ("pdb", "interaction"), ("cmd", "cmdloop")  # modules and functions in which a debugger waits for input
 GRACE = 5.0  # seconds for cleaning up, where a signal ends the program at once
-program: dict[str, Any] = {}  # where end_on_signals was called: the pid, and the exit code when a signal ended it
+# Where end_on_signals was called: the pid, whether the program still loads, the exit code when a signal ended it.
+program: dict[str, Any] = {}
 
 
 class Stopped(SystemExit):
@@ -26,11 +27,17 @@ class Stopped(SystemExit):
 
 
 def end_on_signals() -> None:
-    """Let signals end this process wherever it is, with one line and Stopped, until a Signals takes over."""
-    program.update(pid=os.getpid(), code=None)
+    """Let signals end this process wherever it is, with one line, until a Signals takes over: at once while the program
+    loads, from `loaded` on with Stopped."""
+    program.update(pid=os.getpid(), loading=True, code=None)
     for number in SIGNALS:
         signal.signal(number, end)
     atexit.register(last)  # the first one that is registered, so the last one that is called
+
+
+def loaded() -> None:
+    """All is imported: from here on there may be something to clean up."""
+    program["loading"] = False
 
 
 def end(number: int, frame: Any) -> None:
@@ -41,6 +48,8 @@ def end(number: int, frame: Any) -> None:
         signal.signal(each, ignore)
     say(f"stopped by {signal.Signals(number).name}")
     program["code"] = 128 + number
+    if program["loading"]:  # C++ that imports a module would abort on Stopped
+        os._exit(program["code"])
     # Stopped may be raised where exceptions are swallowed (a destructor), or become another one (in an import).
     sys.excepthook = sys.unraisablehook = ignore
     _thread.start_new_thread(end_late, ())  # threading's locks may be held by what is interrupted here

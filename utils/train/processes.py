@@ -7,6 +7,7 @@ the same weights: each computes its share of a step's samples, gradients are sum
 import atexit
 import contextlib
 import os
+import pickle
 import re
 import socket
 import sys
@@ -25,6 +26,7 @@ from .device import has_gpu, to_device
 
 _store: Any = None  # where the processes meet; torchrun keeps it for as long as one of them runs
 DEBUGGING = timedelta(days=7)  # how long the others wait for the process at the debugger's prompt
+LATE = timedelta(seconds=10)  # how long a failed training waits for what its other processes have counted
 
 
 def start(use_gpu: bool = True) -> "World":
@@ -57,7 +59,7 @@ def start(use_gpu: bool = True) -> "World":
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"process {rank} of {size} does not reach the others: {reason}") from None
-    atexit.register(distributed.destroy_process_group)  # else its threads may end the process with an abort
+    atexit.register(disconnect)  # else its threads may end the process with an abort
     if rank:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return World(rank, size)
@@ -74,10 +76,16 @@ def leave() -> None:
     """End a process that has finished. Of several, without Python's own exit: now and then gloo's threads end in an
     abort there, which torchrun takes for a failure."""
     if distributed.is_initialized():
-        distributed.destroy_process_group()
+        disconnect()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def disconnect() -> None:
+    """Close the connections between the processes: whoever waits for this one gets an error."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def launch_id() -> str:
@@ -161,6 +169,28 @@ class World:
                 meter.merge([one[number] for one in everybody])  # type: ignore[index]
             else:
                 meter.reset()
+
+    def reduce_meters_late(self, position: tuple[int, ...], *meters: Any) -> bool:
+        """As reduce_meters, where an error ends the training and the connections with it: by way of torchrun's store.
+        Returns, in the first process, whether all processes were at this position and their counts have come."""
+        if self.size == 1:
+            return True
+        states = [to_device(meter.state_dict(), "cpu") for meter in meters]
+        names = [f"counted by {rank}" for rank in range(self.size)]
+        try:
+            _store.set(names[self.rank], pickle.dumps((position, states)))
+            disconnect()  # others may still wait for this process
+            if not self.main:
+                return False
+            _store.wait(names, LATE)
+            found = [pickle.loads(_store.get(name)) for name in names]
+        except RuntimeError:  # one was killed, or the store is gone with torchrun
+            return False
+        if any(stands != position for stands, _ in found):
+            return False
+        for number, meter in enumerate(meters):
+            meter.merge([counted[number] for _, counted in found])
+        return True
 
     def extend_timeout(self) -> None:
         """Wait for the other processes for as long as somebody sits at the debugger, not just for minutes."""
