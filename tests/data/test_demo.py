@@ -57,14 +57,22 @@ def test_two_that_draw_at_once_end_with_one_whole_set(tmp_path):
     assert len(list(tmp_path.rglob("*.jpg"))) == 65
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A third of Demo's pictures."""
+    folder = tmp_path_factory.mktemp("drawn") / "demo"
+    draw_data_set(folder, train_per_class=500, test=1)
+    return folder / "train"
+
+
 @pytest.mark.slow
-def test_a_linear_classifier_on_32x32_pixels_stays_under_75_percent():
-    def pixels(seeds):
-        squashed = [draw_picture(kind, s).resize((32, 32), Image.Resampling.BILINEAR) for s in seeds for kind in KINDS]
+def test_a_linear_classifier_on_32x32_pixels_stays_under_75_percent(drawn):
+    def pixels(numbers):
+        pictures = [Image.open(drawn / f"{kind}.{number}.jpg") for number in numbers for kind in ("cat", "dog")]
+        squashed = [picture.resize((32, 32), Image.Resampling.BILINEAR) for picture in pictures]
         return torch.tensor(np.stack([np.asarray(image) for image in squashed])).flatten(1).double() / 255
 
-    KINDS = ("cat", "dog")
-    train, test = pixels(range(500)), pixels(range(500, 700))
+    train, test = pixels(range(400)), pixels(range(400, 500))
     mean, std = train.mean(0), train.std(0)
     train, test = (train - mean) / std, (test - mean) / std
     target = torch.arange(len(train)) % 2 * 2.0 - 1  # -1 cat, 1 dog
@@ -77,11 +85,10 @@ def test_a_linear_classifier_on_32x32_pixels_stays_under_75_percent():
 
 
 @pytest.mark.slow
-def test_the_preset_learns_them(tmp_path):
-    """With a third of its pictures: far more than any linear classifier, if less than the 99 % with all of them."""
-    draw_data_set(tmp_path / "demo", train_per_class=500, test=1)
-    root = f"--train-data-root={tmp_path / 'demo' / 'train'}"
-    main("train", "--config=Demo", root, "--val-size=150", NO_SERVER, cwd=tmp_path, check=0)
+def test_the_preset_learns_them(drawn, tmp_path):
+    """With a third of its pictures, and smaller: more than any linear classifier, if less than the 99 % with all."""
+    root = f"--train-data-root={drawn}"
+    main("train", "--config=Demo", root, "--val-size=150", "--image-size=48", NO_SERVER, cwd=tmp_path, check=0)
     (results,) = Path(tmp_path).glob("checkpoints/*/results.csv")
     with open(results, newline="") as file:
-        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) >= 90
+        assert max(float(row["val_accuracy"]) for row in csv.DictReader(file)) >= 80

@@ -126,9 +126,9 @@ def test_mask_rcnn_without_masks_is_faster_rcnn_and_its_mask_head_has_widths(dra
 def test_boxes_keep_their_digits_where_a_model_computes_in_16_bits(name):
     """With 8 of them a place at 600 pixels would be a multiple of 4, and objects of two classes would touch."""
     torch.manual_seed(0)
-    model = getattr(models, name)(4, **({"proposals": 100} if name == "MaskRCNN" else {})).eval()
+    model = getattr(models, name)(4, **({"proposals": 40} if name == "MaskRCNN" else {})).eval()
     if name == "MaskRCNN":
-        model.detector.roi_heads.detections_per_img = 25  # a mask of each takes long in 16 bits
+        model.detector.roi_heads.detections_per_img = 8  # a mask of each takes long in 16 bits
     generator, anchors = next((m, []) for n, m in model.named_modules() if n.endswith("anchor_generator"))
     generator.register_forward_hook(lambda module, inputs, output: anchors.append(output[0]))
     for key, parameter in model.named_parameters():
