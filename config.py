@@ -20,6 +20,7 @@ DATA = of("dataset")
 TESTED = by("train", "test", "pack")
 RESUME = by("train", hint="--run=NAME takes the best model of that run")
 ALL, USE, LABELLED = by("train", "val", "test", "pack"), by("train", "val", "test"), by("train", "val", "pack")
+RUNS = by("runs")
 
 
 class DefaultConfig(Options):
@@ -37,7 +38,7 @@ class DefaultConfig(Options):
     resample: choice("none", "mean", "log", "sqrt") | DATA = "none"  # balance unequal classes in every epoch
     class_weights: flag | DATA = False  # weigh the loss of class c with N / N_c
     pack: flag | free | DATA | USE = True  # decode every picture once, into pack_dir, and read it from there
-    pack_dir: path | free | ALL = "packs"  # folder for that; it can be deleted at any time
+    pack_dir: path | free | by(*ALL["commands"], "runs") = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
     image_size: integer(32) | ALL = 224  # height and width of the pictures that the model gets, pixels
 
@@ -109,7 +110,7 @@ class DefaultConfig(Options):
     # batch_size
 
     # --- run and its checkpoints
-    work_dir: path | free | USE = "checkpoints"  # folder in which every run gets a folder
+    work_dir: path | free | by(*USE["commands"], "runs") = "checkpoints"  # folder in which every run gets a folder
     resume: run_name | free | RESUME = None  # continue a run: bare, the newest unfinished one; <run>: that one;
     # auto: the newest unfinished one, or a new run where there is none
     monitor: optional(text) = None  # measure that selects best.pth: loss, val_loss, val_accuracy, ...; None: the first
@@ -123,6 +124,12 @@ class DefaultConfig(Options):
     labels: flag | DATA | by("test") = False  # write the class, not probabilities: Dogs vs. Cats scores that, its Redux
     # edition probabilities
     report_dir: optional(path) | by("val") = None  # folder for the report; None: beside the checkpoint
+
+    # --- many runs
+    compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
+    prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # files that may go: the
+    # checkpoints before the last, of finished runs the last, single epochs, failed runs, decoded pictures
+    yes: flag | free | RUNS = False  # delete what --prune lists
 
     # --- watching and debugging
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # more observers of the run: classes of

@@ -1,6 +1,6 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|pack|help [--option=value ...]
+usage: python main.py train|val|test|pack|runs|help [--option=value ...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
@@ -8,6 +8,7 @@ usage: python main.py train|val|test|pack|help [--option=value ...]
   python main.py val                                                accuracy of the newest best model
   python main.py test --test-data-root=data/test1                   its predictions, as a Kaggle CSV
   python main.py pack --train-data-root=data/train                  decode its pictures once; train does it too
+  python main.py runs                                               all runs in a table, the best first
   python main.py help lr                                            one option; `help` alone lists them all
   torchrun --standalone --nproc-per-node=2 main.py train ...        two processes, one per GPU
   touch /tmp/debug                                                  step into the running loop
@@ -21,14 +22,13 @@ from utils.run import signals
 from utils.train import machine
 
 if __name__ == "__main__":
-    # Names and values are checked here, before torch is loaded: a mistake is answered in a fraction of a second.
+    # Names and values are checked here, before torch is loaded: a mistake is answered at once.
     signals.end_on_signals()
     command, options = cli.check(sys.argv[1:], config.load, __doc__)
     import main  # this file again, as a module: what stands below loads torch, and has the commands
 
     cli.run(main, command, options)
-    main.processes.leave()
-    sys.exit()
+    sys.exit(main.processes.leave())
 
 machine.prepare()  # has to come before torch
 

@@ -106,6 +106,17 @@ def lock(file: IO[Any], wait: bool = False) -> bool:
         return False
 
 
+def locked(path: str | Path) -> bool:
+    """Whether another process holds the lock on a file; False where nobody can say. Raises OSError without the file."""
+    with open(path, "rb") as file:
+        try:
+            if fcntl:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: a file that is only read can be asked, too
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
+
+
 def numbered(path: str | Path, suffix: str = "") -> Iterator[Path]:
     """`path`, path_2, path_3, ..., each with the suffix: names to try until one is free."""
     yield Path(f"{path}{suffix}")

@@ -233,7 +233,8 @@ def read_yaml(path: Any, presets: Iterable[str]) -> dict[str, Any]:
     if not Path(path).is_file():
         raise UserError(f"neither a file nor a preset of config.py{nearest(path, presets)}")
     try:
-        options = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it takes a tenth of the time
+        options = yaml.load(Path(path).read_text(encoding="utf-8"), safe)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(options, dict):

@@ -15,8 +15,7 @@ from utils.events import Control
 from utils.notices import counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
-from .record import monitored
-from .run import State
+from .run import State, monitored
 
 
 class Checkpoint(Control):

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,11 +81,6 @@ class Results:
             if once("unwritten", owner=self):
                 warn(f"{self.path}: {error.strerror}; the rows from epoch {row['epoch']} on are not in it yet")
         return self._rows
-
-
-def monitored(names: Iterable[str], monitor: str | None) -> str:
-    """The number that selects best.pth: `monitor`, or the first of the names that is of the validation, or the loss."""
-    return monitor or next((name for name in names if name.startswith("val_")), "loss")
 
 
 def open_report(opt: Any, samples: int) -> tuple[Path, str]:

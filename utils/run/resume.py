@@ -15,6 +15,7 @@ from utils.train.processes import World
 
 from .checkpoint_file import read_checkpoint
 from .preflight import check_folder
+from .run import is_run
 
 CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
 OTHERS = 3  # trained models that are named besides the one that is taken
@@ -46,11 +47,6 @@ def find_run(work_dir: str, name: str) -> Path | None:
     raise UserError(
         f"--resume: {work_dir} holds no unfinished run{others}; a finished one has to be named: --resume=<run>"
     )
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a run began here, though one of its files may be lost."""
-    return any((folder / file).is_file() for file in ("config.yaml", "lock"))
 
 
 def written(path: Path) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ def new_folder(work_dir: str, model: str) -> Path:
             folder.mkdir()
             return folder
     raise AssertionError("numbered() has no end")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run began here, though one of its files may be lost."""
+    return any((folder / file).is_file() for file in ("config.yaml", "lock"))
+
+
+def monitored(names: Iterable[str], monitor: str | None) -> str:
+    """The number that selects best.pth: `monitor`, or the first of the names that is of the validation, or the loss."""
+    return monitor or next((name for name in names if name.startswith("val_")), "loss")
 
 
 class Run:

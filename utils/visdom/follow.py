@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from utils.files import lock
+from utils.files import locked
 
 from .screen import Screen, Unreachable, read_events
 
@@ -60,8 +60,8 @@ class Record:
 
     def in_training(self) -> bool:
         """Whether a process works on the run."""
-        with suppress(OSError), open(self.path.with_name("lock"), "r+b") as file:
-            return not lock(file)
+        with suppress(OSError):
+            return locked(self.path.with_name("lock"))
         return False
 
 

@@ -9,7 +9,8 @@ from tqdm import tqdm
 from utils.events import Callback
 from utils.metrics import plots
 from utils.notices import warn
-from utils.run.record import Results, monitored
+from utils.run.record import Results
+from utils.run.run import monitored
 from utils.train.device import device_of
 
 from . import page

@@ -15,7 +15,7 @@ from utils.files import write_atomically
 from utils.metrics import plots
 from utils.notices import warn
 from utils.options.options import read_yaml
-from utils.run.record import monitored
+from utils.run.run import monitored
 
 MARK = '<meta name="generator" content="hearth">'  # of pages that may be replaced
 NEWEST, ROWS = 60, 200  # pictures of predictions, and rows of a table, that are shown at most

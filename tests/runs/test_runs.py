@@ -1,0 +1,142 @@
+"""`python main.py runs`: run folders as trainings leave them, made here, and through the real command line."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import FAST, cold, main
+
+import config
+from utils.files import lock, write_csv
+
+DIFF = "diff --git a/main.py b/main.py\n-old\n+{}\n"
+
+
+def make(folder, name, accuracies=(50.0,), state="finished", diff=None, **options):
+    """A run's folder: config.yaml, results.csv, the lock, and files of a known size."""
+    run = Path(folder, name)
+    run.mkdir(parents=True)
+    start = {"command": ["main.py"], "git_commit": "0123456789", "git_dirty": bool(diff)}
+    record = {**config.DefaultConfig().values(), "model": "resnet18", "seed": 1, **options, "run": [start]}
+    (run / "config.yaml").write_text(yaml.safe_dump(record))
+    rows = [[n, n * 10, 1 / n, value, 100.0] for n, value in enumerate(accuracies, 1)]
+    if rows:
+        write_csv(run / "results.csv", ["epoch", "step", "loss", "val_accuracy", "seconds"], rows)
+    (run / "lock").write_text(state)
+    if diff:
+        (run / "source_1.diff").write_text(DIFF.format(diff))
+    for file in ("last.pth", "previous.pth", "best.pth", "epoch_001.pth"):
+        (run / file).write_bytes(b"0" * 1_000_000)
+    return run
+
+
+def lines(done):
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def work(tmp_path):
+    make(tmp_path, "poor", [60.0, 70.0, 65.0], lr=0.01)
+    make(tmp_path, "good", [80.0, 90.0], lr=0.1, optimizer_options={"a": 1})
+    make(tmp_path, "begun", (), "unfinished", monitor="val_loss")
+    make(tmp_path, "broken", (), "failed")
+    (tmp_path / "no run").mkdir()
+    return tmp_path
+
+
+def test_all_runs_are_in_one_table_the_best_first_with_what_differs(work):
+    done = main("runs", f"--work-dir={work}", "--max-epoch=3", cwd=work)
+    assert done.returncode == 2 and "runs does not read --max-epoch" in done.stderr
+    table = main("runs", f"--work-dir={work}", cwd=work, check=0).stdout.splitlines()
+    assert [line.split()[0] for line in table[:5]] == ["run", "good", "poor", "broken", "begun"]
+    assert table[1].split("  ")[-1].strip() == "--optimizer-options=a=1 --lr=0.1"
+    cells = table[2].split()
+    assert cells[1:3] == ["finished", "3/10"] and cells[3:6] == ["val_accuracy", "70", "2"]
+    assert " 5 min 00 s " in table[2] and " 4.0 MB " in table[2] and " 0123456 " in table[2]
+    assert table[3].split()[1:3] == ["failed", "0/10"] and table[4].split()[-1] == "--monitor=val_loss"
+    assert "resnet18" not in "".join(table), "all of them are of that model"
+    assert table[-1] == "4 runs, 16.0 MB"
+
+
+def test_a_run_of_which_files_are_lost_or_damaged_is_a_line_like_the_others(work):
+    (work / "good" / "config.yaml").write_text("{")
+    (work / "poor" / "results.csv").write_bytes(b"epoch,val_accuracy\n1,\xff\n2,nan\nx,3\n")
+    (work / "begun" / "lock").unlink()
+    table = main("runs", f"--work-dir={work}", cwd=work, check=0).stdout.splitlines()
+    found = {line.split()[0]: line.split() for line in table[1:5]}
+    assert found["good"][2:5] == ["2/?", "val_accuracy", "90"] and found["poor"][2] == "2/10"
+    assert found["begun"][1] == "unfinished"
+
+
+def test_where_there_is_no_run_one_line_says_so(tmp_path):
+    done = main("runs", f"--work-dir={tmp_path}", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"main.py: {tmp_path} holds no run")
+    make(tmp_path, "SqueezeNet_1", ())
+    done = main("runs", f"--work-dir={tmp_path}", "--compare=SqueezNet_1,x", cwd=tmp_path)
+    assert done.returncode == 2 and "did you mean SqueezeNet_1?" in done.stderr
+
+
+def test_a_running_one_is_called_so_and_nothing_of_it_goes(work):
+    started, end = multiprocessing.get_context("fork").Event(), multiprocessing.get_context("fork").Event()
+
+    def hold():
+        with open(work / "poor" / "lock", "r+") as file:
+            assert lock(file)
+            started.set()
+            end.wait()
+
+    process = multiprocessing.get_context("fork").Process(target=hold)
+    process.start()
+    started.wait()
+    try:
+        assert ["poor", "running"] in [cells[:2] for cells in lines(main("runs", f"--work-dir={work}", cwd=work))]
+        main("runs", f"--work-dir={work}", "--prune=last,previous", "--yes", cwd=work, check=0)
+    finally:
+        end.set()
+        process.join()
+    assert {path.name for path in (work / "poor").glob("*.pth")} >= {"last.pth", "previous.pth"}
+    assert not (work / "good" / "last.pth").exists() and (work / "good" / "best.pth").exists()
+    assert (work / "begun" / "last.pth").exists(), "it needs that to be resumed"
+
+
+def test_what_may_go_is_listed_with_its_size_and_goes_with_yes_alone(work):
+    (work / "packs").mkdir()
+    for name in ("a.u8", "a.json", "mine.json"):
+        (work / "packs" / name).write_bytes(b"0" * 500_000)
+    prune = ["runs", f"--work-dir={work}", f"--pack-dir={work / 'packs'}", "--prune=epochs,failed,packs"]
+    before = sorted(work.rglob("*"))
+    said = main(*prune, cwd=work, check=0).stdout
+    assert sorted(work.rglob("*")) == before
+    assert said.splitlines()[-1] == "7 files and folders, 9.0 MB in all: --yes deletes them"
+    assert f"1.0 MB  {work / 'good' / 'epoch_001.pth'}" in said and f"4.0 MB  {work / 'broken'}\n" in said
+    assert main(*prune, "--yes", cwd=work, check=0).stdout.splitlines()[-1].startswith("deleted: ")
+    assert not (work / "broken").exists() and not list(work.rglob("epoch_*"))
+    assert [path.name for path in (work / "packs").iterdir()] == ["mine.json"]
+
+
+def test_compared_runs_show_their_curves_options_and_code(tmp_path):
+    make(tmp_path, "one", [50.0, 60.0], lr=0.01, diff="first")
+    make(tmp_path, "two", [55.0, 45.0], lr=0.1, diff="second", vis_port=1)
+    done = main("runs", f"--work-dir={tmp_path}", "--compare=one,two", cwd=tmp_path, check=0, drawn=True)
+    cells = lines(done)
+    assert ["--lr", "0.01", "0.1"] in cells and ["--vis-port", "8097", "1"] in cells
+    assert ["best", "val_accuracy", "60", "val_accuracy", "55"] in cells and "--model" not in done.stdout
+    assert "-+first" in done.stdout.splitlines() and "++second" in done.stdout.splitlines()
+    assert (tmp_path / "compare.png").stat().st_size > 5000
+    done = main("runs", f"--work-dir={tmp_path}", "--compare=one", cwd=tmp_path)
+    assert done.returncode == 2 and "two runs or more" in done.stderr
+
+
+def test_runs_of_real_trainings_are_read_without_torch(tmp_path, pictures):
+    fast = [option for option in FAST if not option.startswith("--model")]
+    for name in ("SqueezeNet", "resnet18"):
+        options = [f"--train-data-root={pictures}", *fast, f"--model={name}", "--max-epoch=1"]
+        main("train", *options, cwd=tmp_path, check=0)
+    done = cold("runs", cwd=tmp_path, check=0, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"})
+    assert " yaml" in done.stderr and " torch" not in done.stderr
+    table = done.stdout.splitlines()
+    assert {line.partition("_")[0] for line in table[1:3]} == {"SqueezeNet", "resnet18"}
+    assert all(" finished " in line and " 1/1 " in line for line in table[1:3])
+    assert sum("--model=resnet18" in line for line in table) == 1
