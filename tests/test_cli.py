@@ -149,7 +149,7 @@ def test_a_wrong_command_line_is_answered_without_loading_torch(arguments, tmp_p
 
 
 HEADINGS = ["data", "augmentation of training pictures", "model", "training", "learning rate", "machine"]
-HEADINGS += ["run and its checkpoints", "watching and debugging"]
+HEADINGS += ["run and its checkpoints", "many runs", "watching and debugging"]
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["--help"], ["train", "-h"], ["train", "--lr=abc", "--help"]])

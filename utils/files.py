@@ -110,8 +110,8 @@ def locked(path: str | Path) -> bool:
     """Whether another process holds the lock on a file; False where nobody can say. Raises OSError without the file."""
     with open(path, "rb") as file:
         try:
-            if fcntl:
-                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: a file that is only read can be asked, too
+            if fcntl is not None:  # a shared lock needs no right to write
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             return error.errno in (errno.EACCES, errno.EAGAIN)
     return False

@@ -179,6 +179,7 @@ def test_every_option_is_read_somewhere():
     read = attributes(ROOT / "main.py").union(*map(used, parts), {"config"})  # config: by load, see the tests above
     read |= attributes(ROOT / "utils/train/launch.py") | attributes(ROOT / "utils/run/record.py")
     read |= attributes(ROOT / "utils/run/resume.py", "given")
+    read |= attributes(ROOT / "utils/runs/command.py") | attributes(ROOT / "utils/runs/prune.py")
     assert set(DefaultConfig.options()) - read == set()
 
 

@@ -32,7 +32,8 @@ def show(runs: list[Found], opt: Any) -> None:
     for one in runs[1:]:
         lines = code_difference(runs[0], one)
         print(f"\ncode of {runs[0].folder.name} and {one.folder.name}: {'the same' if not lines else ''}".rstrip(" "))
-        print(printable("\n".join(lines[:LINES])))
+        for line in lines[:LINES]:
+            print(printable(line))
         if len(lines) > LINES:
             print(f"... and {len(lines) - LINES} more lines")
     if any(run.rows for run in runs):
@@ -84,7 +85,10 @@ def draw(runs: list[Found], path: Path) -> None:
                 )
         axes.set(xlabel="epoch", title=heading)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if max(len(run.rows) for run in runs) == 1:
+            axes.set_xlim(0, 2)
         axes.grid()
-    places[0].legend()
-    figure.suptitle("dashed: training" if any(len(lines) > 1 for lines in shown.values()) else "", x=0.01, ha="left")
+    both = any(len(lines) > 1 for lines in shown.values())
+    title = "solid: validation, dashed: training" if both else None
+    figure.legend(*places[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, title=title)
     plots.save(figure, path)
