@@ -20,7 +20,8 @@ DATA = of("dataset")
 TESTED = by("train", "test", "pack")
 RESUME = by("train", hint="--run=NAME takes the best model of that run")
 ALL, USE, LABELLED = by("train", "val", "test", "pack"), by("train", "val", "test"), by("train", "val", "pack")
-RUNS = by("runs")
+RUNS, REPLAY, NAMED = by("runs"), by("replay"), by("val", "test", "replay")
+PACKS, FOLDER = by("train", "val", "test", "pack", "runs"), by("train", "val", "test", "runs", "replay")
 
 
 class DefaultConfig(Options):
@@ -38,7 +39,7 @@ class DefaultConfig(Options):
     resample: choice("none", "mean", "log", "sqrt") | DATA = "none"  # balance unequal classes in every epoch
     class_weights: flag | DATA = False  # weigh the loss of class c with N / N_c
     pack: flag | free | DATA | USE = True  # decode every picture once, into pack_dir, and read it from there
-    pack_dir: path | free | by(*ALL["commands"], "runs") = "packs"  # folder for that; it can be deleted at any time
+    pack_dir: path | free | PACKS = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
     image_size: integer(32) | ALL = 224  # height and width of the pictures that the model gets, pixels
 
@@ -60,7 +61,7 @@ class DefaultConfig(Options):
     load_model_path: optional(path) | USE = None  # checkpoint to start from: a file, a run's folder (its best.pth)
     # or https://...; weights that fit are loaded
     partly: flag = False  # load it even if it gives less than 90 % of the model besides its head
-    run: optional(text) | by("val", "test") = None  # run whose best.pth is taken; without it and load_model_path, the
+    run: optional(text) | NAMED = None  # run whose best.pth is taken; without it and load_model_path, the
     # newest run's
     finetune: flag = False  # train the model's head only; needs --load-model-path
     criterion: optional(weighted_sum(*LOSSES)) | by("train", "val") = None  # loss of models/losses.py, or a
@@ -110,7 +111,7 @@ class DefaultConfig(Options):
     # batch_size
 
     # --- run and its checkpoints
-    work_dir: path | free | by(*USE["commands"], "runs") = "checkpoints"  # folder in which every run gets a folder
+    work_dir: path | free | FOLDER = "checkpoints"  # folder in which every run gets a folder
     resume: run_name | free | RESUME = None  # continue a run: bare, the newest unfinished one; <run>: that one;
     # auto: the newest unfinished one, or a new run where there is none
     monitor: optional(text) = None  # measure that selects best.pth: loss, val_loss, val_accuracy, ...; None: the first
@@ -130,10 +131,14 @@ class DefaultConfig(Options):
     prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # files that may go: the
     # checkpoints before the last, of finished runs the last, single epochs, failed runs, decoded pictures
     yes: flag | free | RUNS = False  # delete what --prune lists
+    to: optional(name_in("utils.watch", own=True)) | free | REPLAY = None  # what gets the record: TensorBoard
 
     # --- watching and debugging
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # more observers of the run: classes of
-    # utils/watch/, or my_file.MyCallback
+    # utils/watch/ (EarlyStopping, TensorBoard, Notify), or my_file.MyCallback
+    stop_patience: integer(1) | free | only(callbacks="EarlyStopping") = 5  # epochs without a better --monitor
+    min_delta: number(0) | free | only(callbacks="EarlyStopping") = 0.0  # by how much it has to be better to count
+    notify: optional(text) | free | only(callbacks="Notify") = None  # command that gets a line when the run ends
     env: optional(text) | free = None  # visdom environment; None: named like the run's folder
     vis_port: integer(1, 65535) | free = 8097  # port of the visdom server on this machine; none is needed to train
     print_freq: integer(1) | free = 20  # steps between two points of the plots and two checks for bad steps
@@ -146,8 +151,6 @@ class DefaultConfig(Options):
 
     def check(self):
         """Raise UserError where options contradict each other."""
-        if (self.scheduler == "multistep") != bool(self.milestones):
-            raise UserError("--scheduler=multistep and --milestones=5,8 (epochs) go together: give both or none")
         super().check()
         usual = type(self)  # a preset's warm-up is for its own number of epochs
         if self.warmup_epochs >= self.max_epoch and "warmup_epochs" not in self.asked:

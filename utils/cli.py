@@ -16,12 +16,12 @@ from . import UserError
 from .options.manual import describe, explain
 from .options.options import Options
 from .run import signals
-from .runs.command import show
+from .runs import command as looking
 from .train.launch import several
 from .train.machine import NO_MEMORY
 from .train.schedule import Schedule, draw
 
-COMMANDS = ("train", "val", "test", "pack", "runs", "help")
+COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, "help")
 # What PyTorch says of batches and pictures that are too small, and what to do.
 HINTS = {
     **dict.fromkeys(NO_MEMORY, "out of memory: take a smaller --batch-size or --image-size, or another --model"),
@@ -70,7 +70,7 @@ def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, 
 
 def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[str, Options]:
     """The command and its options, checked; whatever is wrong ends the program with one line and exit code 2. `help`
-    and `runs` are answered here, before torch is loaded. Where several processes are asked for, only they come back.
+    and what only looks at runs is answered here. Where several processes are asked for, only they come back from it.
 
     Args:
         load: makes Options of {option: text}.
@@ -82,8 +82,8 @@ def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[
         if command == "help":
             print(manual(opt, word, doc))
             sys.exit()
-        if command == "runs":
-            show(opt)
+        if command in looking.COMMANDS:
+            looking.COMMANDS[command](opt)
             sys.exit()
         several(opt)
         return command, opt

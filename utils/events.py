@@ -25,6 +25,10 @@ EVENTS = (
 )
 
 
+class Finished(Exception):
+    """Ends a run before its last epoch as one that is finished: nothing went wrong, there is no more to do."""
+
+
 class Callback:
     """Does nothing on every event. Events bring their facts as keyword arguments; a method names those that it needs
     and takes the rest as **facts. Observers are called in the first process alone. Their constructor may name options
@@ -49,8 +53,8 @@ class Control(Callback):
 class Callbacks(Callback):
     """Hands every event to the observers, in order, and then to the controls, in order.
 
-    `with Callbacks(...)` brackets the work: on_train_end and close happen however it ends, and quitting the debugger is
-    a regular end of the block. An observer that fails is one warning and the run continues.
+    `with Callbacks(...)` brackets the work: on_train_end and close happen however it ends; Finished, and quitting the
+    debugger, are regular ends of the block. An observer that fails is one warning and the run continues.
     """
 
     def __init__(self, observers: Sequence[Callback] = (), *controls: Control):
@@ -60,9 +64,10 @@ class Callbacks(Callback):
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> bool:
-        stopped = isinstance(error, BdbQuit) or not isinstance(error, (Exception, type(None)))
-        failed = None if stopped else error
-        facts = {"finished": error is None, "stopped": stopped, "error": failed}
+        finished = error is None or isinstance(error, Finished)
+        stopped = isinstance(error, BdbQuit) or not (finished or isinstance(error, Exception))
+        failed = None if finished or stopped else error
+        facts = {"finished": finished, "stopped": stopped, "error": failed}
         failures: list[BaseException] = []
         acts: list[Callable[..., None]] = [control.on_train_end for control in self.controls]
         if self.began:  # else the run could not be restored: observers hear nothing of its end
@@ -76,7 +81,7 @@ class Callbacks(Callback):
             if failed is None or not isinstance(later, Exception):
                 raise later
             print(f"and then: {type(later).__name__}: {later}", file=sys.stderr)
-        return isinstance(error, BdbQuit)
+        return isinstance(error, (BdbQuit, Finished))
 
     def _observe(self, event: str, **facts: Any) -> None:
         """Hand an event to the observers: one that fails is a warning."""

@@ -26,7 +26,6 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "config.py": [
         ("if self.finetune and not self.load_model_path", "if False", "test_cli.py:a_mistake_is_one_line"),
-        ('(self.scheduler == "multistep") != bool(self.milestones)', "False", "test_cli.py:a_mistake_is_one_line"),
         ("usual.warmup_epochs * self.max_epoch / usual.max_epoch", "0.5", "train/test_schedule.py:a_presets_warm_up"),
     ],
     "utils/train/step.py": [
@@ -185,7 +184,19 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
             "options/test_config.py:a_file_can_start",
         ),
         ("if name not in read and", "if False and", "test_cli.py:a_mistake"),
-        ("getattr(self, other) not in values", "False", "test_cli.py:a_mistake_is_one_line"),
+        ("value != default and not wanted", "False", "test_cli.py:a_mistake_is_one_line"),
+        ("wanted and value in (None, [])", "False", "test_cli.py:a_mistake_is_one_line"),
+    ],
+    "utils/watch/early_stopping.py": [
+        ('if int(row["epoch"]) <= self.run.epoch', "if False", "watch/test_early_stopping.py:resumed"),
+        ("signed > best + min_delta", "signed > best", "watch/test_early_stopping.py:counted"),
+    ],
+    "utils/watch/tracker.py": [
+        ("        self.size = size\n", "", "watch/test_trackers.py:other_programs"),
+    ],
+    "utils/runs/prune.py": [
+        ('if run.state != "running"', "if True", "runs/test_runs.py:running_one"),
+        ("            if opt.yes:", "            if True:", "runs/test_runs.py:with_yes_alone"),
     ],
     "utils/watch/progress.py": [
         ("self._seen() - self.bar.n", "self._seen()", "watch/test_progress.py:counted"),

@@ -147,15 +147,20 @@ class Options:
         self.found |= values.keys()
 
     def check(self) -> None:
-        """Raise UserError where two options contradict each other. A subclass adds rules of its own."""
+        """Raise UserError where one option lacks another, or contradicts it. A subclass adds rules of its own."""
         for name, kind in self.options().items():
             for other, values in kind.only.items():
-                default = getattr(self.root(), name, getattr(type(self), name))
-                if getattr(self, name) != default and getattr(self, other) not in values:
+                default, value = getattr(self.root(), name, getattr(type(self), name)), getattr(self, name)
+                chosen = getattr(self, other)
+                chosen = chosen if isinstance(chosen, list) else [chosen]
+                wanted = [one for one in chosen if one in values]
+                if value != default and not wanted:
                     raise UserError(
                         f"{dashed(name)} belongs to {dashed(other)}={' or '.join(values)}, not to "
-                        f"{getattr(self, other)}"
+                        f"{','.join(map(str, chosen)) or 'none'}"
                     )
+                if wanted and value in (None, []):
+                    raise UserError(f"{dashed(other)}={wanted[0]} needs {dashed(name)}, {kind.takes}")
 
     def check_unused(self, names: Iterable[str], **parts: Any) -> None:
         """Raise UserError for an option of `names` that the chosen part does not read: it would have no effect.

@@ -7,6 +7,7 @@ from utils.train.processes import World
 
 from .checkpoint import Checkpoint
 from .debugger import Debugger
+from .ending import Ending
 from .failure import Failure
 from .signals import Signals
 
@@ -14,9 +15,9 @@ from .signals import Signals
 def run_controls(
     checkpoint: Checkpoint, world: World, train_loader: Any, val_loader: Any, debug_file: str, pdb: bool
 ) -> tuple[Control, ...]:
-    """Failure, guard, checkpoint, signals and debugger, in this order: the failing batch is named before anything is
-    saved or closed; skipped steps are counted before they are saved; what is saved is a whole step; a signal or the
-    debugger's quit ends the run when all others are done with the batch.
+    """Failure, guard, checkpoint, ending, signals and debugger, in this order: the failing batch is named before
+    anything is saved or closed; skipped steps are counted before they are saved; what is saved is a whole step; a run
+    that is done ends, and a signal or the debugger's quit ends it, when all others are done with the batch.
 
     Args:
         checkpoint: the Checkpoint, whose state has the run, its guard and its meters.
@@ -26,4 +27,5 @@ def run_controls(
     """
     state = checkpoint.state
     failure, debugger = Failure(state.run, train_loader, val_loader, pdb), Debugger(debug_file, world)
-    return failure, state.guard, checkpoint, Signals(world, state.meters, debugger), debugger
+    signals, ending = Signals(world, state.meters, debugger), Ending(state.run, world)
+    return failure, state.guard, checkpoint, ending, signals, debugger

@@ -63,15 +63,21 @@ class Results:
         self.path = folder / "results.csv"
         self._rows: list[dict[str, str]] | None = None
 
+    def read(self) -> list[dict[str, str]]:
+        """The rows of the file, values as text; none where there is no file."""
+        if not self.path.is_file():
+            return []
+        with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
+            return [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdecimal()]
+
     def add(self, row: dict[str, Any]) -> list[dict[str, str]]:
         """Add the finished epoch's row, a dict with `epoch`. A row of the same epoch (of a run that was killed between
         this and saving its checkpoint) is replaced. Returns all rows, values as text."""
-        if self._rows is None and self.path.is_file():
-            with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
-                self._rows = [old for old in csv.DictReader(file) if (old.get("epoch") or "").isdecimal()]
+        if self._rows is None:
+            self._rows = self.read()
         if not self._rows and row["epoch"] > 1:
             warn(f"{self.path} has lost the rows before epoch {row['epoch']}")
-        self._rows = [old for old in self._rows or () if int(old["epoch"]) < row["epoch"]]
+        self._rows = [old for old in self._rows if int(old["epoch"]) < row["epoch"]]
         self._rows.append({name: str(value) for name, value in row.items()})
         header = list(dict.fromkeys(name for one in [row, *self._rows] for name in one))
         try:

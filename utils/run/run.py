@@ -37,6 +37,7 @@ class Run:
         folder: Path; config.yaml, last.pth, previous.pth, best.pth, events.jsonl, results.csv and pictures are in it.
         epoch, batch, step: epochs finished, batches done in the current one, steps over all.
         best: the best value so far of the measure that selects best.pth, or None.
+        over: why no epoch follows, said by an observer; "" while the run goes on.
 
     The file `lock` in the folder records whether the run is finished, and is locked while a process works on the run;
     the lock ends with the process, however that ends. Of several processes the first one alone `writes`; the others
@@ -49,6 +50,7 @@ class Run:
         self.folder = Path(folder)
         self.epoch = self.batch = self.step = 0
         self.best: float | None = None
+        self.over = ""
         self._lock = open(self.folder / "lock", "ab", buffering=0) if writes else None  # noqa: SIM115 - open for life
         if self._lock:
             if not lock(self._lock):

@@ -1,12 +1,15 @@
-"""The command `runs`."""
+"""The commands that only look at runs: `runs` and `replay`."""
 
+from types import SimpleNamespace
 from typing import Any
+
+from utils import UserError
 
 from . import compare, prune
 from .table import find_runs, printable, table
 
 
-def show(opt: Any) -> None:
+def runs(opt: Any) -> None:
     """Print every run of opt.work_dir, or what --compare or --prune ask for. Raises UserError."""
     if opt.prune:
         prune.show(opt)
@@ -14,3 +17,23 @@ def show(opt: Any) -> None:
         compare.show(find_runs(opt.work_dir, opt.compare), opt)
     else:
         print(printable(table(find_runs(opt.work_dir), opt)))
+
+
+def replay(opt: Any) -> None:
+    """Hand a run's record over to the Tracker opt.to, as if the run was made again. Raises UserError."""
+    from utils.watch.by_name import pick  # it loads torch
+    from utils.watch.tracker import Tracker
+
+    if not opt.run or not opt.to:
+        raise UserError("replay hands a run over to a program: give --run=NAME and --to=TensorBoard, say")
+    made, _ = pick(opt.to, opt)
+    if not issubclass(made, Tracker):
+        raise UserError(f"--to={opt.to} does not read a run's record: it has to be a Tracker of utils/watch/, or yours")
+    (found,) = find_runs(opt.work_dir, [opt.run])
+    tracker = made(run=SimpleNamespace(folder=found.folder))
+    tracker.on_train_begin()
+    tracker.on_train_end()
+    print(f"{found.folder} is handed over to {opt.to}")
+
+
+COMMANDS = {"runs": runs, "replay": replay}

@@ -1,5 +1,6 @@
 """Callbacks are picked by name, like models and data sets, and get what their constructor names."""
 
+import importlib.util
 import inspect
 from typing import Any
 
@@ -16,10 +17,13 @@ def pick(name: str, options: Options) -> tuple[Any, list[str]]:
     """The class with this name, and the arguments of its constructor that are options of config.py or PARTS.
 
     The class is one of utils/watch/, or for my_file.MyCallback of a file of the user's, in the current folder or beside
-    main.py. Raises UserError when there is none, when the file cannot be imported, and for an argument without a
-    default that is neither an option nor a part.
+    main.py. Raises UserError when there is none, when the file cannot be imported or a package is missing, and for an
+    argument without a default that is neither an option nor a part.
     """
     made = own.find("callbacks", name, "utils.watch")
+    needs = getattr(made, "needs", "")
+    if needs and not importlib.util.find_spec(needs):
+        raise UserError(f"{name} needs a package that is not installed: pip install {needs}")
     arguments = inspect.signature(made).parameters.values()
     unknown = [method for method in dir(made) if method.startswith("on_") and method not in EVENTS]
     if unknown:

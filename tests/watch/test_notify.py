@@ -1,0 +1,51 @@
+"""--callbacks=Notify --notify=COMMAND: a real command, started by the real command line."""
+
+import pytest
+from conftest import FAST, main
+from runs import only_run
+
+SCRIPT = """#!/bin/sh
+echo "$HEARTH_EVENT|$1|$2" >> "$HEARTH_RUN/told.txt"
+"""
+
+
+@pytest.fixture
+def options(tmp_path, pictures):
+    script = tmp_path / "tell me.sh"
+    script.write_text(SCRIPT)
+    script.chmod(0o700)
+    return [f"--train-data-root={pictures}", *FAST, "--callbacks=Notify", f"--notify='{script}' 'two words'"]
+
+
+def test_a_command_hears_of_the_best_epochs_and_of_the_end(options, tmp_path):
+    main("train", *options, "--max-epoch=2", "--monitor=loss", cwd=tmp_path, check=0)
+    run = only_run(tmp_path)
+    told = [line.split("|") for line in (run / "told.txt").read_text().splitlines()]
+    assert all(words == "two words" and text.startswith(f"{run.name}: ") for _, words, text in told)
+    assert told[-1][0] == "finished" and "finished after 2 epochs, best 0." in told[-1][2]
+    assert [event for event, *_ in told[:-1]] in (["best"], [])  # the first epoch is no news
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--callbacks=Notify"], "--callbacks=Notify needs --notify, "),
+        (["--notify=mail"], "--notify belongs to --callbacks=Notify, not to none"),
+    ],
+)
+def test_half_of_it_is_one_line(options, message, tmp_path, pictures):
+    done = main("train", f"--train-data-root={pictures}", *FAST, *options, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_command_that_does_not_exist_is_a_warning_and_nothing_is_lost(tmp_path, pictures):
+    options = [
+        f"--train-data-root={pictures}",
+        *FAST,
+        "--max-epoch=1",
+        "--callbacks=Notify",
+        "--notify=no-such-command",
+    ]
+    done = main("train", *options, cwd=tmp_path, check=0)
+    assert done.stderr.count("warning: the callback Notify fails at on_train_end: FileNotFoundError") == 1
+    assert (only_run(tmp_path) / "lock").read_text() == "finished"
