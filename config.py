@@ -20,8 +20,9 @@ DATA = of("dataset")
 TESTED = by("train", "test", "pack")
 RESUME = by("train", hint="--run=NAME takes the best model of that run")
 ALL, USE, LABELLED = by("train", "val", "test", "pack"), by("train", "val", "test"), by("train", "val", "pack")
-RUNS, REPLAY, NAMED = by("runs"), by("replay"), by("val", "test", "replay")
-PACKS, FOLDER = by("train", "val", "test", "pack", "runs"), by("train", "val", "test", "runs", "replay")
+RUNS, REPLAY, CONTROL, STEERED = by("runs"), by("replay"), by("control"), by("train", "control")
+NAMED, PACKS = by("val", "test", "replay", "control"), by("train", "val", "test", "pack", "runs")
+FOLDER = by("train", "val", "test", "runs", "replay", "control")
 
 
 class DefaultConfig(Options):
@@ -68,7 +69,7 @@ class DefaultConfig(Options):
     # sum 0.7*cross_entropy+0.3*focal; None: the model's own
 
     # --- training
-    max_epoch: integer(1) | free = 10  # number of epochs in the whole run
+    max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
     batch_size: integer(1) | USE = 32  # samples per step
     accumulate: integer(1) = 1  # micro-batches per step, to save memory
     optimizer: optimizer_name = "Adam"  # class of torch.optim
@@ -85,7 +86,7 @@ class DefaultConfig(Options):
     seed: integer(0) = 0  # of the order of samples, initial weights, augmentation and dropout
 
     # --- learning rate
-    lr: number(0, above=True) = 0.001  # initial learning rate
+    lr: number(0, above=True) | STEERED = 0.001  # initial learning rate
     scheduler: choice(*SCHEDULERS, own=True) = "decay"  # shape of the learning rate; `help --scheduler=cosine` draws it
     warmup_epochs: number(0) = 0.0  # epochs of linear warm-up, updated per step
     lr_decay: number(0, above=True, high=1) | only(scheduler="decay") = 0.95  # factor when an epoch's mean loss rises
@@ -133,6 +134,17 @@ class DefaultConfig(Options):
     yes: flag | free | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | REPLAY = None  # what gets the record: TensorBoard
 
+    # --- control of a run that is being trained
+    steer: flag | free = True  # train: obey `control`, from this user alone
+    replay: optional(path) | by("train") = None  # train: make the commands of that run again, at the same steps
+    freeze: several(text) | free | CONTROL = []  # train these parts of the model no longer: layer1,features.0
+    unfreeze: several(text) | free | CONTROL = []  # train them again
+    save: flag | free | CONTROL = False  # write last.pth
+    pause: flag | free | CONTROL = False  # wait after the step
+    go_on: flag | free | CONTROL = False  # end the pause
+    stop: flag | free | CONTROL = False  # end the run; --resume continues it
+    status: flag | free | CONTROL = False  # where the run stands
+
     # --- watching and debugging
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # more observers of the run: classes of
     # utils/watch/ (EarlyStopping, TensorBoard, Notify), or my_file.MyCallback
@@ -141,7 +153,7 @@ class DefaultConfig(Options):
     notify: optional(text) | free | only(callbacks="Notify") = None  # command that gets a line when the run ends
     env: optional(text) | free = None  # visdom environment; None: named like the run's folder
     vis_port: integer(1, 65535) | free = 8097  # port of the visdom server on this machine; none is needed to train
-    print_freq: integer(1) | free = 20  # steps between two points of the plots and two checks for bad steps
+    print_freq: integer(1) | free | STEERED = 20  # steps between two points of the plots and two checks for bad steps
     progress: flag | free | by("train", "test") = True  # progress bar (plain lines when the output is no terminal)
     draw_freq: integer(0) | free | by("train", "val") = 0  # draw predictions of every k-th validation batch; 0: none
     cam: integer(0) | free | by("val") = 0  # number of pictures with class activation maps

@@ -1,6 +1,6 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|pack|runs|help [--option=value ...]
+usage: python main.py train|val|test|pack|runs|control|replay|help [--option=value ...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
@@ -9,6 +9,7 @@ usage: python main.py train|val|test|pack|runs|help [--option=value ...]
   python main.py test --test-data-root=data/test1                   its predictions, as a Kaggle CSV
   python main.py pack --train-data-root=data/train                  decode its pictures once; train does it too
   python main.py runs                                               all runs in a table, the best first
+  python main.py control --lr=1e-4                                  steer the run that is being trained
   python main.py help lr                                            one option; `help` alone lists them all
   torchrun --standalone --nproc-per-node=2 main.py train ...        two processes, one per GPU
   touch /tmp/debug                                                  step into the running loop
@@ -22,9 +23,8 @@ from utils.run import signals
 from utils.train import machine
 
 if __name__ == "__main__":
-    # Names and values are checked here, before torch is loaded: a mistake is answered at once.
     signals.end_on_signals()
-    command, options = cli.check(sys.argv[1:], config.load, __doc__)
+    command, options = cli.check(sys.argv[1:], config.load, __doc__)  # without torch: a mistake is answered at once
     import main  # this file again, as a module: what stands below loads torch, and has the commands
 
     cli.run(main, command, options)
@@ -105,7 +105,7 @@ def train(opt=None, **kwargs):
         checkpoint.restore()  # a new run saves its step 0 instead
         callbacks.on_train_begin()
         world.on_main(record.write_config, run, opt.to_dict())
-        for epoch in range(run.epoch, opt.max_epoch):
+        for epoch in run.epochs(opt):  # from 0 to opt.max_epoch, or from where the run stood
             callbacks.on_epoch_begin()
             model.train()
             if run.batch == 0:  # else a resumed epoch continues counting
@@ -290,7 +290,7 @@ def load_trained(given):
 def make_callbacks(opt, world, state, checkpoint, model, train_loader, val_loader):
     """The Callbacks of a training: what controls it (utils/run/: Checkpoint saves, others may end it) and, in the first
     process alone, what observes it: utils/watch/, and with --callbacks a class of yours, which gets what it names."""
-    controls = run_controls(checkpoint, world, train_loader, val_loader, **opt.kwargs_for(run_controls))
+    controls = run_controls(opt, checkpoint, world, train_loader, val_loader, **opt.kwargs_for(run_controls))
     if not world.main:
         return Callbacks([], *controls)
     name_broken(train_loader.dataset, val_loader.dataset, folder=state.run.folder)

@@ -70,9 +70,9 @@ MISTAKES = {
         "test",
         "--lr=5",
         "--compile",
-    ): "test does not read --lr, which is for train: leave it out (`help test` lists",
+    ): "test does not read --lr, which is for train and control: leave it out (`help test` lists",
     ("test", "--min-crop=0.5"): "test does not read --crop-min-scale",
-    ("train", "--run=x"): "train does not read --run, which is for val and test and replay: leave it out",
+    ("train", "--run=x"): "train does not read --run, which is for val and test and replay and control: leave it out",
     ("train", "--labels"): "train does not read --labels, which is for test",
     ("pack", "--model=resnet18"): "pack does not read --model",
     ("train", "--finetune"): "--finetune trains the head only: give the rest with --load-model-path",
@@ -149,7 +149,7 @@ def test_a_wrong_command_line_is_answered_without_loading_torch(arguments, tmp_p
 
 
 HEADINGS = ["data", "augmentation of training pictures", "model", "training", "learning rate", "machine"]
-HEADINGS += ["run and its checkpoints", "many runs", "watching and debugging"]
+HEADINGS += ["run and its checkpoints", "many runs", "control of a run that is being trained", "watching and debugging"]
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["--help"], ["train", "-h"], ["train", "--lr=abc", "--help"]])
@@ -183,7 +183,7 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "initial learning rate",
         "takes: a number above 0",
         "presets: Coco 0.0003, Heart 0.1, CIFAR10 0.1",
-        "read by: train",
+        "read by: train, control",
         "on --resume: is fixed",
     ]
     assert "goes with: --scheduler=decay" in printed["lr-decay"]

@@ -54,7 +54,7 @@ def test_the_training_fits_on_a_screen_and_its_loop_in_a_head():
     (train,) = [node for node in functions(tree) if node.name == "train"]
     assert length(train) <= 60
     (epochs,) = [
-        node for node in ast.walk(train) if isinstance(node, ast.For) and "max_epoch" in ast.unparse(node.iter)
+        node for node in ast.walk(train) if isinstance(node, ast.For) and "run.epochs" in ast.unparse(node.iter)
     ]
     (steps,) = [node for node in epochs.body if isinstance(node, ast.For)]
     assert length(steps) <= 16

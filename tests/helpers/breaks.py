@@ -194,6 +194,14 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     "utils/watch/tracker.py": [
         ("        self.size = size\n", "", "watch/test_trackers.py:other_programs"),
     ],
+    "utils/steer/channel.py": [
+        ("found.st_uid == os.getuid() and", "True and", "steer/test_control.py:another_user"),
+        ("found.st_mode & 0o077", "False", "steer/test_control.py:listens_to_nobody"),
+    ],
+    "utils/steer/steering.py": [
+        ("if one[0] >= self.run.step", "if one[0] > 10**9", "steer/test_control.py:killed_run"),
+        ("self.run.steered.append([self.run.step, command])", "pass", "steer/test_control.py:killed_run"),
+    ],
     "utils/runs/prune.py": [
         ('if run.state != "running"', "if True", "runs/test_runs.py:running_one"),
         ("            if opt.yes:", "            if True:", "runs/test_runs.py:with_yes_alone"),

@@ -18,6 +18,7 @@ from config import DefaultConfig
 from utils import UserError, watch
 from utils.options.kinds import number
 from utils.options.names import imported_names
+from utils.steer import client
 
 
 def test_parse_updates_known_options_and_prints_the_user_config(capsys):
@@ -153,7 +154,8 @@ def test_a_users_own_preset_and_option_work():
 def attributes(path, name="opt"):
     """The attributes of the variable `name` that a file reads."""
     found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
-    return {node.attr for node in found if getattr(node.value, "id", "") == name and isinstance(node.ctx, ast.Load)}
+    read = [node for node in found if isinstance(node.ctx, ast.Load)]
+    return {node.attr for node in read if name in (getattr(node.value, "id", ""), getattr(node.value, "attr", ""))}
 
 
 def used(made):
@@ -180,6 +182,8 @@ def test_every_option_is_read_somewhere():
     read |= attributes(ROOT / "utils/train/launch.py") | attributes(ROOT / "utils/run/record.py")
     read |= attributes(ROOT / "utils/run/resume.py", "given")
     read |= attributes(ROOT / "utils/runs/command.py") | attributes(ROOT / "utils/runs/prune.py")
+    steering = attributes(ROOT / "utils/steer/steering.py")
+    read |= steering | attributes(ROOT / "utils/run/control.py") | {*client.COMMANDS}
     assert set(DefaultConfig.options()) - read == set()
 
 

@@ -90,8 +90,12 @@ class Checkpoint(Control):
 
     def on_batch_end(self, **_: Any) -> None:
         if self.save_freq and self.run.step % self.save_freq == 0:
-            self.state.meters.reduce()
-            self._try("last.pth", self._save_last)
+            self.save()
+
+    def save(self) -> None:
+        """Write last.pth after a whole step; of several processes all have to call."""
+        self.state.meters.reduce()
+        self._try("last.pth", self._save_last)
 
     def on_epoch_end(self, metrics: dict[str, float], val_meter: Any, **_: Any) -> None:
         if not self.writes:

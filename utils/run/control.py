@@ -3,6 +3,7 @@
 from typing import Any
 
 from utils.events import Control
+from utils.steer.steering import Steering
 from utils.train.processes import World
 
 from .checkpoint import Checkpoint
@@ -13,13 +14,15 @@ from .signals import Signals
 
 
 def run_controls(
-    checkpoint: Checkpoint, world: World, train_loader: Any, val_loader: Any, debug_file: str, pdb: bool
+    opt: Any, checkpoint: Checkpoint, world: World, train_loader: Any, val_loader: Any, debug_file: str, pdb: bool
 ) -> tuple[Control, ...]:
-    """Failure, guard, checkpoint, ending, signals and debugger, in this order: the failing batch is named before
-    anything is saved or closed; skipped steps are counted before they are saved; what is saved is a whole step; a run
-    that is done ends, and a signal or the debugger's quit ends it, when all others are done with the batch.
+    """Failure, guard, checkpoint, ending, steering, signals and debugger, in this order: the failing batch is named
+    before anything is saved or closed; skipped steps are counted before they are saved; what is saved is a whole step;
+    a run that is done ends, and a command, a signal or the debugger's quit ends it, when all others are done with the
+    batch.
 
     Args:
+        opt: the options, which a command may change.
         checkpoint: the Checkpoint, whose state has the run, its guard and its meters.
         world: the World.
         train_loader, val_loader: whose batches may fail.
@@ -28,4 +31,4 @@ def run_controls(
     state = checkpoint.state
     failure, debugger = Failure(state.run, train_loader, val_loader, pdb), Debugger(debug_file, world)
     signals, ending = Signals(world, state.meters, debugger), Ending(state.run, world)
-    return failure, state.guard, checkpoint, ending, signals, debugger
+    return failure, state.guard, checkpoint, ending, Steering(checkpoint, world, signals, opt), signals, debugger

@@ -54,6 +54,16 @@ def write_config(run: Run, options: dict[str, Any]) -> None:
         warn(f"{path}: {error.strerror}; this start of the run is not on record")
 
 
+def change_config(run: Run, **values: Any) -> None:
+    """Change options in config.yaml: a run that is resumed has them. That it cannot be written is a warning."""
+    path = run.folder / "config.yaml"
+    try:
+        record = {**read_yaml(path, ()), **values}
+        write_atomically(path, lambda file: yaml.safe_dump(record, file, sort_keys=False, allow_unicode=True))
+    except (OSError, UserError) as error:
+        warn(f"{path}: {error}; a resumed run does not know of the change")
+
+
 class Results:
     """results.csv of a run: a row per epoch.
 

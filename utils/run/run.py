@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Run:
         folder: Path; config.yaml, last.pth, previous.pth, best.pth, events.jsonl, results.csv and pictures are in it.
         epoch, batch, step: epochs finished, batches done in the current one, steps over all.
         best: the best value so far of the measure that selects best.pth, or None.
+        steered: [step, command] of every change that was commanded meanwhile, see utils/steer/.
         over: why no epoch follows, said by an observer; "" while the run goes on.
 
     The file `lock` in the folder records whether the run is finished, and is locked while a process works on the run;
@@ -50,6 +51,7 @@ class Run:
         self.folder = Path(folder)
         self.epoch = self.batch = self.step = 0
         self.best: float | None = None
+        self.steered: list[list[Any]] = []
         self.over = ""
         self._lock = open(self.folder / "lock", "ab", buffering=0) if writes else None  # noqa: SIM115 - open for life
         if self._lock:
@@ -66,13 +68,18 @@ class Run:
         """One more epoch is done."""
         self.epoch, self.batch = self.epoch + 1, 0
 
+    def epochs(self, opt: Any) -> Iterator[int]:
+        """The epochs that are left, counted from 0; opt.max_epoch may change meanwhile."""
+        while self.epoch < opt.max_epoch:
+            yield self.epoch
+
     def position(self) -> tuple[int, int, int]:
         """(epoch, batch, step)"""
         return self.epoch, self.batch, self.step
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, plain values."""
-        return {"epoch": self.epoch, "batch": self.batch, "step": self.step, "best": self.best}
+        return {name: getattr(self, name) for name in ("epoch", "batch", "step", "best", "steered")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state_dict()."""

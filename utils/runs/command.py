@@ -1,9 +1,10 @@
-"""The commands that only look at runs: `runs` and `replay`."""
+"""The commands about runs: they load no torch, but for `replay`."""
 
 from types import SimpleNamespace
 from typing import Any
 
 from utils import UserError
+from utils.steer.client import control
 
 from . import compare, prune
 from .table import find_runs, printable, table
@@ -36,4 +37,4 @@ def replay(opt: Any) -> None:
     print(f"{found.folder} is handed over to {opt.to}")
 
 
-COMMANDS = {"runs": runs, "replay": replay}
+COMMANDS = {"runs": runs, "replay": replay, "control": control}

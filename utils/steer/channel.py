@@ -1,0 +1,191 @@
+"""How a command reaches a run that is being trained: a socket that its user alone can open, or where only the file
+system is shared, a file in the run's folder. No torch here."""
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import socket
+import stat
+import struct
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from utils import UserError
+from utils.files import locked, write_atomically
+
+LONGEST = 65536  # bytes of a command
+FILES = "control"  # folder in the run's folder for commands that come as files
+LOOK = 1.0  # seconds between two looks for files
+
+
+def address(folder: Path) -> Path:
+    """The socket of the run in `folder`. It is in a folder of the user's: the run's own path could be too long, 108
+    bytes are allowed."""
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:20]
+    return Path(tempfile.gettempdir(), f"hearth_{os.getuid()}", f"{name}.sock")
+
+
+def check_private(folder: Path) -> None:
+    """Make a folder that its user alone can enter. Raises UserError where one of that name is anything else."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UserError(f"{folder} is not a folder of yours alone (mode 700): remove it, or set TMPDIR")
+
+
+class Request:
+    """A command, {option: value}, that waits for its answer."""
+
+    def __init__(self, command: dict[str, Any], reply: Callable[[str], object] = bool):
+        self.command, self.reply = command, reply
+
+
+class Listener:
+    """Collects the commands for a run: `requests` holds those that have come and are not answered.
+
+    Args:
+        folder: the run's.
+        status: what to answer, at once, to who asks for the status alone.
+
+    Raises UserError or OSError where no socket can be made; commands still come as files then.
+    """
+
+    def __init__(self, folder: Path, status: Callable[[], str]):
+        self.folder, self.status = folder, status
+        self.requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self.looked = 0.0
+        self.socket: socket.socket | None = None
+        self.path = address(folder)
+
+    def open(self) -> None:
+        """Begin to listen, in a thread."""
+        check_private(self.path.parent)
+        self.path.unlink(missing_ok=True)  # a killed run's; whoever trains this run holds its lock
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(self.path))
+        self.socket.listen()
+        threading.Thread(target=self._accept, args=(self.socket,), name="control", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop; what still waits is told so."""
+        if self.socket:
+            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+        self.look_for_files(now=True)
+        while not self.requests.empty():
+            self.requests.get().reply("the run ended before the end of its next step")
+
+    def look_for_files(self, now: bool = False) -> None:
+        """Take the commands that came as files: plain ones of the run's user, once a second."""
+        if not now and time.monotonic() < self.looked + LOOK:
+            return
+        self.looked = time.monotonic()
+        for path in sorted((self.folder / FILES).glob("*.json")):
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and found.st_size <= LONGEST:
+                    text = path.read_bytes()
+                    path.unlink()
+                    self._take(text, FileReply(path))
+
+    def _accept(self, listening: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                connection, _ = listening.accept()
+                threading.Thread(target=self._serve, args=(connection,), name="control", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection, connection.makefile("rwb") as file:
+            if peer(connection) not in (os.getuid(), 0):
+                return
+            answered = threading.Event()
+
+            def reply(text: str) -> None:
+                with contextlib.suppress(OSError):  # who asked is gone
+                    file.write(json.dumps(text).encode() + b"\n")
+                    file.flush()
+                answered.set()
+
+            self._take(file.readline(LONGEST), reply)
+            answered.wait()
+
+    def _take(self, text: bytes, reply: Callable[[str], None]) -> None:
+        try:
+            command = json.loads(text)
+        except ValueError:
+            command = None
+        if not isinstance(command, dict):
+            reply("a command that is cut off: give it again")
+        elif [*command] == ["status"]:
+            reply(self.status())
+        else:
+            self.requests.put(Request(command, reply))
+
+
+class FileReply:
+    """Answers a command that came as a file, by another one beside it."""
+
+    def __init__(self, path: Path):
+        self.path = path.with_suffix(".answer")
+
+    def __call__(self, text: str) -> None:
+        """Write it. A disk that is full loses the answer, not the command."""
+        with contextlib.suppress(OSError):
+            write_atomically(self.path, lambda file: file.write(text))
+
+
+def peer(connection: socket.socket) -> int:
+    """The user number of who is at the other end; where the system does not say (only Linux does), the folder's rights
+    have to do: this user's."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return os.getuid()
+    _, user, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return user
+
+
+def send(folder: Path, command: dict[str, Any]) -> str:
+    """The answer of the process that trains the run in `folder`, when it has obeyed: after its step. Raises UserError
+    where no process does, or when it ends without an answer."""
+    lost = f"{folder.name} ended without an answer: look at its state with `python main.py runs`"
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(address(folder)))
+            with connection.makefile("rwb") as file:
+                file.write(json.dumps(command).encode() + b"\n")
+                file.flush()
+                answer = file.readline()
+    except OSError:  # no such socket, or one that a killed run has left
+        answer = b""
+        if locked(folder / "lock"):
+            return send_file(folder, command, lost)
+    if not answer:
+        raise UserError(lost)
+    return str(json.loads(answer))
+
+
+def send_file(folder: Path, command: dict[str, Any], lost: str) -> str:
+    """The same by way of a file."""
+    path = folder / FILES / f"{time.time_ns()}_{uuid.uuid4().hex[:8]}.json"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_atomically(path, lambda file: json.dump(command, file))
+    answer = path.with_suffix(".answer")
+    while not answer.exists():
+        if not locked(folder / "lock"):
+            path.unlink(missing_ok=True)
+            raise UserError(lost)
+        time.sleep(0.1)
+    text = answer.read_text(encoding="utf-8")
+    answer.unlink()
+    return text

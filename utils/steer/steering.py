@@ -1,0 +1,224 @@
+"""Obey commands while a run is trained: at the end of a step, in all processes at the same one, on record."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from utils import UserError
+from utils.events import Control
+from utils.notices import counted, warn
+from utils.options.kinds import nearest
+from utils.run.record import change_config
+from utils.visdom.screen import read_events
+
+from .channel import Listener, Request
+
+CHANGES = ("lr", "freeze", "unfreeze", "max_epoch")  # what decides about the numbers, and is made again by a replay
+NAMED = 6  # parts of a model that are listed
+
+
+class Steering(Control):
+    """Takes the commands of `python main.py control` (utils/steer/channel.py) and obeys after the step.
+
+    Each is in the record (events.jsonl) with its step, and in the checkpoint. So a run that was killed makes those
+    again, at their steps, that its checkpoint does not have yet; and with `replay` a new run makes those of an old one.
+
+    Args:
+        checkpoint: the Checkpoint, whose model and state are changed.
+        world: the World.
+        signals: the Signals, which may end a pause, and end the run on the command `stop`.
+        opt: the options; max_epoch and print_freq of them are changed.
+    """
+
+    def __init__(self, checkpoint: Any, world: Any, signals: Any, opt: Any):
+        self.checkpoint, self.world, self.signals, self.opt = checkpoint, world, signals, opt
+        self.model, self.state, self.run = checkpoint.model, checkpoint.state, checkpoint.run
+        self.record = self.run.folder / "events.jsonl"
+        self.listener = Listener(self.run.folder, self.status)
+        self.script: list[tuple[int, dict[str, Any]]] = []
+        self.paused = self.validating = False
+
+    def on_train_begin(self, **_: Any) -> None:
+        for _step, command in self.run.steered:
+            for name in command.keys() & {"freeze", "unfreeze"}:
+                self._set_trainable(command[name], name == "unfreeze")
+        if self.world.main:
+            own = [one for one in read_script(self.record) if one[0] >= self.run.step]
+            other = read_script(Path(self.opt.replay, "events.jsonl")) if self.opt.replay else []
+            known = [(step, command) for step, command in self.run.steered]
+            self.script = [one for one in own or other if one not in known]
+        self._exchange()  # those of the step after which the checkpoint was saved
+        if self.world.main and self.opt.steer:
+            try:
+                self.listener.open()
+            except (UserError, OSError) as error:
+                warn(f"`control` reaches this run by files only: {error}")
+
+    def on_test_begin(self, **_: Any) -> None:
+        self.validating = True
+
+    def on_test_end(self, **_: Any) -> None:
+        self.validating = False
+
+    def on_batch_end(self, **_: Any) -> None:
+        self._exchange()
+        while self.paused:
+            while self.world.main and not (self._waiting() or self.signals.ending):
+                time.sleep(0.05)
+            self._exchange()
+
+    def close(self, **_: Any) -> None:
+        """Tell who still waits."""
+        if self.world.main:
+            self.listener.close()
+
+    def status(self) -> str:
+        """Where the run stands, in words."""
+        run, doing = self.run, "paused" if self.paused else "validating" if self.validating else "training"
+        best = "" if run.best is None else f", best {self.checkpoint.monitor} {run.best:.4g}"
+        where = f"epoch {run.epoch + 1}/{self.opt.max_epoch}, {counted(run.batch, 'batch', 'batches')} of it done"
+        return f"{doing}: {where}, step {run.step}, lr {self.state.schedule.lr:.4g}{best}"
+
+    def _waiting(self) -> bool:
+        if self.opt.steer:
+            self.listener.look_for_files()
+        return not self.listener.requests.empty()
+
+    def _exchange(self) -> None:
+        """Let all processes obey what has come to the first one."""
+        requests: list[Request] = []
+        if self.world.main:
+            while self.script and self.script[0][0] <= self.run.step:
+                requests.append(Request(self.script.pop(0)[1]))
+            while self._waiting():
+                requests.append(self.listener.requests.get())
+            if self.paused and self.signals.ending:
+                requests.append(Request({"go_on": True}))
+        if self.world.all_reduce_max(bool(requests)):
+            commands = self.world.on_main(lambda: [request.command for request in requests])
+            for number, command in enumerate(commands):
+                answer = self._obey(command)
+                if requests:
+                    requests[number].reply(answer)
+
+    def _obey(self, command: dict[str, Any]) -> str:
+        """Make every change of a command, or none where one cannot be. Returns the answer."""
+        acts = [(getattr(self, f"_{name}", None), value) for name, value in command.items() if name != "status"]
+        if not all(act for act, _ in acts):
+            return f"refused: this run knows no {' or '.join(command)}"
+        try:
+            for name, value in command.items():
+                if check := getattr(self, f"_check_{name}", None):
+                    check(value)
+        except UserError as error:
+            return f"refused: {error}"
+        done = ", ".join(act(value) for act, value in acts if act)
+        if changes := {name: value for name, value in command.items() if name in CHANGES}:
+            self._write(changes, done)
+        status = f"; {self.status()}" if "status" in command else ""
+        return f"after step {self.run.step}: {done}{status}"
+
+    def _write(self, command: dict[str, Any], done: str) -> None:
+        """Put it on record, unless it is made again and there already."""
+        self.run.steered.append([self.run.step, command])
+        if self.world.main and (self.run.step, command) not in read_script(self.record):
+            event = {"time": time.time(), "kind": "control", "step": self.run.step, "command": command}
+            log = {"time": time.time(), "kind": "log", "win": "log_text", "text": f"step {self.run.step}: {done}"}
+            try:
+                with open(self.record, "ab", buffering=0) as file:
+                    file.write(b"".join(json.dumps(one).encode() + b"\n" for one in (event, log)))
+            except OSError as error:
+                warn(f"{self.record}: {error.strerror}; the command is in the checkpoints only")
+
+    def _lr(self, value: float) -> str:
+        before = self.state.schedule.lr
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = value  # the schedule sees that, and changes all later rates in proportion
+        return f"learning rate {before:.4g} -> {value:.4g}"
+
+    def _check_freeze(self, prefixes: list[str]) -> None:
+        self._named(prefixes)
+        left = [name for name, one in self.model.named_parameters() if one.requires_grad and not begins(name, prefixes)]
+        if not left:
+            raise UserError(f"--freeze={','.join(prefixes)} leaves nothing to train")
+
+    def _freeze(self, prefixes: list[str]) -> str:
+        return f"frozen: {counted(self._set_trainable(prefixes, False), 'weight')}"
+
+    def _check_unfreeze(self, prefixes: list[str]) -> None:
+        known = {id(one) for group in self.state.optimizer.param_groups for one in group["params"]}
+        for name in self._named(prefixes):
+            if id(self.model.get_parameter(name)) not in known:
+                raise UserError(
+                    f"{name} was frozen when the run began, the optimizer does not have it: begin a new run"
+                )
+
+    def _unfreeze(self, prefixes: list[str]) -> str:
+        return f"trained again: {counted(self._set_trainable(prefixes, True), 'weight')}"
+
+    def _check_max_epoch(self, value: int) -> None:
+        if value <= self.run.epoch:
+            raise UserError(f"--max-epoch={value}: epoch {self.run.epoch + 1} is under way")
+
+    def _max_epoch(self, value: int) -> str:
+        before = self.opt.max_epoch
+        self.opt.assign(max_epoch=value)
+        self.state.schedule.max_epoch = value
+        if self.world.main:
+            change_config(self.run, max_epoch=value)
+        return f"{before} -> {counted(value, 'epoch')}"
+
+    def _print_freq(self, value: int) -> str:
+        self.opt.assign(print_freq=value)
+        return f"a point every {counted(value, 'step')}"
+
+    def _save(self, _: Any) -> str:
+        self.checkpoint.save()
+        return f"saved {self.checkpoint.last}"
+
+    def _stop(self, _: Any) -> str:
+        self.paused, self.signals.debugger.left = False, True  # as if the debugger was left
+        return "the run ends"
+
+    def _pause(self, _: Any) -> str:
+        self.paused = True
+        self.world.extend_timeout()
+        return "paused, until --go-on"
+
+    def _check_go_on(self, _: Any) -> None:
+        if not self.paused:
+            raise UserError("the run is not paused")
+
+    def _go_on(self, _: Any) -> str:
+        self.paused = False
+        return "the run goes on"
+
+    def _named(self, prefixes: list[str]) -> list[str]:
+        """The names of the model's weights that begin so. Raises UserError where there is none."""
+        names = [name for name, _ in self.model.named_parameters()]
+        for prefix in prefixes:
+            if not any(begins(name, [prefix]) for name in names):
+                parts = dict.fromkeys(name.rpartition(".")[0] for name in names)
+                hint = nearest(prefix, parts) or f"; there are {', '.join([*parts][:NAMED])}, ..."
+                raise UserError(f"no weight's name begins with {prefix}{hint}")
+        return [name for name in names if begins(name, prefixes)]
+
+    def _set_trainable(self, prefixes: list[str], trainable: bool) -> int:
+        names = self._named(prefixes)
+        for name in names:
+            self.model.get_parameter(name).requires_grad = trainable
+        self.model.train()  # frozen parts go into eval mode: BatchNorm keeps its statistics
+        return len(names)
+
+
+def begins(name: str, prefixes: list[str]) -> bool:
+    """Whether a weight belongs to one of these parts: `layer1` is layer1.0.weight, and not layer10.weight."""
+    return any(f"{name}.".startswith(f"{prefix.rstrip('.')}.") for prefix in prefixes)
+
+
+def read_script(record: Path) -> list[tuple[int, dict[str, Any]]]:
+    """[(step, command)] that a run's record has, in their order."""
+    found = [event for event in read_events(record) if event.get("kind") == "control"]
+    commands = [(one["step"], one["command"]) for one in found if isinstance(one.get("command"), dict)]
+    return sorted(commands, key=lambda one: one[0])
