@@ -7,6 +7,7 @@ import pytest
 import torch
 from runs import differences
 
+import data
 from data.heart import PointMeter
 from utils.metrics.class_meter import ClassMeter
 from utils.metrics.iou_meter import IoUMeter
@@ -129,10 +130,10 @@ def test_merged_meters_have_counted_everything_once(kind):
 
 
 def test_merged_points_are_drawn_in_their_order(tmp_path):
-    points, random = torch.rand(9, 1, 2), torch.Generator().manual_seed(0)
+    heart, random = data.Heart("", "val"), torch.Generator().manual_seed(0)
     batches = [(torch.rand(3, 1, generator=random), torch.randint(2, (3, 1), generator=random)) for _ in range(3)]
-    whole, merged = fed(PointMeter(["out", "in"], points), batches), PointMeter(["out", "in"], points)
-    merged.merge([fed(PointMeter(["out", "in"], points), some).state_dict() for some in (batches[:1], batches[1:])])
+    whole, merged = fed(PointMeter(heart), batches), PointMeter(heart)
+    merged.merge([fed(PointMeter(heart), some).state_dict() for some in (batches[:1], batches[1:])])
     for name, meter in (("whole", whole), ("merged", merged)):
         (tmp_path / name).mkdir()
         meter.report(tmp_path / name)
