@@ -92,7 +92,7 @@ def test_the_page_shows_the_last_training_batch_as_the_model_saw_it_from_the_fir
     run, data = only_run(tmp_path), DogCat(pictures, "train", image_size=32)
     for folder, step in ((tmp_path / "early", 1), (run, 7)):
         page = Page(folder)
-        assert {"train_batch_0.png", "config.yaml"} <= set(page.files()) and "The last training batch as" in page.text
+        assert {"train_batch_0.png", "config.yaml"} <= set(page.files()) and "Of the last training batch" in page.text
         batch = torch.load(run / f"batch_{step}.pt")
         with Image.open(folder / "train_batch_0.png") as drawn:
             assert (np.array(drawn).transpose(2, 0, 1) == data.draw(*batch, None)[0].numpy()).all()

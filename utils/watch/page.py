@@ -58,7 +58,7 @@ PICTURES = {
     "truth": "All points with their true labels.",
     "labels": "The validation’s points with their predicted labels.",
 }
-BATCH = "The last training batch as the model saw it, augmented; drawn after the first step and with each report."
+BATCH = "Of the last training batch, as the model saw it, augmented; drawn after the first step and with each report."
 NAMES = "val_0010_0_003 is picture 0 of the validation’s batch 10, drawn for the third time; the newest come first."
 TABLES = {
     "results": "Every epoch",
