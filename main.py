@@ -47,7 +47,7 @@ from utils import watch
 from utils.events import Callbacks
 from utils.files import check_writable
 from utils.metrics import cam, plots
-from utils.metrics.meters import LossMeter, TrainMeters, named, plain
+from utils.metrics.meters import LossMeter, TrainMeters, named, plain, write_report
 from utils.notices import counted
 from utils.options.parts import check_parts
 from utils.run import preflight, record, resume
@@ -169,8 +169,8 @@ def evaluate(opt=None, **kwargs):
         print(f"on {counted(len(val_data), 'sample')}, {about}:")
         for name, value in named("val", meter.summary() | losses.summary()).items():
             print(f"{name}: {value:.4g}")
-        print(plain(meter.value()))
-        meter.report(folder)
+        print(plain(meter))
+        write_report(meter, named("val", losses.summary()), folder)
         watch.page.write_page(folder)
         print(f"report: {folder}")
 

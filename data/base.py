@@ -14,10 +14,8 @@ class BaseData(Dataset):
 
     `mode` is train, val or test. __getitem__ returns (input, target), in test mode (input, id), where an id is a number
     or text. Items are small, cheap and the same every time. All options of a run arrive as keyword arguments of
-    __init__, which takes those it needs and ignores the rest (**_).
-
-    A subclass may also define __getitems__(indices), which returns a whole batch, a tuple (input, target): that is
-    faster than collating items.
+    __init__, which takes those it needs and ignores the rest (**_). A subclass may also define __getitems__(indices),
+    which returns a whole batch, a tuple (input, target): that is faster than collating items.
 
     Attributes:
         task: what is predicted; only models of the same task can be trained on the data.
@@ -53,23 +51,25 @@ class BaseData(Dataset):
         return torch.randperm(len(self), generator=generator)
 
     def prepare(self, input: Any, target: Any, generator: torch.Generator | None) -> tuple[Any, Any]:
-        """A collated batch, already on the device -> what model and criterion take: (input, target).
-
-        In train mode augmentation is drawn here from `generator`, on the device, one draw per sample. It gets input and
-        target together, because some augmentations change both (boxes, masks, mixed labels).
-        """
+        """A collated batch, already on the device -> what model and criterion take: (input, target). In train mode
+        augmentation is drawn here from `generator`, on the device, one draw per sample. It gets input and target
+        together, because some augmentations change both (boxes, masks, mixed labels)."""
         return input, target
 
     def meter(self) -> Any:
-        """What measures predictions of this data: a torchnet meter (reset, add(prediction, target), value). It also has
-        summary() -> {measure: number}, the most important one first and all of them from the start (nan),
-        report(folder), state_dict, load_state_dict and, for several processes, merge(their state_dicts). In train mode
-        it gets the scores of `objective`, in val mode predictions."""
+        """What measures predictions of this data: any class with reset, add(prediction, target), in train mode with the
+        scores of `objective`, and summary() -> {measure: number}, the most important one first and all of them from the
+        start (nan). It may have value, which val prints, report(folder), which may return more measures, state_dict and
+        load_state_dict (else its attributes are saved), and, for several processes, merge(their state_dicts)."""
         raise UserError(f"{type(self).__name__} has no method meter: data/base.py says what it has to do")
 
     def draw(self, input: Any, target: Any, prediction: Any) -> list[torch.Tensor]:
-        """Pictures of a batch of predictions beside the truth: list of uint8 [3, H, W], here none."""
+        """Pictures of a prepared batch, predictions beside the truth, or where prediction is None, in training, the
+        truth alone: list of uint8 [3, H, W], here none."""
         return []
+
+    def draw_truth(self, folder: Any) -> None:
+        """Write a picture of the truth of all samples into `folder`, once, when a training begins; here none."""
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write a whole test set's predictions in this data's usual format. `predictions` yields (list of ids,

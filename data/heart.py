@@ -32,6 +32,7 @@ class Heart(BaseData):
         points = [((rng.random() - 0.5) * 4, (rng.random() - 0.5) * 4) for _ in range(POINTS)]
         self.points = torch.tensor(points).unsqueeze(1)  # [N, 1, 2]
         self.labels = torch.tensor([[float(inside(x, y))] for x, y in points])  # [N, 1]
+        self.truth = self.points, self.labels
         if mode != "test":
             shuffled = torch.randperm(POINTS, generator=torch.Generator().manual_seed(123))
             cut = round(TRAIN_SHARE * POINTS)
@@ -51,7 +52,11 @@ class Heart(BaseData):
 
     def meter(self) -> "ThresholdMeter":
         """Confusion matrix at the threshold 0.5; for validation also pictures of the points."""
-        return ThresholdMeter(self.classes) if self.mode == "train" else PointMeter(self.classes, self.points)
+        return ThresholdMeter(self.classes) if self.mode == "train" else PointMeter(self)
+
+    def draw_truth(self, folder: Any) -> None:
+        """Write truth.png: all points, of training and validation, with their labels."""
+        draw(*self.truth, self.classes, folder / "truth.png", "all points, true labels")
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write a CSV with the header x,y,probability,label and a row per point; the label is 1 above 0.5."""
@@ -70,6 +75,13 @@ def inside(x: float, y: float) -> bool:
     return (x**2 + y**2 - 1) ** 3 - x**2 * y**3 < 0
 
 
+def draw(points: torch.Tensor, labels: torch.Tensor, classes: Sequence[str], path: Any, title: str) -> None:
+    """Write a picture of points [N, 1, 2] with their labels [N, 1], 0 or 1."""
+    from utils.metrics import plots  # here: it loads matplotlib
+
+    plots.scatter(points[:, 0].numpy(), labels[:, 0].cpu().numpy() > 0, classes, path, title)
+
+
 class ThresholdMeter(ConfusionMeter):
     """ConfusionMeter of probabilities [N, 1] of the second class against 0 or 1 [N, 1], at the threshold 0.5."""
 
@@ -79,11 +91,11 @@ class ThresholdMeter(ConfusionMeter):
 
 
 class PointMeter(ThresholdMeter):
-    """ThresholdMeter that gets the points [N, 1, 2] in order, and draws them with their labels."""
+    """ThresholdMeter that gets the points of a Heart in order, and draws them with their labels."""
 
-    def __init__(self, classes: Sequence[str], points: torch.Tensor):
-        self.points = points.squeeze(1)
-        super().__init__(classes)
+    def __init__(self, heart: Heart):
+        self.heart = heart
+        super().__init__(heart.classes)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -93,7 +105,7 @@ class PointMeter(ThresholdMeter):
     def add(self, predicted: torch.Tensor, target: torch.Tensor) -> None:
         """Add the next points' probabilities and labels, float [N, 1]."""
         super().add(predicted, target)
-        self.batches.append(torch.cat([target, predicted], dim=1).detach() > 0.5)  # [N, 2]
+        self.batches.append(predicted.detach() > 0.5)  # [N, 1]
 
     def state_dict(self) -> dict[str, Any]:
         """What load_state_dict needs to continue."""
@@ -109,10 +121,10 @@ class PointMeter(ThresholdMeter):
         self.batches = [batch for state in states for batch in state["batches"]]
 
     def report(self, folder: Any) -> None:
-        """Also write truth.png and labels.png: the points with their true and their predicted labels."""
-        from utils.metrics import plots
-
+        """Also write labels.png, the validation's points with their predicted labels, and beside it truth.png."""
         super().report(folder)
-        truth, labels = torch.cat(self.batches).cpu().numpy().T
-        for name, inside in (("truth", truth), ("labels", labels)):
-            plots.scatter(self.points[: len(inside)].numpy(), inside, self.classes, folder / f"{name}.png")
+        labels = torch.cat(self.batches)
+        points, title = self.heart.points[: len(labels)], "points of the validation, predicted labels"
+        draw(points, labels, self.classes, folder / "labels.png", title)
+        if not (folder / "truth.png").exists():  # it is the same for all reports
+            self.heart.draw_truth(folder)

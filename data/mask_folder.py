@@ -149,11 +149,12 @@ class MaskFolder(PictureSet):
         """IoU of the classes."""
         return IoUMeter(self.classes)
 
-    def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor) -> list[torch.Tensor]:
+    def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor | None) -> list[torch.Tensor]:
         """Strips picture | prediction | truth of a batch's first four samples, uint8 [3, H, W], see `strip`."""
         pictures = (denormalise(input[:4]) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-        masks = zip(prediction[:4].argmax(dim=1).cpu().numpy(), target[:4].cpu().numpy(), strict=True)
-        return [strip(picture, *both, self.classes) for picture, both in zip(pictures, masks, strict=True)]
+        truth = target[:4].cpu().numpy()
+        masks = [None] * len(truth) if prediction is None else prediction[:4].argmax(dim=1).cpu().numpy()
+        return [strip(*one, self.classes) for one in zip(pictures, masks, truth, strict=True)]
 
     def write_results(self, path: str | Path, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write the most probable classes as a palette PNG of each picture's own size, into the folder `path` without

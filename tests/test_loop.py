@@ -196,7 +196,7 @@ def test_every_kth_epoch_is_kept_with_its_report(train):
     for number, path in kept.items():
         accuracy = read_checkpoint(path)["metrics"]["val_accuracy"]
         assert path.stem == f"epoch_{number}_val_accuracy_{accuracy:.4g}"
-        assert {"confusion.png", "report.csv"} <= {file.name for file in path.with_suffix("").iterdir()}
+        assert {"confusion.png", "report.csv", "measures.csv"} <= {file.name for file in path.with_suffix("").iterdir()}
 
 
 def test_predictions_are_drawn_for_every_kth_batch(train):

@@ -176,9 +176,10 @@ class CocoMask(PictureSet):
         """COCO's average precisions; in train mode, without detections, nothing."""
         return NoMeter() if self.mode == "train" else CocoMeter(self.pictures, self.categories)
 
-    def draw(self, input: list[torch.Tensor], target: list[Any], prediction: list[Any]) -> list[torch.Tensor]:
+    def draw(self, input: list[torch.Tensor], target: list[Any], prediction: list[Any] | None) -> list[torch.Tensor]:
         """Up to four pictures of a prepared batch, truth and detections side by side, see compared."""
-        return [compared(*one, self.classes) for one in list(zip(input, target, prediction, strict=True))[:DRAWN]]
+        found = [None] * len(input) if prediction is None else prediction
+        return [compared(*one, self.classes) for one in list(zip(input, target, found, strict=True))[:DRAWN]]
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write COCO's JSON of results, in the pictures' own pixels: a list of {image_id, category_id, file_name,

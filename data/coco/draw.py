@@ -14,12 +14,16 @@ SIDE = 480  # pixels that a drawn picture should have on its longer side
 
 
 def compared(
-    image: torch.Tensor, truth: dict[str, Any], found: dict[str, torch.Tensor], classes: Sequence[str]
+    image: torch.Tensor, truth: dict[str, Any], found: dict[str, torch.Tensor] | None, classes: Sequence[str]
 ) -> torch.Tensor:
     """The truth, and beside it the detections with a score of at least 0.5, with headings, uint8 [3, H, W].
 
-    image: float [3, h, w] from 0 to 1; truth and found: a target of CocoMask and a model's detections in it.
+    image: float [3, h, w] from 0 to 1; truth and found: a target of CocoMask and a model's detections in it, or None:
+    the truth alone.
     """
+    true = f"truth: {counted(len(truth['labels']), 'object')}"
+    if found is None:
+        return beside([overlay(image, truth, classes).permute(1, 2, 0).numpy()], [true])
     scores = found["scores"]
     sure = scores >= SURE
     heading = f"found: {counted(int(sure.sum()), 'object')} with a score of at least {SURE}"
@@ -29,24 +33,26 @@ def compared(
             heading += f"; the highest: {classes[int(found['labels'][scores.argmax()])]} {scores.max():.2f}"
     found = {name: values[sure] for name, values in found.items()}
     pictures = [overlay(image, objects, classes).permute(1, 2, 0).numpy() for objects in (truth, found)]
-    return beside(pictures, (f"truth: {counted(len(truth['labels']), 'object')}", heading))
+    return beside(pictures, (true, heading))
 
 
 def overlay(image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str]) -> torch.Tensor:
     """The picture with the objects on it, uint8 [3, H, W], enlarged if it is small."""
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks  # here: it takes long to load
 
-    from utils.metrics.plots import font_file  # as does matplotlib
+    from utils.metrics.fonts import font_file, in_font  # as does matplotlib
 
     zoom = max(1, round(SIDE / max(image.shape[1:])))
     drawn = (image * 255).round().byte().cpu().repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     labels = objects["labels"].tolist()
     if not labels:
         return drawn
-    names = [classes[label] for label in labels]
+    font = font_file("".join(classes))
+    names = [in_font(classes[label], font) for label in labels]
     if "scores" in objects:
         names = [f"{name} {score:.2f}" for name, score in zip(names, objects["scores"].tolist(), strict=True)]
     colours: Any = [tuple(round(255 * c) for c in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.9, 1)) for label in labels]
+    dark = [0.3 * red + 0.59 * green + 0.11 * blue < 128 for red, green, blue in colours]
     if "masks" in objects:
         masks = objects["masks"].reshape(-1, *image.shape[1:]).cpu() > 0.5
         masks = masks.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
@@ -57,7 +63,8 @@ def overlay(image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str]
         names,
         colours,
         width=2,
-        font=font_file("".join(names)),
+        font=font,
         font_size=14,
+        label_colors=["white" if one else "black" for one in dark],
         fill_labels=True,
     )

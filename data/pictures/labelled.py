@@ -126,9 +126,9 @@ class PictureData(PictureSet):
         path, shown = self.paths[index], photograph(self.paths[index])
         return self[index][0] if shown is None else shown, "/".join(Path(path).parts[-2:])
 
-    def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor) -> list[torch.Tensor]:
-        """One picture, uint8 [3, H, W], see `compared`. input: [N, 3, S, S] as prepared; target: int64 [N]; prediction:
-        probabilities [N, C]."""
+    def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor | None) -> list[torch.Tensor]:
+        """One picture, uint8 [3, H, W], see `compared`. input: [N, 3, S, S] as prepared; target: int64 [N], or with
+        mixup or cutmix float [N, C]; prediction: probabilities [N, C], or None."""
         return [compared(denormalise(input[:DRAWN].float()), self.classes, target, prediction)]
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:

@@ -66,13 +66,16 @@ def most_probable(probability: torch.Tensor, width: int, height: int) -> np.ndar
     return label.cpu().numpy()
 
 
-def strip(picture: np.ndarray, predicted: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> torch.Tensor:
+def strip(picture: np.ndarray, predicted: np.ndarray | None, truth: np.ndarray, classes: Sequence[str]) -> torch.Tensor:
     """Picture | prediction | truth, with headings and a legend of the classes that occur, uint8 [3, H, W].
 
-    picture: uint8 [h, w, 3]; predicted, truth: classes, integers [h, w], or 255.
+    picture: uint8 [h, w, 3]; predicted, truth: classes, integers [h, w], or 255; without a prediction two pictures.
     """
+    shown = {"picture": picture}
+    if predicted is not None:
+        right = 100 * (predicted == truth)[truth != UNLABELLED].mean() if (truth != UNLABELLED).any() else 0.0
+        shown[f"prediction, {right:.0f} % right"] = PALETTE[predicted]
+    shown["truth"] = PALETTE[truth]
     names = {**dict(enumerate(classes)), UNLABELLED: "ignored"}
-    legend = [(names[label], PALETTE[label]) for label in np.union1d(predicted, truth).tolist()]
-    right = 100 * (predicted == truth)[truth != UNLABELLED].mean() if (truth != UNLABELLED).any() else 0.0
-    headings = "picture", f"prediction, {right:.0f} % right", "truth"
-    return beside([picture, PALETTE[predicted], PALETTE[truth]], headings, legend)
+    occurring = np.union1d(truth if predicted is None else predicted, truth).tolist()
+    return beside([*shown.values()], [*shown], [(names[label], PALETTE[label]) for label in occurring])

@@ -1,5 +1,6 @@
 """Pictures with captions on one sheet: predictions beside the truth."""
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch.nn import functional as F
 
 from .read import read_picture
 
@@ -17,28 +19,45 @@ PHOTOGRAPH = 256  # maximum side of a photograph that is shown, pixels
 
 
 def compared(
-    images: torch.Tensor, classes: Sequence[str], target: torch.Tensor, prediction: torch.Tensor
+    images: torch.Tensor, classes: Sequence[str], target: torch.Tensor, prediction: torch.Tensor | None
 ) -> torch.Tensor:
-    """Up to 16 pictures of a batch in rows of four, uint8 [3, H, W], each above the predicted class, its probability
-    and in brackets the true class; green if they agree, else red. Small ones are enlarged by a whole factor, so that a
-    caption has room.
+    """Up to 16 pictures of a batch in rows of four, uint8 [3, H, W], each above its caption, see `captions`. Small ones
+    are enlarged by a whole factor, so that a caption has room.
 
-    images: float [N, 3, S, S] from 0 to 1; target: int64 [N]; prediction: probabilities [N, C].
+    images: float [N, 3, S, S] from 0 to 1; target: int64 [N], or shares of the classes float [N, C]; prediction:
+    probabilities [N, C], or None: only the truth is written.
     """
     pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     side, columns = enlarged(pictures[0]).width, min(4, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * (side + GAP), LINE + rows * (side + LINE)), "white")
     pen = Pen(sheet, "".join(classes))
-    pen.write((GAP // 2, 2), "prediction, its probability (truth); red: wrong", sheet.width - GAP, "dimgray")
-    shares, labels = prediction[:DRAWN].max(dim=1)
-    truth = zip(shares.tolist(), labels.tolist(), target[:DRAWN].tolist(), strict=True)
-    for number, (picture, (share, label, true)) in enumerate(zip(pictures, truth, strict=True)):
+    names, predicted = [pen.readable(name) for name in classes], None if prediction is None else prediction[:DRAWN]
+    heading, texts = captions(names, target[:DRAWN], predicted)
+    pen.write((GAP // 2, 2), heading, sheet.width - GAP, "dimgray")
+    for number, (picture, (text, color)) in enumerate(zip(pictures, texts, strict=True)):
         x, y = number % columns * (side + GAP) + GAP // 2, LINE + number // columns * (side + LINE)
         sheet.paste(enlarged(picture), (x, y))
-        text = f"{brief(classes[label])} {share:.2f} ({brief(classes[true])})"
-        pen.write((x, y + side + 2), text, side, "darkgreen" if label == true else "firebrick")
+        pen.write((x, y + side + 2), text, side, color)
     return as_tensor(sheet)
+
+
+def captions(
+    classes: Sequence[str], target: torch.Tensor, prediction: torch.Tensor | None
+) -> tuple[str, list[tuple[str, str]]]:
+    """(a heading, [(caption, its color)]): of each picture the predicted class, its probability and, in brackets, the
+    true one, green if they agree, else red; or without predictions the true class, of a mixture the shares of two."""
+    if prediction is None:
+        shares = target if target.is_floating_point() else F.one_hot(target, len(classes)).float()
+        parts = [sorted(zip(row, classes, strict=True), reverse=True)[:2] for row in shares.tolist()]
+        alone = [[name if share > 0.995 else f"{brief(name)} {share:.2f}" for share, name in two] for two in parts]
+        texts = [", ".join(names[: 1 + (two[-1][0] >= 0.005)]) for names, two in zip(alone, parts, strict=True)]
+        return "what the model sees in training, and its true class", [(text, "black") for text in texts]
+    shares, labels = prediction.max(dim=1)
+    rows = zip(shares.tolist(), labels.tolist(), target.tolist(), strict=True)
+    texts = [f"{brief(classes[label])} {share:.2f} ({brief(classes[true])})" for share, label, true in rows]
+    colors = ["darkgreen" if right else "firebrick" for right in (labels == target).tolist()]
+    return "prediction, its probability (truth); red: wrong", [*zip(texts, colors, strict=True)]
 
 
 def beside(
@@ -68,15 +87,18 @@ def beside(
 
 
 class Pen:
-    """Writes on a PIL image, in a font that has the letters of `text`."""
+    """Writes on a PIL image, in a font that has the letters of `text`, as far as there is one."""
 
     def __init__(self, sheet: Image.Image, text: str):
-        from utils.metrics.plots import font_file  # here: it loads matplotlib
+        from utils.metrics import fonts  # here: it loads matplotlib
 
-        self.draw, self.font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file(text), 12)
+        file = fonts.font_file(text)
+        self.draw, self.font = ImageDraw.Draw(sheet), ImageFont.truetype(file, 12)
+        self.readable = functools.partial(fonts.in_font, file=file)  # text with escapes for letters that it lacks
 
     def write(self, place: tuple[int, int], text: str, width: int, color: str = "black") -> None:
         """Write the text at (x, y), its end left out where it is wider than `width` pixels."""
+        text = self.readable(text)
         while len(text) > 1 and self.draw.textlength(text, font=self.font) > width:
             text = text[:-2] + "…"
         self.draw.text(place, text, fill=color, font=self.font)

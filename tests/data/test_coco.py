@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from runs import measures
 
 from data import CocoMask
 from data.broken import refuse_broken
@@ -22,6 +23,7 @@ from data.coco.data_set import flip
 from data.coco.format import draw_mask, run_lengths
 from data.coco.meter import STATS, voc_ap
 from utils import UserError
+from utils.metrics.meters import write_report
 from utils.train.loader import make_loader
 from utils.train.seeds import generator
 
@@ -332,6 +334,10 @@ def test_the_truth_and_what_was_found_are_drawn_side_by_side(drawn, written):
     x1, y1, x2, y2 = (8 * target[2]["boxes"][0].long()).tolist()
     inside = (images[2] * 255).round().byte().repeat_interleave(8, 1).repeat_interleave(8, 2)[:, y1:y2, x1:x2]
     assert torch.equal(pictures[2][:, :, 520:][:, y1:y2, x1:x2], inside)  # not sure enough
+    alone = [picture[:, 24:] for picture in data.draw(images, target, None)]  # a batch of training
+    assert len(alone) == 4 and all(
+        torch.equal(one, both[:, :, :512]) for one, both in zip(alone, pictures, strict=True)
+    )
 
 
 @pytest.mark.parametrize("size", [WIDTH, 96])
@@ -344,7 +350,8 @@ def test_perfect_detections_are_100_percent_and_none_0(drawn, tmp_path, size):
     meter.add(perfect(target)[:3], target[:3])
     meter.add(perfect(target)[3:], target[3:])
     assert list(meter.summary().values()) == pytest.approx([100] * 5)
-    meter.report(tmp_path)
+    write_report(meter, {}, tmp_path)
+    assert measures(tmp_path) == pytest.approx(meter.summary())
     rows = list(csv.reader(open(tmp_path / "coco.csv")))
     assert rows[0] == ["measure", "box", "mask"] and rows[1] == ["AP", "100.00", "100.00"]
     assert rows[-2:] == [["AP block", "100.00", "100.00"], ["AP cross", "100.00", "100.00"]]

@@ -3,15 +3,19 @@
 import csv
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import NO_SERVER, main
 from PIL import Image
+from runs import measures
 
 import data
 import models
 from utils import UserError
+from utils.metrics import plots
+from utils.watch import History
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +72,7 @@ def test_the_heart_is_learned(heart):
         last = list(csv.DictReader(file))[-1]
     assert float(last["val_accuracy"]) > 98.5
     assert float(last["val_loss"]) < 0.05
+    assert "truth.png" in (run / "index.html").read_text()
     (kept,) = run.glob("epoch_002_val_accuracy_*.pth")
     for folder in (run, kept.with_suffix("")):
         pictures = {name: Image.open(folder / f"{name}.png") for name in ("truth", "labels")}
@@ -104,6 +109,21 @@ def test_val_reports_the_same_again(heart):
         and f"val_loss: {float(best['val_loss']):.4g}" in said
     )
     assert (run / "best_report" / "labels.png").is_file()
+    assert measures(run / "best_report") == pytest.approx(
+        {"accuracy": float(best["val_accuracy"]), "val_loss": float(best["val_loss"])}
+    )
+
+
+def test_all_points_with_their_labels_are_drawn_once_a_training_begins(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "scatter", lambda points, inside, *rest: drawn.append((points, inside, *rest)))
+    heart, steps = data.Heart("", "train"), SimpleNamespace(batch=((), ()))
+    run, loader = SimpleNamespace(folder=tmp_path, step=0), SimpleNamespace(dataset=heart)
+    History(run, 1, models.MLP(), loader, steps).on_train_begin()
+    ((points, inside, classes, path, title),) = drawn
+    assert len(points) == 100_000 and inside.sum() == 22_702 and classes == ("outside", "inside")
+    assert path == tmp_path / "truth.png" and title == "all points, true labels"
+    assert inside[:9].tolist() == [data.heart.inside(*point) for point in points[:9].tolist()]
 
 
 def test_models_of_another_task_are_refused(tmp_path):

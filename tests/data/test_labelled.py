@@ -10,6 +10,7 @@ from drawn import forest_of_42, paint, trees
 from PIL import Image
 
 from data import ImageFolder
+from data.pictures.augment import denormalise
 from utils import UserError
 from utils.metrics.meters import ConfusionMeter
 from utils.train.loader import make_loader
@@ -132,3 +133,15 @@ def test_a_drawn_batch_shows_the_pictures_with_prediction_and_truth(forest):
     assert torch.equal(sheet[:, 24:216:3, 4:196:3], raw[0])  # enlarged three times, and nothing else
     caption = sheet[:, 216:240, 4:196].float()
     assert caption.std() > 10 and caption[0].mean() > caption[1].mean()  # red: oak was predicted, ash is true
+
+
+def test_a_drawn_batch_of_training_has_the_true_classes_or_their_shares(forest, written):
+    train = ImageFolder(forest, "train", image_size=64)
+    input, target = train.prepare(*train.__getitems__([0, 1, 9]), torch.Generator().manual_seed(0))
+    (sheet,) = train.draw(input, target, None)
+    seen = (denormalise(input[0]) * 255).round().clamp(0, 255).byte()
+    assert torch.equal(sheet[:, 24:216:3, 4:196:3], seen)  # the picture as it was augmented
+    assert written == ["what the model sees in training, and its true class", *(train.classes[t] for t in target)]
+    written.clear()
+    train.draw(input, torch.tensor([[0.25, 0.0, 0.75], [0.0, 1.0, 0.0], [0.001, 0.999, 0.0]]), None)
+    assert written[1:] == ["oak 0.75, ash 0.25", "fir", "fir"]

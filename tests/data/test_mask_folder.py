@@ -78,6 +78,10 @@ def test_drawn_strips_show_picture_prediction_and_truth_with_headings_and_a_lege
     assert strips[1][:, 216 + 12, 6].tolist() == [0, 0, 0] and strips[1][:, 216 + 12, 166].tolist() == [128, 0, 0]
     wrong = val.draw(input[:1], target[:1], F.one_hot((target[:1] + 1) % 3, 3).permute(0, 3, 1, 2).float())
     assert len(wrong) == 1 and "prediction, 0 % right" in written
+    written.clear()
+    alone = val.draw(input, target, None)  # a batch of training
+    assert written[:6] == ["picture", "truth", "ground", "disc", "bar", "ignored"] and len(alone) == 4
+    assert torch.equal(alone[1][:, 24:216:3, 200:392:3], shown[1][2])
 
 
 def test_masks_that_cannot_be_used_are_left_out_and_named(tmp_path, capsys):

@@ -206,6 +206,24 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ('if run.state != "running"', "if True", "runs/test_runs.py:running_one"),
         ("            if opt.yes:", "            if True:", "runs/test_runs.py:with_yes_alone"),
     ],
+    "utils/train/launch.py": [
+        ('os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(chosen)', "pass", "train/test_launch.py:the_chosen_gpus"),
+        ("count = len(chosen)", "pass", "train/test_launch.py:the_chosen_gpus"),
+        ("(os.cpu_count() or 1) // count", "os.cpu_count() or 1", "train/test_launch.py:the_chosen_gpus"),
+        ("else 128 - failure.exitcode", "else 1", "train/test_launch.py:ends_as_its_processes"),
+        ("sys.exit(128 + error.sigval)", "pass", "train/test_launch.py:ends_as_its_processes"),
+    ],
+    "utils/watch/history.py": [
+        ("if self.run.step == 1:", "if False:", "watch/test_page.py:from_the_first_step_on"),
+        ("if old.stem not in names:", "if False:", "watch/test_history.py:fewer_pictures"),
+        ("except Exception as error:", "except KeyError as error:", "watch/test_history.py:that_fails"),
+    ],
+    "utils/watch/page.py": [
+        ("key=lambda path: path.stat().st_mtime_ns, reverse=True", "", "watch/test_page.py:the_newest_pictures"),
+        ("if path.exists() and MARK not in", "if False and MARK not in", "watch/test_page.py:that_is_not_hearths"),
+        ("escape(rounded(str(cell)))", "rounded(str(cell))", "watch/test_page.py:names_are_no_html"),
+        ("        write_page(above)\n", "        pass\n", "watch/test_page.py:the_one_of_the_run_links"),
+    ],
     "utils/watch/progress.py": [
         ("self._seen() - self.bar.n", "self._seen()", "watch/test_progress.py:counted"),
     ],
@@ -215,6 +233,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/metrics/meters.py": [
         ("torch.where(lost, (target + 1) % self.k, label)", "label", "metrics/test_meters.py:a_prediction_that_is_nan"),
+        ("or vars(self.scores).copy", "or dict", "metrics/test_meters.py:may_leave_out"),
+        ("or {}), **losses}", "or {})}", "metrics/test_meters.py:may_leave_out"),
         ("value * samples if finite", "value if finite", "metrics/test_meters.py:weighs_batches"),
         ('apart**2 * self.n * state["n"] / total', "0", "metrics/test_meters.py:merged_losses"),
     ],
@@ -227,6 +247,16 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
             "slope.float().abs().mean(dim=(2, 3), keepdim=True)",
             "metrics/test_reports.py:activation_maps",
         ),
+    ],
+    "utils/metrics/fonts.py": [
+        ("ord(letter) in letters(font.fname)), None)", "False), None)", "metrics/test_fonts.py:is_found_and_used"),
+        ('"unicode_escape"', '"ascii", "ignore"', "metrics/test_fonts.py:names_are_escapes"),
+    ],
+    "utils/visdom/follow.py": [
+        ('file.read().rpartition(b"\\n")', '(file.read(), b"", b"")', "visdom/test_follow.py:an_unfinished_line"),
+        ("if record.in_training():", "if False:", "visdom/test_follow.py:a_live_training_draws"),
+        ("key=lambda record: record.started)", "key=str)", "visdom/test_follow.py:default_shows_the_newest"),
+        ("if screen.drawn != record.size:", "if True:", "visdom/test_follow.py:only_what_was_added"),
     ],
     "utils/visdom/server.py": [
         ('args.port, "127.0.0.1"', 'args.port, "0.0.0.0"', "visdom/test_visualizer.py:loopback"),

@@ -14,6 +14,12 @@ def rows(run):
         return list(csv.DictReader(file))
 
 
+def measures(folder):
+    """measures.csv as {name: number}."""
+    with open(folder / "measures.csv", newline="") as file:
+        return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+
+
 def events(run):
     """The lines of events.jsonl."""
     return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]

@@ -1,16 +1,23 @@
 """The meters: what they count, that they wait on the device, and that several become one."""
 
 import math
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from runs import differences
+from conftest import ROOT
+from matplotlib.figure import Figure
+from runs import differences, measures, only_run, rows
 
+import data
+import main as program
 from data.heart import PointMeter
+from utils import UserError
 from utils.metrics.class_meter import ClassMeter
 from utils.metrics.iou_meter import IoUMeter
-from utils.metrics.meters import ConfusionMeter, LossMeter
+from utils.metrics.meters import ConfusionMeter, LossMeter, TrainMeters, plain, write_report
 
 
 def test_the_confusion_matrix_of_the_book_is_84_percent():
@@ -129,10 +136,10 @@ def test_merged_meters_have_counted_everything_once(kind):
 
 
 def test_merged_points_are_drawn_in_their_order(tmp_path):
-    points, random = torch.rand(9, 1, 2), torch.Generator().manual_seed(0)
+    heart, random = data.Heart("", "val"), torch.Generator().manual_seed(0)
     batches = [(torch.rand(3, 1, generator=random), torch.randint(2, (3, 1), generator=random)) for _ in range(3)]
-    whole, merged = fed(PointMeter(["out", "in"], points), batches), PointMeter(["out", "in"], points)
-    merged.merge([fed(PointMeter(["out", "in"], points), some).state_dict() for some in (batches[:1], batches[1:])])
+    whole, merged = fed(PointMeter(heart), batches), PointMeter(heart)
+    merged.merge([fed(PointMeter(heart), some).state_dict() for some in (batches[:1], batches[1:])])
     for name, meter in (("whole", whole), ("merged", merged)):
         (tmp_path / name).mkdir()
         meter.report(tmp_path / name)
@@ -146,3 +153,46 @@ def test_merged_losses_are_those_of_all():
     whole, merged = fed(LossMeter(), batches), LossMeter()
     merged.merge([fed(LossMeter(), some).state_dict() for some in (batches[:4], [], batches[4:])])
     assert merged.summary() == pytest.approx(whole.summary()) and merged.value() == pytest.approx(whole.value())
+
+
+def readmes(name):
+    """What the code of a README's own meter defines."""
+    (code,) = re.findall(r"```python\n(from .dogcat import DogCat\n.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    made = {"__package__": "data", "__name__": "data.dogs"}
+    exec(code, made)
+    return made["Recall"], made["Dogs"], re.sub(" *#.*", "", code)
+
+
+def test_the_readmes_meter_measures_a_run_and_selects_its_best_model(tmp_path, pictures, monkeypatch, capsys):
+    _, dogs, code = readmes("README.md")
+    assert readmes("README.zh.md")[2] == code
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "Dogs", dogs, raising=False)
+    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)
+    fast = {"image_size": 32, "batch_size": 7, "num_workers": 0, "progress": False}
+    program.train(dataset="Dogs", train_data_root=str(pictures), max_epoch=1, vis_port=1, **fast)
+    run = only_run(tmp_path)
+    (row,) = rows(run)
+    recall, known = float(row["val_recall"]), torch.tensor(data.DogCat(pictures, "val").targets).sum().item()
+    said = f"{round(recall * known / 100)} of {known} dogs"
+    assert (run / "recall.txt").read_text() == said and 0 <= float(row["train_recall"]) <= 100
+    assert measures(run) == pytest.approx({"recall": recall, "val_loss": float(row["val_loss"])})
+    assert f"best val_recall {recall:.4g}" in capsys.readouterr().out
+    program.evaluate()
+    assert f"val_recall: {recall:.4g}\n" in (printed := capsys.readouterr().out) and f"\n{said}\n" in printed
+
+
+def test_a_meter_may_leave_out_all_but_three_methods_and_one_of_these_is_a_line(tmp_path):
+    meter, _, _ = readmes("README.md")
+    del meter.value, meter.report
+    meters, resumed = TrainMeters(meter()), TrainMeters(meter())
+    meters.scores.add(torch.eye(2)[[1, 0, 1]], torch.tensor([1, 1, 0]))
+    resumed.load_state_dict(meters.state_dict())  # its attributes
+    assert resumed.summary() == plain(meters.scores) == {"recall": 50.0}
+    write_report(meters.scores, {"val_loss": 0.25}, tmp_path)
+    assert measures(tmp_path) == {"recall": 50.0, "val_loss": 0.25}
+    with pytest.raises(UserError, match="^the data set's meter, Recall, needs a method state_dict for several proc"):
+        TrainMeters(meter(), SimpleNamespace(size=2))
+    del meter.summary
+    with pytest.raises(UserError, match="^the data set's meter, Recall, needs a method summary$"):
+        TrainMeters(meter())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import measures
 from sklearn import metrics
 from torch import nn
 from toy_data import Points, Squares
@@ -16,6 +17,7 @@ from utils import UserError
 from utils.metrics import plots, report
 from utils.metrics.cam import class_activation_maps, draw, overlay
 from utils.metrics.class_meter import ClassMeter
+from utils.metrics.meters import write_report
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -46,11 +48,6 @@ def size(path):
         return picture.size
 
 
-def measures(folder):
-    with open(folder / "measures.csv", newline="") as file:
-        return {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
-
-
 @pytest.fixture
 def figures(monkeypatch):
     """{file name: Figure} of what is drawn, and it is drawn."""
@@ -77,11 +74,11 @@ def legend(figure):
 def test_every_number_of_the_report_is_scikit_learns_on_the_raw_probabilities(tmp_path, k):
     p, target = classified(k, n=2000)
     meter = filled(p, target)
-    meter.report(tmp_path)
+    write_report(meter, {"val_loss": 0.5}, tmp_path)
     y, label, one_hot = target.numpy(), p.argmax(dim=1).numpy(), np.eye(k)[target]
     rows, means = table(tmp_path / "report.csv"), measures(tmp_path)
 
-    assert means["accuracy"] == pytest.approx(100 * metrics.accuracy_score(y, label))
+    assert means["val_loss"] == 0.5 and means["accuracy"] == pytest.approx(100 * metrics.accuracy_score(y, label))
     assert meter.summary()["accuracy"] == pytest.approx(means["accuracy"])
     assert ("top5" in means) == ("top5" in meter.summary()) == (k > 5)
     if k > 5:
@@ -270,17 +267,6 @@ def test_a_model_that_always_gives_the_same_answer_is_drawn_too(tmp_path, figure
     assert next(iter(legend(figures["roc.png"]))).startswith("0.5000")
     low, high = figures["threshold.png"].axes[0].get_xlim()
     assert low <= 0.05 and high >= 0.95
-
-
-def test_names_that_no_font_has_are_one_note_that_names_the_font(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plots, "INSTALLED", [])
-    monkeypatch.setattr("utils.notices._said", set())
-    for _ in range(2):
-        plots.confusion(np.eye(2, dtype=int), ["向日葵", "Ölbaum 🌳"], tmp_path)
-    assert capsys.readouterr().out.count("install a font that has them (Debian, Ubuntu: fonts-noto-cjk)") == 1
-    assert "DejaVuSans.ttf" in plots.font_file("向日葵")
-    monkeypatch.setattr(plots, "INSTALLED", ["DejaVu Serif"])
-    assert "DejaVuSerif.ttf" in plots.font_file("向日葵") and "DejaVuSans.ttf" in plots.font_file("oak")
 
 
 ROW = {"epoch": "1", "step": "9", "lr": "0.1", "loss": "1", "val_loss": "2", "train_seconds": "2", "seconds": "3"}

@@ -8,6 +8,7 @@ import torch
 from conftest import NO_SERVER, main
 from drawn import draw_shapes
 from PIL import Image
+from runs import measures
 from torch.nn import functional as F
 
 import models
@@ -39,6 +40,12 @@ def test_train_val_and_test_through_the_command_line(shapes, tmp_path):
     assert list(table) == ["ground", "disc", "bar"]
     assert np.mean(list(table.values())) == pytest.approx(float(rows[-1]["val_iou"]), abs=0.01)
     assert (run / "confusion.png").exists()
+    assert sorted(path.name for path in run.glob("train_batch_*")) == [f"train_batch_{n}.png" for n in range(4)]
+    measured = measures(run)
+    assert measured == pytest.approx(
+        {name: float(rows[-1][f"val_{name}"]) for name in ("iou", "accuracy")}
+        | {"val_loss": float(rows[-1]["val_loss"])}
+    )
     strips = sorted((run / "images").iterdir())
     names = {path.name.rpartition("_")[0] for path in strips}  # of the batches 0 and 2
     assert names == {f"val_{batch:04d}_{number}" for batch in (0, 2) for number in range(4)}
@@ -93,6 +100,7 @@ def test_unet_is_the_papers_network_comes_in_widths_and_learns(shapes, tmp_path)
     with open(run / "results.csv", newline="") as file:
         assert float([*csv.DictReader(file)][-1]["val_iou"]) > 60
     assert "val_iou: " in main("val", cwd=tmp_path, check=0).stdout
+    assert measures(run / "best_report").keys() == {"iou", "accuracy", "val_loss"}
 
 
 def test_a_resnet_gives_fcn_its_body_and_torchvisions_checkpoint_fits_deeplab(tmp_path, capsys):

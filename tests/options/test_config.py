@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 import config
@@ -18,6 +19,7 @@ from config import DefaultConfig
 from utils import UserError, watch
 from utils.options.kinds import number
 from utils.options.names import imported_names
+from utils.options.parts import check_parts
 from utils.steer import client
 
 
@@ -258,3 +260,12 @@ def test_paths_may_have_a_tilde_and_variables_on_the_command_line_and_in_a_file(
     assert opt.train_data_root == [f"{tmp_path}/a", "birds/b"] and opt.work_dir == f"{tmp_path}/runs"
     assert opt.test_data_root == ["x", f"{tmp_path}/birds"] and opt.load_model_path == f"{tmp_path}/best.pth"
     assert config.load({"load_model_path": None}).load_model_path is None
+
+
+def test_the_sample_of_a_file_loads_and_is_linked():
+    sample = ROOT / "docs" / "sample.yaml"
+    opt = config.load({"config": str(sample)}, command="train")
+    check_parts(opt, models, data)
+    given = yaml.safe_load(sample.read_text())
+    assert given and {name: opt.values()[name] for name in given} == given
+    assert all("(docs/sample.yaml)" in (ROOT / name).read_text() for name in ("README.md", "README.zh.md"))

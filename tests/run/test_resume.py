@@ -37,7 +37,7 @@ def test_a_run_leaves_its_folder(trained):
     cwd, run, printed = trained
     assert run.name.startswith("SqueezeNet_") and ":" not in run.name
     names = {path.name for path in run.iterdir()} - {"source_1.diff", "lock"}
-    pictures = {"curves.png", "confusion.png", "roc.png", "pr.png", "threshold.png"}
+    pictures = {"curves.png", "confusion.png", "roc.png", "pr.png", "threshold.png", "train_batch_0.png"}
     tables = {"results.csv", "confusion.csv", "report.csv", "measures.csv"}
     names -= {"mistakes.csv", "mistakes.png"}  # where there are any
     files = {"config.yaml", "last.pth", "best.pth", "events.jsonl", "index.html"}  # previous.pth: not of a finished run

@@ -1,18 +1,24 @@
 """--processes and --gpus: this program starts itself as often as they say."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import FAST, ROOT, main
 from runs import only_run, rows
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher import api
 from wait import until
 
+from utils import UserError
 from utils.run.checkpoint_file import read_checkpoint
-from utils.train import processes
+from utils.train import launch, processes
 
 
 def start(*arguments, cwd):
@@ -45,6 +51,53 @@ def test_an_error_that_every_process_meets_is_said_once(tmp_path):
     assert launched.returncode == 2
     (line,) = errors.splitlines()
     assert line.startswith("main.py: --train-data-root: there is no folder nowhere: ")
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Calls `several` with options and a launcher that raises an error, or ends. Returns (exit code, what was started:
+    [(number of processes, arguments, environment)])."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(logging, "disable", lambda level: None)
+    monkeypatch.setattr(sys, "argv", ["main.py", "train"])
+
+    def call(error=None, gpus=(), processes=1):
+        monkeypatch.setattr(os, "environ", {})
+        started = []
+
+        def elastic_launch(config, program):
+            def run(*arguments):
+                started.append((config.nproc_per_node, [program, *arguments], dict(os.environ)))
+                if error:
+                    raise error
+
+            return run
+
+        monkeypatch.setattr(api, "elastic_launch", elastic_launch)
+        with pytest.raises(SystemExit) as end:
+            launch.several(SimpleNamespace(gpus=list(gpus), processes=processes))
+        return end.value.code, started
+
+    return call
+
+
+def test_the_chosen_gpus_or_as_many_processes_as_asked_for_share_the_cores(launched, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 13)
+    command = [sys.executable, "main.py", "train"]
+    gpus = {"CUDA_VISIBLE_DEVICES": "3,0", "OMP_NUM_THREADS": "6"}
+    assert launched(gpus=["3", "0"]) == (None, [(2, command, gpus)])
+    gpus = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "OMP_NUM_THREADS": "3"}
+    assert launched(gpus=["all"]) == (None, [(4, command, gpus)])
+    assert launched(processes=3) == (None, [(3, command, {"OMP_NUM_THREADS": "4"})])
+    with pytest.raises(UserError, match="^--gpus=0,4: torch can use 4 GPUs here: leave it out$"):
+        launch.several(SimpleNamespace(gpus=["0", "4"], processes=1))
+
+
+def test_the_launcher_ends_as_its_processes_did(launched):
+    for code, expected in ((2, 2), (-signal.SIGKILL, 137)):
+        failure = ProcessFailure(local_rank=0, pid=1, exitcode=code, error_file="none")
+        assert launched(ChildFailedError("train", {0: failure}), processes=2)[0] == expected
+    assert launched(SignalException("", signal.SIGTERM), processes=2)[0] == 128 + signal.SIGTERM
 
 
 def test_gpus_that_are_not_there_are_one_line(tmp_path):

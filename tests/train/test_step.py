@@ -2,6 +2,7 @@
 
 import copy
 import math
+import weakref
 
 import pytest
 import torch
@@ -241,3 +242,14 @@ def test_statistics_that_no_process_changes_keep_their_bits_and_others_are_avera
     take(alone, TrainStep(alone, OPTIMIZERS["SGD"](alone)), *a_batch(size=7))
     take(together, TrainStep(together, OPTIMIZERS["SGD"](together), world=Another()), *a_batch(size=7))
     assert torch.allclose(alone.layers[1].running_mean, together.layers[1].running_mean)
+
+
+def test_the_last_batch_is_there_to_be_drawn_and_gone_with_the_next_one():
+    model = Net()
+    step, batches = TrainStep(model, OPTIMIZERS["SGD"](model), accumulate=2), [a_batch(seed=seed) for seed in (0, 1)]
+    take(model, step, *batches[0], meters=TrainMeters(ConfusionMeter(range(3))))
+    assert step.batch[0] is batches[0][0] and step.batch[1] is batches[0][1]
+    held = weakref.ref(batches.pop(0)[0])
+    assert held() is not None
+    take(model, step, *batches[0])
+    assert held() is None and step.batch[0] is batches[0][0]

@@ -6,9 +6,14 @@ import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
-from conftest import main
+import torch
+from conftest import FAST, main
+from PIL import Image
+from runs import only_run
 
+from data import DogCat
 from utils.watch.page import write_page
 
 
@@ -60,6 +65,38 @@ def test_val_writes_a_page_and_the_one_of_the_run_links_to_it(run, tmp_path):
     assert {"val_0000_0.png", "cam_000.png", "confusion.png"} <= set(page.files())
     assert "samples 12" in page.text and "curves.png" not in page.files()
     assert "best_report/index.html" in Page(run).files()
+
+
+LOOKS = """
+import shutil, torch
+from utils.events import Callback
+
+class Looks(Callback):
+    def __init__(self, run, step):
+        self.run, self.step = run, step
+
+    def on_batch_end(self, **facts):
+        torch.save(self.step.batch, self.run.folder / f"batch_{self.run.step}.pt")
+
+    def on_test_begin(self, **facts):  # before the first report
+        shutil.copytree(self.run.folder, "early", ignore=lambda folder, names: set(names) - {"index.html", IMAGE})
+
+IMAGE = "train_batch_0.png"
+"""
+
+
+def test_the_page_shows_the_last_training_batch_as_the_model_saw_it_from_the_first_step_on(tmp_path, pictures):
+    (tmp_path / "looks.py").write_text(LOOKS)
+    options = [f"--train-data-root={pictures}", *FAST, "--max-epoch=1", "--callbacks=looks.Looks", "--mixup=0.5"]
+    done = main("train", *options, cwd=tmp_path, check=0)
+    run, data = only_run(tmp_path), DogCat(pictures, "train", image_size=32)
+    for folder, step in ((tmp_path / "early", 1), (run, 7)):
+        page = Page(folder)
+        assert {"train_batch_0.png", "config.yaml"} <= set(page.files()) and "Of the last training batch" in page.text
+        batch = torch.load(run / f"batch_{step}.pt")
+        with Image.open(folder / "train_batch_0.png") as drawn:
+            assert (np.array(drawn).transpose(2, 0, 1) == data.draw(*batch, None)[0].numpy()).all()
+    assert "warning: the" not in done.stderr
 
 
 def test_the_newest_pictures_come_first_and_names_are_no_html(tmp_path):

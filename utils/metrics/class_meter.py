@@ -88,13 +88,12 @@ class ClassMeter(ConfusionMeter):
         rows = zip(self.sums["mistakes"].tolist(), self.sums["confidence"].tolist(), strict=True)
         return [(*row, confidence) for row, confidence in rows if confidence >= 0]
 
-    def report(self, folder: Any) -> None:
-        """Write everything that report.py reports about the classes into `folder`."""
+    def report(self, folder: Any) -> dict[str, float]:
+        """Write everything that report.py reports about the classes into `folder`; returns their means by name."""
         from . import report
 
         super().report(folder)
-        if self.seen:
-            report.write(self, folder)
+        return report.write(self, folder) if self.seen else {}
 
     def state_dict(self) -> dict[str, Any]:
         """What load_state_dict needs to continue counting."""

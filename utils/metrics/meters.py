@@ -4,11 +4,14 @@ Their state is plain numbers and tensors, so that a checkpoint can hold an unfin
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from torchnet import meter
 
+from utils import UserError
+from utils.files import write_csv
 from utils.train.device import BLOCK, DeviceNumbers
 from utils.train.processes import ALONE, World
 
@@ -130,7 +133,7 @@ class ConfusionMeter(meter.ConfusionMeter):
         right, total = matrix.trace().item(), matrix.sum().item()
         return {"accuracy": 100.0 * right / total if total else float("nan")}
 
-    def report(self, folder: Any) -> None:
+    def report(self, folder: Any) -> Any:
         """Write the matrix to confusion.csv and confusion.png in `folder`, with the class names."""
         from . import plots
 
@@ -155,8 +158,25 @@ def named(part: str, measures: dict[str, float]) -> dict[str, float]:
     return {f"{part}_{name}": value for name, value in measures.items()}
 
 
-def plain(value: Any) -> Any:
-    """A small array or tensor as nested lists; any other value of a meter as it is."""
+def val_losses(metrics: dict[str, float]) -> dict[str, float]:
+    """Those of an epoch's numbers that are losses of the validation, val_loss and val_loss_<name>."""
+    return {name: value for name, value in metrics.items() if name.startswith("val_loss")}
+
+
+def write_report(meter: Any, losses: dict[str, float], folder: Path) -> None:
+    """Write what the data set's meter reports about a validation into `folder`, and measures.csv, a row `name,value` of
+    every measure of its summary, of what its report returns, and of the validation's `losses` by name."""
+    measures = {**meter.summary(), **(getattr(meter, "report", no_report)(folder) or {}), **losses}
+    write_csv(folder / "measures.csv", ["name", "value"], ([name, f"{n:.10g}"] for name, n in measures.items()))
+
+
+def no_report(folder: Any) -> None:
+    """The report of a meter that has none."""
+
+
+def plain(meter: Any) -> Any:
+    """A meter's value: a small array or tensor as nested lists, anything else as it is; of one without, its summary."""
+    value = getattr(meter, "value", meter.summary)()
     if getattr(value, "size", 0) > 400:  # twenty classes: more is no line to read
         return f"{len(value)} x {len(value)}"
     return value.tolist() if hasattr(value, "tolist") else value
@@ -169,9 +189,16 @@ class TrainMeters:
     Args:
         scores: the data set's meter.
         world: the World, whose first process counts for all.
+
+    Raises UserError for a data set's meter that cannot be used.
     """
 
     def __init__(self, scores: Any, world: World = ALONE):
+        needed = ["reset", "add", "summary", *(["state_dict", "merge"] if world.size > 1 else [])]
+        missing = [name for name in needed if not callable(getattr(scores, name, None))]
+        if missing:
+            why = " for several processes" if world.size > 1 else ""
+            raise UserError(f"the data set's meter, {type(scores).__name__}, needs a method {missing[0]}{why}")
         self.losses, self.scores, self.val_losses, self.world = LossMeter(), scores, LossMeter(), world
 
     def add(self, step: Any) -> None:
@@ -208,9 +235,11 @@ class TrainMeters:
 
     def state_dict(self) -> dict[str, Any]:
         """What load_state_dict needs to continue counting."""
-        return {"losses": self.losses.state_dict(), "scores": self.scores.state_dict()}
+        own = getattr(self.scores, "state_dict", None) or vars(self.scores).copy
+        return {"losses": self.losses.state_dict(), "scores": own()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state_dict()."""
         self.losses.load_state_dict(state["losses"])
-        self.scores.load_state_dict(state["scores"])
+        load = getattr(self.scores, "load_state_dict", None) or vars(self.scores).update
+        load(state["scores"])

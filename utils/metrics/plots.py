@@ -1,19 +1,20 @@
 """Pictures of a run, drawn by matplotlib without a display and in one style: curves and confusion matrix."""
 
 import itertools
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from matplotlib import font_manager, get_cachedir, rcParams
+from matplotlib import rcParams
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive until it is closed
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter
 
 from utils.files import write_atomically, write_csv
-from utils.notices import note_once
+
+from .fonts import USUAL, in_figure
 
 # Of a confusion matrix: maximum number of classes with a number in each cell, of names on an axis, of cells on a side.
 CELLS_WITH_TEXT, NAMES, CELLS = 20, 40, 250
@@ -23,22 +24,9 @@ CELLS_WITH_TEXT, NAMES, CELLS = 20, 40, 250
 COLORS = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 DASHES = "-", "--", ":"
 
-# Class names may be Chinese, Japanese or Korean, which matplotlib's own font lacks: fonts that may be installed.
-CJK = {
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Microsoft YaHei",
-    "SimHei",
-    "PingFang SC",
-    "Hiragino Sans GB",
-    "Arial Unicode MS",
-}
-INSTALLED = sorted(CJK.intersection(font_manager.get_font_names()))
 rcParams.update(
     {
-        "font.family": ["DejaVu Sans", *INSTALLED],
+        "font.family": [USUAL],
         "font.size": 10,
         "axes.titlesize": 11,
         "axes.titlelocation": "left",
@@ -69,29 +57,14 @@ def look(number: int) -> dict[str, Any]:
     return {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[number // len(COLORS) % len(DASHES)]}
 
 
-def font_file(text: str) -> str:
-    """The file of a font that has the letters of `text`, as far as one is installed, for Pillow."""
-    return font_manager.findfont(INSTALLED[0] if INSTALLED and has_cjk(text) else "DejaVu Sans")
-
-
-def has_cjk(text: str) -> bool:
-    """Whether there are Chinese, Japanese or Korean letters in `text`; one note where no font has them."""
-    found = any("\u2e80" <= letter <= "\uffef" or letter >= "\U00020000" for letter in text)
-    if found and not INSTALLED:
-        note_once(
-            "pictures show boxes for Chinese, Japanese and Korean letters: install a font that has them (Debian, "
-            f"Ubuntu: fonts-noto-cjk), then delete {get_cachedir()}, matplotlib's list of fonts"
-        )
-    return found
-
-
 def save(figure: Figure, path: str | Path) -> None:
     """Write the figure as a PNG file that appears whole or not at all."""
 
+    for text in figure.findobj(Text):  # some were made before the fonts of their letters were found
+        text.set_fontfamily(rcParams["font.family"])
+
     def write(file: IO[bytes]) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box is drawn in its place
-            figure.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})  # 6 takes most of the time
+        figure.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})  # 6 takes most of the time
 
     write_atomically(path, write, binary=True)
 
@@ -142,9 +115,9 @@ def figure_of(count: int, width: float, height: float) -> tuple[Figure, list[Any
 
 
 def short(text: Any, length: int = 24) -> str:
-    """Text for a picture: the middle of long text is left out, and $, which begins a formula, is escaped."""
-    text = str(text).encode("utf-8", "replace").decode()  # a file name may be anything
-    has_cjk(text)
+    """Text for a picture: letters that no font has are escapes, the middle of long text is left out, and $, which
+    begins a formula, is escaped."""
+    text = in_figure(str(text))
     if len(text) > length:
         text = f"{text[: length // 2]}…{text[1 - length // 2 :]}"
     return text.replace("$", r"\$")
@@ -223,15 +196,16 @@ def best_of(values: np.ndarray, name: str) -> int | None:
     return int(np.nanargmin(values) if name.endswith("loss") else np.nanargmax(values))
 
 
-def scatter(points: np.ndarray, inside: np.ndarray, classes: Sequence[str], path: str | Path) -> None:
+def scatter(points: np.ndarray, inside: np.ndarray, classes: Sequence[str], path: str | Path, title: str) -> None:
     """Write a picture of points [N, 2], coloured by whether each is `inside` (bool [N]); classes are the two names."""
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = Figure(figsize=(6, 6.3), layout="constrained")
     axes = figure.subplots()
+    size = min(20, 5e5 / max(len(points), 1))  # in square points: few cover as much of the picture as many
     for label, colour in zip((False, True), COLORS, strict=False):
         x, y = points[inside == label].T
-        axes.scatter(x, y, s=1, color=colour, label=f"{classes[label]}: {len(x):,}")
-    axes.set(xlabel="x", ylabel="y", aspect="equal")
-    axes.legend(loc="upper right", markerscale=6)
+        axes.scatter(x, y, s=size, color=colour, linewidth=0, label=f"{classes[label]}: {len(x):,}")
+    axes.set(xlabel="x", ylabel="y", aspect="equal", title=title)
+    figure.legend(loc="outside lower center", ncols=2, markerscale=8 / size**0.5)
     save(figure, path)
 
 

@@ -18,20 +18,15 @@ GRID = np.linspace(0, 1, 1001)
 TICKS = (0.0001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999)
 
 
-def write(meter: Any, folder: str | Path) -> None:
-    """Write report.csv, measures.csv, mistakes.csv and roc.png, pr.png, threshold.png, mistakes.png of a ClassMeter
-    that is not empty."""
+def write(meter: Any, folder: str | Path) -> dict[str, float]:
+    """Write report.csv, mistakes.csv and roc.png, pr.png, threshold.png, mistakes.png of a ClassMeter that is not
+    empty. Returns the means over the classes by name, macro_f1 say."""
     folder = Path(folder)
     own, rest, edges = meter.histograms()
     table = per_class(meter.value(), own, rest)
     averages = {"macro": average(table), "weighted": average(table, table[:, 3])}
     rows = [*zip(meter.classes, table, strict=True), *averages.items()]
     write_csv(folder / "report.csv", ["class", *MEASURES], ([name, *as_text(row)] for name, row in rows))
-
-    means = meter.summary()
-    for kind, row in averages.items():
-        means |= {f"{kind}_{name}": value for name, value in zip(MEASURES, row, strict=True) if name != "support"}
-    write_csv(folder / "measures.csv", ["name", "value"], zip(means, as_text(means.values()), strict=True))
 
     draw_curves(meter.classes, own, rest, edges, table, folder)
     mistakes = [(i, meter.classes[true], meter.classes[label], share) for i, true, label, share in meter.mistakes()]
@@ -41,6 +36,8 @@ def write(meter: Any, folder: str | Path) -> None:
     if meter.picture:
         counts = meter.value()
         draw_mistakes(mistakes, pictures, int(counts.sum() - counts.trace()), folder / "mistakes.png")
+    means = {kind: zip(MEASURES, row, strict=True) for kind, row in averages.items()}
+    return {f"{kind}_{name}": value for kind, row in means.items() for name, value in row if name != "support"}
 
 
 def as_text(numbers: Iterable[float]) -> list[str]:

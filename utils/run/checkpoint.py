@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from utils import UserError
 from utils.events import Control
+from utils.metrics.meters import val_losses, write_report
 from utils.notices import counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
@@ -115,7 +116,7 @@ class Checkpoint(Control):
         if self.keep_every and epoch >= self.keep_from and epoch % self.keep_every == 0:
             name = f"epoch_{epoch:03d}_{self.monitor}_{value:.4g}"
             self._try("epoch_*.pth", save, folder / f"{name}.pth")
-            self._try("report", self._report, val_meter, folder / name)
+            self._try("report", self._report, val_meter, metrics, folder / name)
         self._try("last.pth", self._save_last)
 
     def on_train_end(self, finished: bool, error: BaseException | None, **_: Any) -> None:
@@ -214,10 +215,10 @@ class Checkpoint(Control):
             self.model.save(self.last, previous=self.previous, **self.state.state_dict())
             self.saved = self.run.position()
 
-    def _report(self, meter: Any, folder: Path) -> None:
+    def _report(self, meter: Any, metrics: dict[str, float], folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         try:
-            meter.report(folder)
+            write_report(meter, val_losses(metrics), folder)
         except Exception as error:  # a picture is no reason to end a training
             raise UserError(f"{folder} is not complete: {type(error).__name__}: {error}") from None
 

@@ -41,7 +41,7 @@ class TrainStep:
         parameters: the trainable ones; their gradients stay until the next batch, as clipped means over all processes.
         was_skipped: scalar tensor, 1 where the last step had no effect, else 0.
         losses: {name: scalar tensor}, of the last step: means over all its samples.
-        outputs: [(score, target)] of its micro-batches.
+        outputs: [(score, target)] of its micro-batches. batch: the (input, target) that they are parts of.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TrainStep:
         self.compute = compiled(module.objective) if compile else module.objective
         self.waiting, self.row = DeviceNumbers(self._count), 0  # row: how many steps in a row had no effect
         self.skipped: list[tuple[int, dict[str, float]]] = []
-        self.unfinished, self.share = False, 1.0
+        self.unfinished, self.share, self.batch = False, 1.0, ((), ())
         self.losses: dict[str, torch.Tensor] = {}
         self.outputs: list[tuple[Any, Any]] = []
 
@@ -79,7 +79,7 @@ class TrainStep:
         after running out of memory. Raises UserError where there are no smaller ones."""
         for kept, buffer in zip(self.kept, self.buffers, strict=True):
             kept.copy_(buffer)
-        self.size = len(input)
+        self.size, self.batch = len(input), (input, target)  # no longer held than by the loop
         self._begin()
         for part in self.splitter.split(self.size, restart=self.rollback):
             self.unfinished, self.target, self.share = True, target[part], (part.stop - part.start) / self.size

@@ -55,9 +55,10 @@ PICTURES = {
     "pr": "Precision and recall for every threshold on the probability.",
     "threshold": "Accuracy of the answer “this class or not”, for every threshold on its probability.",
     "mistakes": "Mistakes of the highest probability, with the photographs.",
-    "truth": "The points with their true labels.",
-    "labels": "The points with their predicted labels.",
+    "truth": "All points with their true labels.",
+    "labels": "The validation’s points with their predicted labels.",
 }
+BATCH = "Of the last training batch, as the model saw it, augmented; drawn after the first step and with each report."
 NAMES = "val_0010_0_003 is picture 0 of the validation’s batch 10, drawn for the third time; the newest come first."
 TABLES = {
     "results": "Every epoch",
@@ -91,22 +92,23 @@ def page(folder: Path) -> str:
     """The page as HTML."""
     drawn = {path.stem: path for path in sorted(folder.glob("*.png"))}
     known = {name: drawn[name] for name in PICTURES if name in drawn}
-    maps, predictions = ([path for stem, path in drawn.items() if stem.startswith(kind)] for kind in ("cam_", "val_"))
-    others = {*drawn.values()} - {*known.values(), *maps, *predictions}
+    maps, predictions, batch = (
+        [path for stem, path in drawn.items() if stem.startswith(kind)] for kind in ("cam_", "val_", "train_batch_")
+    )
+    others = {*drawn.values()} - {*known.values(), *maps, *predictions, *batch}
     saved = sorted(folder.glob("images/*.png"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     report = [path for name, path in known.items() if name != "curves"]
     sections = {
         "Curves": figure(folder, known["curves"]) if "curves" in known else "",
         "Validation": grid(folder, [*report, *sorted(others)]),
         "Numbers": "".join(table(folder / f"{name}.csv", title) for name, title in TABLES.items()),
-        "Predictions": grid(folder, [*predictions, *saved[:NEWEST]]),
+        "Training batch": grid(folder, batch, BATCH),
+        "Predictions": grid(folder, [*predictions, *saved[:NEWEST]], NAMES),
         "Where the model looks": grid(folder, maps),
         "Options": options(folder),
         "Files": files(folder),
     }
     sections = {title: text for title, text in sections.items() if text}
-    if "Predictions" in sections:
-        sections["Predictions"] = f'<p class="faint">{NAMES}</p>' + sections["Predictions"]
     links = " ".join(f'<a href="#{quote(title)}">{title}</a>' for title in sections)
     body = "".join(f'<section id="{title}"><h2>{title}</h2>{text}</section>\n' for title, text in sections.items())
     name = escape(folder.absolute().name)
@@ -157,9 +159,10 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def grid(folder: Path, paths: list[Path]) -> str:
-    """Pictures side by side, as many as there is room for."""
-    return f'<div class="grid">{"".join(figure(folder, path) for path in paths)}</div>' if paths else ""
+def grid(folder: Path, paths: list[Path], about: str = "") -> str:
+    """Pictures side by side, as many as there is room for, below a line `about` them."""
+    pictures = "".join(figure(folder, path) for path in paths)
+    return f'<p class="faint">{about}</p><div class="grid">{pictures}</div>' if paths else ""
 
 
 def figure(folder: Path, path: Path) -> str:
