@@ -102,6 +102,18 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("number > FORMAT", "False", "run/test_checkpoint_file.py:of_a_newer_hearth"),
         ('if "update" not in content', "if True", "run/test_checkpoint_file.py:a_run_of_an_older_hearth"),
     ],
+    "utils/run/inert.py": [
+        ("if not harmless:", "if False:", "run/test_inert.py:code_of_pythons"),
+        ('"optim" not in key.lower()', "True", "run/test_weights.py:optimizers_are"),
+    ],
+    "utils/run/others.py": [
+        ("if checksum and plain.is_file() and", "if plain.is_file() or", "run/test_others.py:torch_hubs_folder"),
+    ],
+    "utils/run/weights.py": [
+        ("not average.search(one[1])", "True", "run/test_weights.py:the_average"),
+        ("value.is_floating_point() or not own.is_floating_point()", "True", "run/test_weights.py:halves_become"),
+        ("2 if fits(value, target) else 1", "1", "run/test_weights.py:of_two_models"),
+    ],
     "utils/run/checkpoint.py": [
         ("value < best if self.monitor", "value > best if self.monitor", "run/test_resume.py:best_follows_the_monitor"),
         ("self.state.step.rollback()", "pass", "run/test_checkpoint.py:an_error_saves"),

@@ -118,7 +118,7 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
         return opt, None
     opt.assign(load_model_path=str(best_of_folder(opt.load_model_path)))
     content = read_checkpoint(opt.load_model_path)
-    return opt, {name: content[name] for name in ("model", "info", "weights") if name in content}
+    return opt, {name: content[name] for name in ("model", "info", "weights", "skipped") if name in content}
 
 
 def resumed(given: Any, folder: Path) -> Any:
