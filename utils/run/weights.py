@@ -22,12 +22,36 @@ RENAMED: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"mask_head\.mask_fcn(\d)\.", lambda old: f"mask_head.{int(old[1]) - 1}.0."),
 )
 
+# Of the package efficientnet_pytorch, under timm's names; a block without _expand_conv has the second ones.
+TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+BLOCK |= {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand", "_project_conv": "conv_pwl", "_bn2": "bn3"}
+STAGE = r"blocks\.(\d+)\.(\d+)\."
+FIRST_BLOCK = BLOCK | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
 
 def modern(name: str) -> str:
     """A weight's name, or today's name of an old one."""
     for pattern, replacement in RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def named_as_timm(weights: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights of an EfficientNet as efficientnet_pytorch names them, under timm's names, which number the blocks
+    within their stages as the model's state dict `own` does; others keep their names."""
+    stages = sorted({(int(found[1]), int(found[2])) for name in own if (found := re.search(STAGE, name))})
+    wide = {found[1] for name in weights if (found := re.search(r"_blocks\.(\d+)\._expand_conv\.", name))}
+
+    def renamed(old: re.Match[str]) -> str:
+        if not old[1]:
+            return f"{TOP.get(old[2], old[2])}."
+        stage = stages[int(old[1])] if int(old[1]) < len(stages) else ("", "")
+        return f"blocks.{stage[0]}.{stage[1]}.{(BLOCK if old[1] in wide else FIRST_BLOCK).get(old[2], old[2])}."
+
+    return {
+        re.sub(r"(?<![^.])(?:_blocks\.(\d+)\.)?(_[a-z]+\w*)\.", renamed, name): one for name, one in weights.items()
+    }
 
 
 def fits(value: torch.Tensor, own: torch.Tensor) -> bool:
@@ -46,7 +70,7 @@ def aligned(
     the file is taken, moving averages last.
     """
     places = ["", f"{inner}."] if inner else [""]
-    forms = [weights, {modern(name): value for name, value in weights.items()}]
+    forms = [weights, {modern(name): value for name, value in weights.items()}, named_as_timm(weights, own)]
     counts: Counter[tuple[int, str, str]] = Counter()
     for form, named in enumerate(forms):
         for name, value in named.items():
