@@ -10,7 +10,7 @@ from utils import UserError
 from utils.notices import note_once
 from utils.options.kinds import choice, flag, integer, number, optional, path, settings, several, text
 from utils.options.marks import by, free, of, only, was
-from utils.options.names import name_in, optimizer_name, run_name, weighted_sum
+from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
@@ -45,6 +45,7 @@ class DefaultConfig(Options):
     image_size: integer(32) | ALL = 224  # height and width of the pictures that the model gets, pixels
 
     # --- augmentation of training pictures
+    augment: flag | DATA = True  # False: none; with --finetune a frozen body then looks once at each picture
     crop_min_scale: number(0, above=True, high=1) | DATA | was("min_crop") = 0.08  # smallest random crop, share of area
     flip: number(0, high=1) | DATA = 0.5  # probability of a horizontal flip
     rotate: number(0, high=180) | DATA = 0.0  # largest rotation to either side, degrees
@@ -59,14 +60,13 @@ class DefaultConfig(Options):
     width: number(0, above=True) | of("model") | USE = 1.0  # factor on the channels of models with several widths
     masks: flag | of("model") | USE = True  # MaskRCNN: masks of the objects; False: boxes alone, as Faster R-CNN
     proposals: integer(4) | USE = 2000  # MaskRCNN: regions per picture after its first stage, in training
-    load_model_path: optional(path) | USE = None  # checkpoint to start from: a file, a run's folder (its best.pth)
-    # or https://...; weights that fit are loaded
+    load_model_path: optional(path) | USE = None  # start from a file, a run's folder (its best.pth), https://...
+    pretrained: weights_name = None  # start from the model's published weights: bare, or of a folder, file, https://...
+    mean_std: several(number()) | of("model") | USE = []  # of the pictures that a library's weights expect, R,G,B,R,G,B
     partly: flag = False  # load it even if it gives less than 90 % of the model besides its head
-    run: optional(text) | NAMED = None  # run whose best.pth is taken; without it and load_model_path, the
-    # newest run's
-    finetune: flag = False  # train the model's head only; needs --load-model-path
-    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val") = None  # loss of models/losses.py, or a
-    # sum 0.7*cross_entropy+0.3*focal; None: the model's own
+    run: optional(text) | NAMED = None  # run whose best.pth is taken; None: the newest one's
+    finetune: flag = False  # train the model's head only; needs --load-model-path or --pretrained
+    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val") = None  # 0.7*focal+0.3*mse, say; None: the model's
 
     # --- training
     max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
@@ -77,12 +77,9 @@ class DefaultConfig(Options):
     momentum: number(0, high=0.9999) = 0.9  # of SGD and RMSprop; Adam and its kind use it as beta1
     weight_decay: number(0) = 1e-4  # on weights only, not on biases and norms
     clip_grad: number(0) = 0.0  # clip the global gradient norm; 0: off
-    ema: number(0, high=0.99999) = 0.0  # decay of a moving average of the weights, which is validated and becomes
-    # best.pth; 0: off
-    max_bad_steps: integer(1) | free | was("bad_steps") = 50  # non-finite steps in a row before on_bad applies; counted
-    # every print_freq steps
-    on_bad: choice("stop", "rollback") | free | was("bad_action", back="rollback") = "stop"  # then: end the run, or
-    # return to the last checkpoint with half the learning rate
+    ema: number(0, high=0.99999) = 0.0  # decay of a moving average of the weights, validated and saved as best.pth
+    max_bad_steps: integer(1) | free | was("bad_steps") = 50  # non-finite steps in a row before on_bad applies
+    on_bad: choice("stop", "rollback") | free | was("bad_action", back="rollback") = "stop"  # rollback: with half lr
     seed: integer(0) = 0  # of the order of samples, initial weights, augmentation and dropout
 
     # --- learning rate
@@ -93,8 +90,7 @@ class DefaultConfig(Options):
     patience: integer(1) | only(scheduler="plateau") = 3  # epochs without a lower loss before lr_gamma applies
     milestones: several(integer(1)) | only(scheduler="multistep") = []  # epochs at which lr_gamma applies
     step_size: integer(1) | only(scheduler="step") = 3  # lr_gamma applies every step_size epochs
-    lr_gamma: number(0, above=True, high=1) | only(scheduler=("multistep", "step", "plateau")) = 0.1  # factor on lr at
-    # milestones and steps, and on a plateau
+    lr_gamma: number(0, above=True, high=1) | only(scheduler=("multistep", "step", "plateau")) = 0.1  # factor on lr
     cycles: integer(1) | only(scheduler="cosine") = 1  # number of descents; between them lr climbs back
     cycle_decay: number(0, above=True, high=1) | only(scheduler="cosine") = 1.0  # height of a peak, share of the last
     lr_final: number(0, high=1) | only(scheduler=("one_cycle", "linear")) = 0.2  # last lr as a share of the first
@@ -103,28 +99,22 @@ class DefaultConfig(Options):
     gpus: several(text) | free = []  # train on these GPUs, 0,1 say, or all: a process each, as with torchrun
     processes: integer(1) | free = 1  # on CPUs: so many processes
     use_gpu: flag | free | USE = True  # train on the GPU where there is one
-    precision: choice("auto", "fp32", "bf16", "fp16") | USE = "auto"  # of the model's arithmetic; weights stay fp32;
-    # auto: the lowest that the hardware computes natively
+    precision: choice("auto", "fp32", "bf16", "fp16") | USE = "auto"  # of the arithmetic; auto: the fastest here
     compile: flag | free = False  # torch.compile the model's objective
-    num_workers: optional(integer(0)) | free | USE = None  # processes that read samples; None: none for packed
-    # pictures (two with a GPU), else one per core, at most 8
-    val_batch_size: optional(integer(1)) | free | USE = None  # of validation and test; None: what fits on a GPU, else
-    # batch_size
+    num_workers: optional(integer(0)) | free | USE = None  # processes that read samples; None: as many as help
+    val_batch_size: optional(integer(1)) | free | USE = None  # None: what fits on a GPU, else batch_size
 
     # --- run and its checkpoints
     work_dir: path | free | FOLDER = "checkpoints"  # folder in which every run gets a folder
-    resume: run_name | free | RESUME = None  # continue a run: bare, the newest unfinished one; <run>: that one;
-    # auto: the newest unfinished one, or a new run where there is none
-    monitor: optional(text) = None  # measure that selects best.pth: loss, val_loss, val_accuracy, ...; None: the first
-    # measure of the data set
+    resume: run_name | free | RESUME = None  # continue a run: bare, the newest unfinished; auto: that or a new one
+    monitor: optional(text) = None  # selects best.pth: loss, val_loss, val_accuracy, ...; None: the data set's first
     save_freq: integer(0) | free = 0  # save every k steps, too; 0: only after each epoch, and when stopped
     keep_last: integer(0) | free = 0  # also keep the weights of the last k epochs
     keep_every: integer(0) | free = 0  # also keep every k-th epoch's weights and report; 0: none
     keep_from: integer(1) | free = 1  # first epoch for keep_every
     keep_optimizer: flag | free = True  # False: of a finished run only best.pth stays, it cannot get more epochs
     result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
-    labels: flag | DATA | by("test") = False  # write the class, not probabilities: Dogs vs. Cats scores that, its Redux
-    # edition probabilities
+    labels: flag | DATA | by("test") = False  # write classes (Dogs vs. Cats), not probabilities (its Redux edition)
     report_dir: optional(path) | by("val") = None  # folder for the report; None: beside the checkpoint
 
     # --- many runs
@@ -146,8 +136,7 @@ class DefaultConfig(Options):
     status: flag | free | CONTROL = False  # where the run stands
 
     # --- watching and debugging
-    callbacks: several(name_in("utils.watch", own=True)) | free = []  # more observers of the run: classes of
-    # utils/watch/ (EarlyStopping, TensorBoard, Notify), or my_file.MyCallback
+    callbacks: several(name_in("utils.watch", own=True)) | free = []  # EarlyStopping, TensorBoard, Notify, my_file.Mine
     stop_patience: integer(1) | free | only(callbacks="EarlyStopping") = 5  # epochs without a better --monitor
     min_delta: number(0) | free | only(callbacks="EarlyStopping") = 0.0  # by how much it has to be better to count
     notify: optional(text) | free | only(callbacks="Notify") = None  # command that gets a line when the run ends
@@ -170,8 +159,8 @@ class DefaultConfig(Options):
             note_once(f"the warm-up is shortened to {self.warmup_epochs:.2g} epochs, for --max-epoch={self.max_epoch}")
         if self.warmup_epochs >= self.max_epoch:
             raise UserError(f"--warmup-epochs={self.warmup_epochs:g} has to be less than --max-epoch={self.max_epoch}")
-        if self.finetune and not self.load_model_path:
-            raise UserError("--finetune trains the head only: give the rest with --load-model-path=FILE")
+        if self.finetune and not (self.load_model_path or self.pretrained):
+            raise UserError("--finetune trains the head only: give the rest with --load-model-path or --pretrained")
 
 
 class Demo(DefaultConfig):

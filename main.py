@@ -265,7 +265,7 @@ def new_model(opt, train_data, start):
     model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.to_dict()}
     model.set_criterion(opt.criterion, train_data.weights)  # names of models/losses.py
     if start:
-        model.load(opt.load_model_path, partly=True, content=start, least=0 if opt.partly else 0.9)  # of its body
+        model.load(start["path"], partly=True, content=start, least=0 if opt.partly else 0.9)  # of its body
         start.clear()  # `train` holds the dict as long as it runs
     if opt.finetune:
         model.freeze_body()

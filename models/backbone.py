@@ -3,7 +3,8 @@
 import contextlib
 import inspect
 import typing
-from functools import partial
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch import nn
 from utils import UserError
 
 from .basic_module import BasicModule
+from .features import FeatureCache
+
+IMAGENET = (0.485, 0.456, 0.406, 0.229, 0.224, 0.225)  # mean and deviation, as data/pictures/augment.py has them
 
 
 class Backbone(BasicModule):
@@ -22,15 +26,28 @@ class Backbone(BasicModule):
         num_classes: C.
         image_size: height and width of the images, pixels; for models that need it when they are built (vit_b_16, ...).
         width: factor on the numbers of channels, for models that come in several widths (mobilenet_v2, resnet50, ...).
+        mean_std: of the pictures that its weights expect: six numbers, or none for ImageNet's, by which the data sets
+            normalise.
+        augment: False: pictures come again unchanged, so that a frozen body, on a CPU, looks at each of them once.
 
     Raises UserError for a size or width that this model does not support.
     """
 
     inner = "net"
 
-    def __init__(self, name: str, num_classes: int = 2, image_size: int = 224, width: float = 1.0):
+    def __init__(
+        self,
+        name: str,
+        num_classes: int = 2,
+        image_size: int = 224,
+        width: float = 1.0,
+        mean_std: Sequence[float] = (),
+        augment: bool = True,
+    ):
         super().__init__()
-        self.model_name = name
+        if len(mean_std) not in (0, 6) or not all(mean_std[3:]):
+            raise UserError(f"--mean-std={','.join(map(str, mean_std))}: three means and three deviations are needed")
+        self.model_name, self.mean_std, self.augment = name, tuple(mean_std), augment
         build = torchvision_classifier if name in torchvision_names() else timm_classifier
         try:
             self.net, head = build(name, num_classes, image_size, width)
@@ -39,10 +56,24 @@ class Backbone(BasicModule):
             hint = "models of several widths are mobilenet_v2, resnet50, ..." if width != 1 else "try a multiple of 32"
             raise UserError(f"{name} cannot be built for {asked} ({error}): {hint}") from None
         self.head = f"net.{head}"
+        self.seen = FeatureCache(self.net, head)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C]"""
-        return self.net(x)
+        if self.mean_std not in ((), IMAGENET):
+            factor, shift = rescaling(x.device, self.mean_std)
+            x = x * factor + shift
+        frozen = not any(p.requires_grad for name, p in self.named_parameters() if not name.startswith(f"{self.head}."))
+        return self.net(x) if self.augment or not frozen or x.is_cuda else self.seen(x)
+
+
+@lru_cache(maxsize=16)
+def rescaling(device: torch.device, mean_std: tuple[float, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(factor, shift), float32 [3, 1, 1] each, from pictures that ImageNet's mean and deviation have normalised to such
+    by `mean_std`. Cached: a copy to a GPU waits for it."""
+    mean, std, wanted_mean, wanted_std = torch.tensor([*IMAGENET, *mean_std], dtype=torch.float64).view(4, 3, 1, 1)
+    both = std / wanted_std, (mean - wanted_mean) / wanted_std
+    return tuple(one.to(device, torch.float32) for one in both)
 
 
 def find(name: str) -> partial[Backbone]:

@@ -10,7 +10,8 @@ from torch import nn
 
 from utils import UserError
 from utils.files import numbered
-from utils.run.checkpoint_file import fitting_weights, read_checkpoint, write_checkpoint
+from utils.run.checkpoint_file import read_checkpoint, write_checkpoint
+from utils.run.weights import fitting_weights
 from utils.train.device import device_of
 from utils.train.optimizers import make_optimizer
 
@@ -114,8 +115,7 @@ class BasicModule(nn.Module):
         """Load the weights of a file written by `save`, or of a plain state dict. Returns the file's whole content.
 
         Args:
-            partly: load only the weights that fit by name and shape, and print the others: a head for other classes,
-                say. At least half of the file's weights have to fit.
+            partly: load only what fits by name and shape, and print the rest; half of the file's weights have to fit.
             content: the result of read_checkpoint(path), if there is one already.
             least: with `partly`, the share of the model's weights besides its head that has to be loaded.
 

@@ -32,7 +32,8 @@ class PictureData(PictureSet):
         targets: list of int, the labels; in test mode the ids, numbers or text.
         mode: train, val or test.
         image_size: height and width of what `prepare` returns, pixels.
-        crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix: augmentation, see Augment.
+        augment: False: in train mode the pictures are as in val mode; with True these apply, see Augment:
+            crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix.
         resample: balance the classes in every epoch of train mode, see `order`: none, mean, log or sqrt.
         class_weights: set `weights` to N / N_c in train mode.
         pixels: the pictures, if they are decoded already, uint8 [N, H, W, 3] of any size; `paths` then only name them.
@@ -49,6 +50,7 @@ class PictureData(PictureSet):
         targets: Sequence[Any],
         mode: str,
         image_size: int = 224,
+        augment: bool = True,
         crop_min_scale: float = 0.08,
         flip: float = 0.5,
         rotate: float = 0.0,
@@ -65,13 +67,13 @@ class PictureData(PictureSet):
         labels: bool = False,
         **_: Any,
     ):
-        self.mode, self.image_size, self.labels = mode, image_size, labels
+        self.mode, self.image_size, self.labels, self.augmented = mode, image_size, labels, augment and mode == "train"
         self.augment = Augment(
             image_size, crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix
         )
         if pixels is None:
-            side = round(image_size * 8 / 7) if mode == "train" else image_size
-            read, name = read_square if mode == "train" else read_center_crop, f"{type(self).__name__}_{mode}"
+            side = round(image_size * 8 / 7) if self.augmented else image_size
+            read, name = read_square if self.augmented else read_center_crop, f"{type(self).__name__}_{mode}"
             self.images, faults = open_images(paths, read, side, name, pack, pack_dir)
             sound = [number for number, fault in enumerate(faults) if fault is None]
             self.images.select(sound)
@@ -107,7 +109,7 @@ class PictureData(PictureSet):
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
         """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size]; in train mode augmented, and with
         mixup or cutmix the labels int64 [N] become shares float32 [N, C]."""
-        if self.mode == "train":
+        if self.augmented:
             input, _ = self.augment(input, generator)
             return self.augment.mix(input, target, len(self.classes), generator)
         size = self.image_size, self.image_size

@@ -25,7 +25,11 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
     ],
     "config.py": [
-        ("if self.finetune and not self.load_model_path", "if False", "test_cli.py:a_mistake_is_one_line"),
+        (
+            "if self.finetune and not (self.load_model_path or self.pretrained)",
+            "if False",
+            "test_cli.py:a_mistake_is_one_line",
+        ),
         ("usual.warmup_epochs * self.max_epoch / usual.max_epoch", "0.5", "train/test_schedule.py:a_presets_warm_up"),
     ],
     "utils/train/step.py": [
@@ -101,6 +105,21 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("number > FORMAT", "False", "run/test_checkpoint_file.py:of_a_newer_hearth"),
         ('if "update" not in content', "if True", "run/test_checkpoint_file.py:a_run_of_an_older_hearth"),
     ],
+    "utils/run/pretrained.py": [
+        ("and found[0].name not in right", "and False", "run/test_pretrained.py:a_folder"),
+    ],
+    "utils/run/inert.py": [
+        ("if not harmless:", "if False:", "run/test_inert.py:code_of_pythons"),
+        ('"optim" not in key.lower()', "True", "run/test_weights.py:optimizers_are"),
+    ],
+    "utils/run/others.py": [
+        ("if checksum and plain.is_file() and", "if plain.is_file() or", "run/test_others.py:torch_hubs_folder"),
+    ],
+    "utils/run/weights.py": [
+        ("not average.search(one[1])", "True", "run/test_weights.py:the_average"),
+        ("value.is_floating_point() or not own.is_floating_point()", "True", "run/test_weights.py:halves_become"),
+        ("2 if fits(value, target) else 1", "1", "run/test_weights.py:of_two_models"),
+    ],
     "utils/run/checkpoint.py": [
         (
             "if error is None or self.state.meters.reduce_late(position):",
@@ -156,6 +175,11 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("elif found == self.before[path]:", "elif False:", "run/test_debugger.py:a_file_that_is_not_meant"),
     ],
     "utils/run/resume.py": [
+        (
+            "opt.assign(mean_std=saved or (known.mean_std if known else []))",
+            "pass",
+            "run/test_pretrained.py:a_training_takes run/test_pretrained.py:the_preparation_travels",
+        ),
         ("in wanted and not kind.free", "in wanted and False", "run/test_resume.py:resume_refuses"),
         (
             "sorted(paths, key=written, reverse=True)",
@@ -335,6 +359,13 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "models/basic_module.py": [
         ("part.training = False", "pass", "models/test_models.py:fine_tuning_changes"),
+    ],
+    "models/backbone.py": [
+        ("x = x * factor + shift", "pass", "models/test_features.py:pictures_are_prepared"),
+    ],
+    "models/features.py": [
+        (", eval_mode(self.net)", "", "models/test_features.py:a_frozen_body_looks"),
+        ("torch.equal(head(inputs[0]), score)", "True", "models/test_features.py:a_network_that_does"),
     ],
     "models/detector.py": [
         ("one.float() if one.is_floating_point() else one", "one", "models/test_detectors.py:boxes_keep"),

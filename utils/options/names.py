@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .kinds import Kind, choice, nearest, number, read_text
+from .kinds import Kind, choice, expanded, nearest, number, read_text
 from .own import OWN
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,6 +30,7 @@ def name_in(package: str, own: bool = False) -> Kind:
             return str(value)
         if value not in names and str(value).partition(".")[0] not in more and not added_at_run_time:
             others = f", or a classifier of {LIBRARIES[package]}" if more else ""
+            others += "" if importlib.util.find_spec("timm") or not more else " (pip install timm, it is not installed)"
             others += ", or a class in a file of yours, my_file.MyClass" if own else ""
             hint = nearest(value, [*names, *more])
             raise ValueError(f"a class that {place}/__init__.py imports: {', '.join(names)}{others}{hint}")
@@ -92,3 +93,13 @@ def _run_name(value: Any) -> str | None:
 
 
 run_name = Kind(_run_name, "the folder or name of a run; bare, the newest unfinished one; auto: that one, or a new run")
+
+
+def _weights_name(value: Any) -> str | None:
+    if str(value) in ("None", "False"):
+        return None
+    # In a run's config.yaml the file is followed by where it is from, see resume.resolve.
+    return "auto" if str(value) == "True" else expanded(read_text(value).partition("  # ")[0])
+
+
+weights_name = Kind(_weights_name, "a folder, a file or an address; bare, it looks for published weights by itself")

@@ -1,12 +1,10 @@
 """Checkpoint files: proven whole before they replace an older one, and again before they are read."""
 
 import errno
-import hashlib
-import http.client
 import os
-import re
+import pickle
 import struct
-import urllib.error
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -18,12 +16,14 @@ from torch.utils.serialization import config as serialization
 from utils import VERSION, UserError
 from utils.files import write_atomically
 
+from . import inert
+from .others import downloaded, others_weights, part_of, read_safetensors, what_it_is
+
 FORMAT = 2  # of what a checkpoint holds; files without a number are of format 1
 # Behind the file that torch.save writes, where torch.load does not look: the CRC-32 of all before it, and a mark. A CRC
 # finds every single damaged byte, and is several times as fast as SHA-256.
 TRAILER, MARK = struct.Struct("<I8s"), b"\x89hearth\n"
 PIECE = 1 << 20  # bytes that are read at once
-NAMED = 8  # weights that are listed
 
 
 class Checksummed:
@@ -103,45 +103,52 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """What a checkpoint file or an address (https://...) holds, on the CPU; `weights` is always one of its keys.
 
     Only tensors and plain values are read: a file that would run code is refused. Files of older hearths come in
-    today's format. Raises UserError; its __context__ is the OSError where the file could not be read.
+    today's format; of others see others_weights. With `file#part` the weights are those below that name in the file.
+    Raises UserError; its __context__ is the OSError where the file could not be read.
     """
+    name, part = (str(path), "") if os.path.exists(path) else str(path).partition("#")[::2]
+    file = downloaded(name)
     try:
-        if str(path).startswith(("https://", "http://")):
-            # Kept under the whole address: many have a best.pth.
-            file = f"{hashlib.sha256(str(path).encode()).hexdigest()[:16]}_{Path(path).name}"
-            content: Any = torch.hub.load_state_dict_from_url(
-                str(path), file_name=file, map_location="cpu", weights_only=True
-            )
-        else:
-            with open(path, "rb") as opened:
-                if not is_whole(opened):
-                    raise EOFError
-                content = torch.load(opened, map_location="cpu", weights_only=True)
-    except (urllib.error.URLError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(f"{path} cannot be downloaded ({reason}): fetch it elsewhere and give the file") from None
+        content = load_file(file)
     except (OSError, MemoryError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: {getattr(error, 'strerror', '') or error}") from None
-    except Exception as error:  # torch raises what its readers raise: RuntimeError, EOFError, UnpicklingError, ...
-        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise UserError(
-                f"{path} is refused: to read it means to run {refused[1]}, and a file may run anything that way; where "
-                "it was made, save the weights alone: torch.save(model.state_dict(), file)"
-            ) from None
+        raise UserError(f"checkpoint {name} cannot be read: {getattr(error, 'strerror', '') or error}") from None
+    except inert.CodeRefused as error:
         raise UserError(
-            f"{path} is not a whole checkpoint (cut off, damaged, or another thing): take another one"
+            f"{name} is refused: to read it means to run {error}, and a file may run anything that way; where "
+            "it was made, save the weights alone: torch.save(model.state_dict(), file)"
         ) from None
-    if isinstance(content, dict) and content and all(isinstance(value, torch.Tensor) for value in content.values()):
-        content = {"weights": content}
-    weights = content.get("weights") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()
-    ):
-        raise UserError(f"{path} holds no weights that hearth knows: a file of model.save() or a state dict is needed")
+    except UserError:
+        raise
+    except Exception:  # torch raises what its readers raise: RuntimeError, EOFError, UnpicklingError, ...
+        raise UserError(f"{name}{'' if name == str(file) else f', kept as {file},'} is {what_it_is(file)}") from None
+    if not content["weights"]:
+        raise UserError(f"{name} holds no weights that hearth knows: a file of model.save() or a state dict is needed")
     number = content.get("format", 1)
     if isinstance(number, int) and number > FORMAT:
-        raise UserError(f"{path} was written by hearth {content.get('hearth')}, which is newer than {VERSION}: update")
+        raise UserError(f"{name} was written by hearth {content.get('hearth')}, which is newer than {VERSION}: update")
+    if part:
+        content["weights"] = part_of(content["weights"], part, name)
     return from_format_1(content) if number == 1 else content
+
+
+def load_file(file: Path) -> dict[str, Any]:
+    """A file's content, `weights` among its keys: of ours as it was saved, of another see others_weights. Raises what
+    its readers raise."""
+    if file.suffix == ".safetensors":
+        return others_weights(read_safetensors(file))
+    with open(file, "rb") as opened, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about pickles that are not as it writes them
+        if not is_whole(opened):
+            raise EOFError
+        try:
+            content = torch.load(opened, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # there are classes in it
+            opened.seek(0)
+            return others_weights(torch.load(opened, map_location="cpu", pickle_module=inert, weights_only=False))
+    weights: Any = content.get("weights") if isinstance(content, dict) else None
+    ours = isinstance(weights, dict) and isinstance(content.get("model", ""), str)
+    ours = ours and all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items())
+    return content if ours else others_weights(content)
 
 
 def from_format_1(content: dict[str, Any]) -> dict[str, Any]:
@@ -153,44 +160,3 @@ def from_format_1(content: dict[str, Any]) -> dict[str, Any]:
     content["meters"] = {"losses": content.pop("loss_meter"), "scores": content.pop("train_meter")}
     content["guard"] = content.pop("divergence")
     return content
-
-
-def fitting_weights(
-    module: Any, content: dict[str, Any], path: str | Path, partly: bool, least: float
-) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint's content that fit a BasicModule by name and shape; with `partly` a line names those
-    that do not. Raises UserError when it does not fit: all weights have to, with `partly` half of the file's, and of
-    the model's besides its head the share `least`."""
-    weights = {name.removeprefix("module."): value for name, value in content["weights"].items()}
-    own, info = module.state_dict(), content.get("info", {})
-    if module.inner and not any(name.startswith(f"{module.inner}.") for name in weights):
-        weights = {f"{module.inner}.{name}": value for name, value in weights.items()}
-    fitting = {n: value for n, value in weights.items() if n in own and value.shape == own[n].shape}
-    wrong = [name for name in {**own, **weights} if name not in fitting]
-    if wrong and not (partly and 2 * len(fitting) >= len(weights)):
-        kept = content.get("model", module.model_name)
-        if kept != module.model_name:
-            raise UserError(f"{path} holds a {kept}, not a {module.model_name}: give --model={kept}")
-        hint = f" (it knows the classes {', '.join(info['classes'])})" if info.get("classes") else ""
-        raise UserError(
-            f"{path} does not fit {module.model_name}{hint}: weights are missing, unknown or of another "
-            f"shape, {len(wrong)} in all; the first is {wrong[0]}"
-        )
-    body = [name for name in own if not (module.head and name.startswith(f"{module.head}."))]
-    lacking = [name for name in body if name not in fitting]
-    if len(lacking) > (1 - least) * len(body):
-        kept = f", a {content['model']}," if "model" in content else ""
-        raise UserError(
-            f"{path}{kept} has only {len(body) - len(lacking)} of the {len(body)} weights that {module.model_name} has "
-            f"besides its head, {lacking[0]} is missing: give the --model that it is of, or --partly to take them"
-        )
-    known, asked = info.get("classes"), module.info.get("classes")
-    if known and asked and known != asked and not wrong:
-        print(f"{path}: all weights loaded, the head too, though its classes were {', '.join(known)}")
-    if wrong:
-        print(f"{path}: {len(fitting)} of its {len(weights)} weights loaded, {module.model_name} has {len(own)}")
-        for what, names in (("dropped", weights), ("at their initial values", own)):
-            listed = [name for name in wrong if name in names]
-            more = f", ... and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-            print(f"  {what}: {', '.join(listed[:NAMED]) or 'none'}{more}")
-    return fitting

@@ -13,6 +13,7 @@ from utils.options.options import read_yaml
 from utils.train import processes
 from utils.train.processes import World
 
+from . import pretrained
 from .checkpoint_file import read_checkpoint
 from .preflight import check_folder
 from .run import is_run
@@ -110,11 +111,24 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     opt = resumed(given, folder) if folder else given
     opt.assign(resume=str(folder) if folder else None)
     check_folder(opt.resume or opt.work_dir)
-    if not opt.load_model_path or opt.resume:
+    if opt.resume or not (opt.load_model_path or given.pretrained):
         return opt, None
-    opt.assign(load_model_path=str(best_of_folder(opt.load_model_path)))
-    content = read_checkpoint(opt.load_model_path)
-    return opt, {name: content[name] for name in ("model", "info", "weights") if name in content}
+    if opt.load_model_path and opt.pretrained:
+        raise UserError("--pretrained and --load-model-path both name weights to start from: give one of them")
+    known = None
+    if opt.pretrained:
+        path, source, known = pretrained.find(opt.model, opt.pretrained)
+        opt.assign(pretrained=f"{path}  # {source}")  # printed, and kept in config.yaml and in checkpoints
+        if known and "image_size" not in opt.explicit:
+            opt.assign(image_size=known.size)
+    else:
+        opt.assign(load_model_path=str(path := best_of_folder(opt.load_model_path)))
+    content = read_checkpoint(path)
+    if "mean_std" not in opt.explicit:
+        saved = content.get("info", {}).get("config", {}).get("mean_std")
+        opt.assign(mean_std=saved or (known.mean_std if known else []))
+    content["path"] = str(path)
+    return opt, {name: content[name] for name in ("model", "info", "weights", "skipped", "path") if name in content}
 
 
 def resumed(given: Any, folder: Path) -> Any:

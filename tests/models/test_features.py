@@ -1,0 +1,89 @@
+"""Pictures for weights that expect another mean and deviation, and a frozen body that looks once at each picture."""
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from data import DogCat
+from data.pictures.augment import MEAN, STD, normalise
+from models.backbone import IMAGENET
+from utils import UserError
+
+
+def test_pictures_are_prepared_as_the_weights_expect_them():
+    assert IMAGENET == MEAN + STD
+    torch.manual_seed(0)
+    pictures = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    model = models.squeezenet1_1(mean_std=[0.5, 0.4, 0.3, 0.5, 0.2, 0.1]).eval()
+    mean, std = torch.tensor([0.5, 0.4, 0.3, 0.5, 0.2, 0.1]).view(2, 1, 3, 1, 1)
+    right = model.net((pictures / 255 - mean) / std)
+    assert torch.allclose(model(normalise(pictures)), right, atol=1e-5)
+    plain, same = models.squeezenet1_1().eval(), models.squeezenet1_1(mean_std=IMAGENET).eval()
+    same.load_state_dict(plain.state_dict())
+    assert torch.equal(plain(right_input := normalise(pictures)), same(right_input))
+    for wrong in ([0.5], [0.5] * 3 + [0.0] * 3):
+        with pytest.raises(UserError, match="three means and three deviations are needed"):
+            models.squeezenet1_1(mean_std=wrong)
+
+
+def counted_calls(model):
+    seen = []
+    model.net.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    return seen
+
+
+def test_a_frozen_body_looks_once_at_each_picture_and_in_every_batch_with_the_same_bits():
+    torch.manual_seed(0)
+    model = models.resnet18(augment=False)
+    model.freeze_body()
+    images, right = torch.randn(3, 3, 32, 32), model.eval()
+    with torch.no_grad():
+        right = torch.cat([model.net(image) for image in images.split(1)])
+    seen = counted_calls(model)
+    model.train()
+    with torch.inference_mode():
+        model(images[:1])  # of a validation: it can be trained on all the same
+    score, losses = model.objective(images, torch.tensor([0, 1, 0]))
+    losses["loss"].backward()
+    assert seen == [1, 1, 1] and torch.allclose(score, right, atol=1e-6)
+    assert model.net.fc.weight.grad.abs().sum() > 0 and model.net.layer4[1].bn2.weight.grad is None
+    assert torch.equal(model(images[[2, 0]]), score[[2, 0]]) and len(seen) == 3
+    images[0, 0, 0, 0] += 1e-6
+    model(images)
+    assert len(seen) == 4
+    model.net.layer1.requires_grad_(True)  # no longer frozen
+    model(images)
+    assert seen[4:] == [3]
+    other = models.resnet18()
+    other.freeze_body()
+    seen = counted_calls(other)
+    other(images), other(images)
+    assert seen == [3, 3]  # augmented pictures do not come again
+
+
+def test_a_network_that_does_something_behind_its_head_is_run_whole():
+    torch.manual_seed(0)
+    model = models.squeezenet1_1(augment=False)
+    model.freeze_body()
+    model.eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(model(images), model.net(images)) and not model.seen.usable
+
+
+def test_without_augmentation_training_pictures_are_those_of_validation(pictures):
+    plain = DogCat(pictures, "train", image_size=32, augment=False)
+    augmented = DogCat(pictures, "train", image_size=32)
+    assert plain.paths == augmented.paths and plain[0][0].shape == (3, 32, 32) and augmented[0][0].shape[1] > 32
+    input, target = plain.__getitems__([0, 1])
+    assert torch.equal(plain.prepare(input, target, torch.Generator())[0], normalise(input))
+    same = DogCat(pictures, "val", image_size=32, val_data_root=pictures)
+    assert torch.equal(plain[0][0], same[same.paths.index(plain.paths[0])][0])
+
+
+def test_a_deep_copy_has_a_network_of_its_own():
+    import copy
+
+    model = models.resnet18(augment=False)
+    other = copy.deepcopy(model)
+    assert other.seen.net is other.net is not model.net and isinstance(other.net, nn.Module)
