@@ -98,11 +98,11 @@ def refuse_parts(root: Path, inside: list[str]) -> None:
         return
     if not parts["val"] and any(folders_in(root / name) for name in parts["test"]):  # of classes: it can validate
         parts["val"], parts["test"] = parts["test"], []
-    given = {part: ",".join(str(root / name) for name in names) for part, names in parts.items() if names}
+    roots = {part: ",".join(str(root / name) for name in names) for part, names in parts.items() if names}
+    given = " ".join(f"--{part}-data-root={shlex.quote(path)}" for part, path in roots.items())
     raise UserError(
-        f"the folders {', '.join(name for names in parts.values() for name in names)} in {root} are parts of the data, "
-        f"not classes: give {' '.join(f'--{part}-data-root={shlex.quote(path)}' for part, path in given.items())} (if "
-        "they are classes, list them in class_name.txt there)"
+        f"{root} has folders for parts of the data ({', '.join(name for names in parts.values() for name in names)}), "
+        f"not for classes: give {given} (if they are classes, list them in class_name.txt there)"
     )
 
 
@@ -128,6 +128,8 @@ def pick_classes(folders: dict[str, list[Sample]], listed: list[str] | None, roo
     if len(classes) < 2:
         found = f"{counted(len(classes), 'class', 'classes')} ({', '.join(classes) or 'no picture'})"
         below = [Path(folder, name) for folder in as_list(root) for name in classes]
+        for path in below:
+            refuse_parts(path, folders_in(path))
         hint = [f", or give --train-data-root={shlex.quote(str(path))}" for path in below if len(folders_in(path)) > 1]
         raise UserError(f"{shown(root)} has {found}: two are needed{''.join(hint)}")
     return classes

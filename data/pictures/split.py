@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -151,6 +152,14 @@ def folder_files(roots: Roots, why: str) -> list[Path]:
     """All files directly in the folders `roots` but hidden ones, sorted by name. Raises RootError, see as_folder."""
     paths = (path for root in as_list(roots) for path in sorted(as_folder(root, why).iterdir()))
     return [path for path in paths if path.is_file() and not hidden(path.name)]
+
+
+def has_some(roots: Roots, pattern: str) -> str:
+    """For messages: the first subfolder of the folders `roots` with a file whose name matches the pattern, or ""."""
+    below = (path for root in as_list(roots) for path in sorted(Path(root).glob("*/*")))
+    return next(
+        (f"; {path.parent} has some: give that" for path in below if re.fullmatch(pattern, path.name, re.I)), ""
+    )
 
 
 def picture_files(roots: Roots, why: str) -> list[Path]:

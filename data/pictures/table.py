@@ -78,7 +78,10 @@ def read_rows(file: Path, lines: list[tuple[int, str]], labelled: bool, columns:
     columns = columns if labelled else columns[:1]
     if columns and labelled and not table:
         raise UserError(f"{file}: --columns needs a table: tabs, semicolons or commas, equally many in every line")
-    if not table or (not columns and any(os.path.isfile(file.parent / path) for path, _ in plain[:FIRST])):
+    usual = any(os.path.isfile(file.parent / path) for path, _ in plain[:FIRST])
+    if not table and not usual:
+        refuse_uneven(file, lines)
+    if not table or (usual and not columns):
         return rows_of(file, lines, plain, 0, 1, places, ())
     path, label = pick(file, table, labelled, columns, places)
     rows = rows_of(file, lines, table, path, label, places, columns)
@@ -118,11 +121,23 @@ def as_table(texts: list[str]) -> tuple[str, list[list[str]]]:
     return "", []
 
 
+def refuse_uneven(file: Path, lines: list[tuple[int, str]]) -> None:
+    """Raise UserError when a list is nearly a table: every line is divided, but not into the same number of columns."""
+    for mark, name in MARKS.items():
+        counts = [text.count(mark) for _, text in lines]
+        uneven = next((place for place, count in enumerate(counts) if count != counts[0]), None)
+        if all(counts) and uneven is not None:
+            raise UserError(
+                f"{file}:{lines[uneven][0]}: {counts[uneven]} {name} divide this line, {counts[0]} line {lines[0][0]}: "
+                f'put cells with {name} in them between "quotes"'
+            )
+
+
 def pick(file: Path, table: list[list[str]], labelled: bool, columns: Sequence[str], places: Places) -> tuple[int, int]:
     """(the column with the pictures, the one with the labels or -1). Raises UserError when that is not clear."""
     head, count = table[0], len(table[0])
     if columns:
-        found = [head.index(name) if name in head else int(name) - 1 if name.isdecimal() else -1 for name in columns]
+        found = [int(name) - 1 if name.isdecimal() else head.index(name) if name in head else -1 for name in columns]
         if not all(0 <= column < count for column in found) or len(found) != 1 + labelled:
             raise UserError(
                 f"{file}: --columns={','.join(columns)} has to name the pictures and the labels: the columns are "
@@ -132,10 +147,14 @@ def pick(file: Path, table: list[list[str]], labelled: bool, columns: Sequence[s
     cells = [[row[column] for row in table[1:] or table] for column in range(count)]
     named = [column for column in range(count) if places.folders(cells[column][:FIRST])]
     if len(named) > 1:  # labels 1, 2, ... may be names of pictures, too, but a picture has one row
-        named = [column for column in named if len(set(cells[column])) == len(cells[column])]
+        named = [column for column in named if len(set(cells[column])) == len(cells[column])] or named
+    if not named:
+        raise UserError(
+            f"{file}: none of the columns {', '.join(head)} names pictures: there is no file {cells[0][0]}, with or "
+            f"without suffix, in {file.parent} and the folders in it"
+        )
     if len(named) != 1 or (labelled and count > 2):
         which = f"{head[named[0]]} has the pictures" if len(named) == 1 else "which has the pictures is not clear"
-        which = which if named or len(named) > 1 else f"no file is named {cells[0][0]}, with or without suffix"
         raise UserError(
             f"{file}: the columns are {', '.join(head)}; {which}: give --columns=id,label, with two of their names or "
             f"numbers (1 to {count})"
@@ -156,7 +175,7 @@ def rows_of(
     is a header if it has the names `columns`, or names no picture where others do; a note says so."""
     entries = [row[path] for row in cells]
     find = places.finder(entries[:FIRST])
-    titled = entries[0] in columns or not (
+    titled = not all(name.isdecimal() for name in columns) or not (
         re.search(r"\d", entries[0])
         or Path(entries[0]).suffix.lower() in SUFFIXES
         or os.path.isfile(find(entries[0]))

@@ -55,6 +55,12 @@ def test_quotes_and_columns_that_are_neither_names_nor_labels(tmp_path, head, ro
     assert found(path, **options) == CLASSES
 
 
+def test_numbers_of_columns_are_not_looked_for_in_the_first_line(tmp_path):
+    fill(tmp_path, *PICTURES)
+    path = write_list(tmp_path, [f"2,{id},{label}" for id, label in ROWS], "train.csv")
+    assert found(path, columns=["2", "3"]) == CLASSES
+
+
 def test_quoted_cells_may_hold_spaces_and_the_mark(tmp_path):
     fill(tmp_path, "in a/1, 2.png", "in a/3.png", "in a/4.png", "in a/5.png")
     lines = [f'"in a/{name}.png","big, {label}"' for name, label in (("1, 2", "x"), ("3", "x"), ("4", "y"), ("5", "y"))]
@@ -80,7 +86,7 @@ def test_labels_that_are_names_of_pictures_too_are_told_from_them(tmp_path):
             {},
             "train.csv: the columns are id, age, label; id has the pictures: give --col",
         ),
-        (["id,label", "901,cat", "902,dog"], {}, "no file is named 901, with or without suffix: give --columns="),
+        (["id,label", "901,cat", "902,dog"], {}, "none of the columns id, label names pictures: there is no file 901"),
         (
             ["id,label", "001,cat"],
             {"columns": ["id", "breed"]},
@@ -89,6 +95,11 @@ def test_labels_that_are_names_of_pictures_too_are_told_from_them(tmp_path):
         (["id,label", "001,cat"], {"columns": ["id"]}, "--columns=id has to name the pictures and the labels"),
         (["id,label", "001,cat"], {"columns": ["1", "3"]}, "--columns=1,3 has to name .*: the columns are id, label"),
         (["train/001.png cat"], {"columns": ["1", "2"]}, "--columns needs a table"),
+        (
+            ["id,label", "001,a cat", "002,a cat, black"],
+            {},
+            "csv:3: 2 commas divide this line, 1 line 1: put cells",
+        ),
         (
             ["a b,c", "001,my cat", "002,my dog"],
             {},
