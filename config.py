@@ -35,6 +35,7 @@ class DefaultConfig(Options):
     val_data_root: several(path) | free | DATA | LABELLED = []  # the same for validation; none: 30 % of train_data_root
     test_data_root: several(path) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
     val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
+    columns: several(text) | DATA | ALL = []  # ListFile: a table's columns with pictures and labels, as id,label or 1,3
     download: flag | free | DATA | ALL = False  # CIFAR10: download the data (170 MB) when it is not there
     repeat: integer(1) | DATA = 1  # CocoMask: times that an epoch goes through the pictures
     resample: choice("none", "mean", "log", "sqrt") | DATA = "none"  # balance unequal classes in every epoch

@@ -21,8 +21,19 @@ def name_broken(*data_sets: BaseData, folder: Path | None = None, consequence: s
 
 
 def refuse_broken(*data_sets: BaseData) -> None:
-    """Raise UserError when there are no samples, or more than 5 % of them cannot be used. The last of the data sets is
-    the one for validation."""
+    """Raise UserError when there are no samples, more than 5 % of them cannot be used, or all of a class. The last of
+    the data sets is the one for validation."""
+    lost = [
+        (part, *one)
+        for part, data in zip(("validate", "train"), reversed(data_sets), strict=False)
+        for one in getattr(data, "lost", ())  # only pictures in files and with labels have it, see PictureFiles
+    ]
+    if lost:
+        parts, names, reasons = zip(*reversed(lost), strict=True)
+        raise UserError(
+            f"no picture of {', '.join(dict.fromkeys(names))} can be read, of {len(lost)} to "
+            f"{' and '.join(dict.fromkeys(parts))} on; the first is {reasons[0]}: repair or replace them"
+        )
     broken = [one for data in data_sets for one in data.broken]
     total = len(broken) + sum(len(data) for data in data_sets)
     if len(broken) > BROKEN_SHARE * total:

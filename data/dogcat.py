@@ -9,7 +9,7 @@ from utils.files import write_csv
 from utils.notices import counted, note_once
 
 from .pictures.files import PictureFiles
-from .pictures.split import RootError, Roots, Sample, as_list, folder_files, shown
+from .pictures.split import RootError, Roots, Sample, as_list, folder_files, has_some, shown
 
 
 class DogCat(PictureFiles):
@@ -49,8 +49,8 @@ def named(roots: Roots, pattern: str, expected: str, where: str) -> list[tuple[P
     if not found:
         inside = sorted({path.name for root in as_list(roots) for path in Path(root).iterdir() if path.is_dir()})
         hint = f"; folders per class, as {', '.join(inside[:5])}, are for --dataset=ImageFolder" if inside else ""
-        others = counted(len(files), "other file")
-        text = f"no picture named {expected} in {shown(roots)} ({others}{hint}): {where}"
+        hint = has_some(roots, pattern) or hint
+        text = f"no picture named {expected} in {shown(roots)} ({counted(len(files), 'other file')}{hint}): {where}"
         raise RootError(as_list(roots)[0], text)
     if len(found) < len(files):
         note_once(f"ignoring {counted(len(files) - len(found), 'file')} in {shown(roots)}, not named {expected}")

@@ -1,36 +1,46 @@
 """Pictures named in text files, with their labels."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from utils import UserError
 
 from .pictures.files import PictureFiles
-from .pictures.split import SUFFIXES, RootError, Roots, Sample, as_list, class_names, read_lines, shown
+from .pictures.split import RootError, Roots, Sample, as_list, class_names, read_lines, shown
+from .pictures.table import read_rows
 
 Line = tuple[str, Sample]  # list file and number of the line; path, label or "", path as it is written
 
 
 class ListFile(PictureFiles):
     """Lines `path label`; the path is relative to the list's own folder and may contain spaces. In test mode lines
-    `path`, which is the id; a label after it is ignored, and so are blank lines and lines that begin with #.
+    `path`, which is the id; a label after it is ignored, and so are blank lines and lines that begin with #. Tables
+    with tabs, semicolons or commas are read, too, as Kaggle's train.csv, whose ids are names without suffix; see
+    read_rows.
 
     Labels are whole numbers from 0, or names. A file class_name.txt beside the first list, a name per line, fixes the
     classes and their order; without one they are the names in alphabetical order, or the numbers. Missing files are
-    left out like broken pictures. `root` is one list file, or several that count as one. See PictureFiles for the split
-    and the arguments.
+    left out like broken pictures. `root` is one list file, or several that count as one. `columns` are the names or
+    numbers of a table's columns with the pictures and with the labels. See PictureFiles for the split and the other
+    arguments.
     """
+
+    def __init__(self, root: Roots, mode: str, columns: Sequence[str] = (), **options: Any):
+        self.columns = columns
+        super().__init__(root, mode, **options)
 
     def labelled(self, roots: Roots, root: Roots) -> list[Sample]:
         """The Samples in the lists `roots`, with the classes of `root`."""
-        lines, beside = read(root), Path(as_list(root)[0]).parent
+        lines, beside = read(root, self.columns), Path(as_list(root)[0]).parent
         listed, numeric = class_names(beside), check_labels(lines)
         self.classes = listed or pick_classes(lines, numeric)
         if len(self.classes) < 2:
             raise UserError(f"{shown(root)} has only one class, {self.classes[0]}: two are needed")
         number_of = {name: number for number, name in enumerate(self.classes)}
         samples = []
-        for where, (path, label, name) in lines if roots is root else read(roots):
+        for where, (path, label, name) in lines if roots is root else read(roots, self.columns):
             number = int(label) if numeric and is_number(label) else number_of.get(label)
             if number is None or number >= len(self.classes):
                 source = beside / "class_name.txt" if listed else shown(root)
@@ -40,12 +50,11 @@ class ListFile(PictureFiles):
 
     def unlabelled(self, root: Roots) -> list[Sample]:
         """The Samples of test mode, whose ids are the paths as they are written."""
-        return [sample._replace(target=sample.name) for _, sample in read(root, labelled=False)]
+        return [sample._replace(target=sample.name) for _, sample in read(root, self.columns, labelled=False)]
 
 
-def read(roots: Roots, labelled: bool = True) -> list[Line]:
-    """The lines that name pictures in these lists. A label is what follows the last white space, unless it ends with a
-    picture's suffix.
+def read(roots: Roots, columns: Sequence[str] = (), labelled: bool = True) -> list[Line]:
+    """The lines that name pictures in these lists, see read_rows.
 
     Raises UserError when there is none, and with `labelled` for a line without a label.
     """
@@ -55,14 +64,14 @@ def read(roots: Roots, labelled: bool = True) -> list[Line]:
             raise RootError(file, f"{file} is a folder: ListFile takes text files, --dataset=ImageFolder takes folders")
         if not file.exists():
             raise RootError(file, f"there is no file {file}: give a text file with lines `path label`")
-        for number, line in enumerate(map(str.strip, read_lines(file)), start=1):
-            if line and not line.startswith("#"):
-                words = line.rsplit(maxsplit=1)
-                ends_with_path = len(words) < 2 or Path(words[1]).suffix.lower() in SUFFIXES
-                path, label = (line, "") if ends_with_path else words
-                if labelled and not label:
-                    raise UserError(f"{file}:{number}: there is no label: a line is `path label`")
-                found.append((f"{file}:{number}", Sample(file.parent / path, label, path)))
+        texts = enumerate(map(str.strip, read_lines(file)), start=1)
+        lines = [(number, text) for number, text in texts if text and not text.startswith("#")]
+        for number, name, path, label in read_rows(file, lines, labelled, columns) if lines else ():
+            if labelled and not label:
+                raise UserError(
+                    f"{file}:{number}: there is no label: a line is `path label`, or every line has the same columns"
+                )
+            found.append((f"{file}:{number}", Sample(path, label, name)))
     if not found:
         raise UserError(f"{shown(roots)} names no picture: lines `path label` are expected")
     return found

@@ -5,6 +5,7 @@ nothing but a known command whose options are checked already. (It stays because
 """
 
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,9 @@ def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[
         load: makes Options of {option: text}.
         doc: usage and examples, which `help` prints first.
     """
+    for stream in (sys.stdout, sys.stderr):  # names of files and classes need not be UTF-8, nor is every terminal
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with one_line_errors():
         command, word, options = read(argv)
         opt = load(options, command="" if command == "help" else command)

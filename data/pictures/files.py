@@ -24,6 +24,8 @@ class PictureFiles(PictureData):
         val_size: maximum number of samples in val mode, see `spread`; or None.
         options: the other arguments of PictureData.
 
+    `lost` are the broken pictures of the classes of which no other is left: list of (class, path (reason)).
+
     Raises UserError when a class of `root` has too few samples.
     """
 
@@ -32,6 +34,11 @@ class PictureFiles(PictureData):
             unique_ids(self.unlabelled(root)) if mode == "test" else self.choose(mode, root, val_data_root, val_size)
         )
         super().__init__([sample.path for sample in samples], [sample.target for sample in samples], mode, **options)
+        sound, left = set(self.paths), set(self.targets)
+        broken = [sample.target for sample in samples if sample.path not in sound] if mode != "test" else []
+        self.lost = [
+            (self.classes[label], why) for label, why in zip(broken, self.broken, strict=False) if label not in left
+        ]
 
     def labelled(self, roots: Roots, root: Roots) -> list[Sample]:
         """The Samples in `roots`, with the classes of `root`, to which it sets `classes`."""

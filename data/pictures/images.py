@@ -20,6 +20,8 @@ from utils import UserError
 from utils.files import megabytes
 from utils.notices import counted, note
 
+from .read import other_kind
+
 DEVICE_SHARE = 0.2  # of a GPU's free memory, the largest part that the pictures of one mode take automatically
 PIECE = 2_000_000  # bytes that are copied to the device at a time
 
@@ -68,8 +70,7 @@ class LazyImages(Images):
 def reason(error: Exception, path: Any) -> str:
     """Why the picture at `path` cannot be read, in one line that does not repeat the path."""
     if isinstance(error, UnidentifiedImageError):
-        empty = os.path.getsize(path) == 0
-        return f"cannot identify the image: it is {'empty' if empty else 'of no kind that Pillow can read'}"
+        return f"cannot identify the image: it is {other_kind(path)[0]}"
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines())
 
 

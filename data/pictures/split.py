@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,11 @@ import torch
 from utils import UserError
 from utils.notices import counted
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}  # of pictures, in any case
+from .read import SUFFIXES
+
+# What systems leave in folders, besides names that begin with a dot, as a Mac's ._name; lower case.
+LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "@eadir", "__macosx", "$recycle.bin", "system volume information"}
+LEFT_BY_SYSTEMS |= {"#recycle", "lost+found", "icon\r"}
 TRAIN_SHARE = 0.7
 Roots = str | Path | Sequence[str | Path]  # one folder or file, or several
 
@@ -93,13 +98,19 @@ def class_names(folder: str | Path) -> list[str] | None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file. Raises UserError when it cannot be read."""
+    """The lines of a text file in UTF-8, or in UTF-16 with its mark. Bytes of another encoding stay as they are, as in
+    names of files, which they then fit. Raises UserError when it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: paths hold anything
+        content = path.read_bytes()
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16") if wide else content.decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UserError(f"{path} is no UTF-16 text: {error.reason} at byte {error.start}") from None
+    if "\0" in text:
+        raise UserError(f"{path} is no text: it has a zero at character {text.index(chr(0))}")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")  # not splitlines: paths hold anything
 
 
 def as_list(roots: Roots) -> list[str | Path]:
@@ -132,9 +143,23 @@ def as_folder(root: str | Path, why: str) -> Path:
     return path
 
 
+def hidden(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or left by a system: no data set sees it."""
+    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
+
+
 def folder_files(roots: Roots, why: str) -> list[Path]:
-    """All files directly in the folders `roots`, sorted by name. Raises RootError, see as_folder."""
-    return [path for root in as_list(roots) for path in sorted(as_folder(root, why).iterdir()) if path.is_file()]
+    """All files directly in the folders `roots` but hidden ones, sorted by name. Raises RootError, see as_folder."""
+    paths = (path for root in as_list(roots) for path in sorted(as_folder(root, why).iterdir()))
+    return [path for path in paths if path.is_file() and not hidden(path.name)]
+
+
+def has_some(roots: Roots, pattern: str) -> str:
+    """For messages: the first subfolder of the folders `roots` with a file whose name matches the pattern, or ""."""
+    below = (path for root in as_list(roots) for path in sorted(Path(root).glob("*/*")))
+    return next(
+        (f"; {path.parent} has some: give that" for path in below if re.fullmatch(pattern, path.name, re.I)), ""
+    )
 
 
 def picture_files(roots: Roots, why: str) -> list[Path]:

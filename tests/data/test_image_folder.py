@@ -1,13 +1,16 @@
 """ImageFolder: a subfolder per class."""
 
+import os
 from collections import Counter
 
 import pytest
 import torch
 from conftest import FAST, NO_SERVER, draw, main
 from drawn import fill, forest_of_42, paint, trees
+from PIL import Image
 
 from data import ImageFolder
+from data.broken import refuse_broken
 from utils import UserError
 from utils.train.loader import make_loader
 
@@ -23,15 +26,16 @@ def test_any_suffix_any_case_any_depth_and_the_rest_is_counted(tmp_path, capsys)
     for name in ("ash/a.JPG", "ash/b.jpeg", "ash/deep/er/c.Png", "ash/d.bmp", "oak/e.gif", "oak/f.webp", "oak/g.tif"):
         paint(tmp_path / name)
     paint(tmp_path / "oak" / "h.TIFF")
-    for name in (".DS_Store", "ash/._a.jpg", "oak/notes.txt", "oak/.hidden/x.png", ".ipynb_checkpoints/y.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    hidden = [".DS_Store", "ash/._a.jpg", "oak/.hidden/x.png", ".ipynb_checkpoints/y.png", "oak/Thumbs.db"]
+    for name in [*hidden, "@eaDir/z.jpg", "__MACOSX/oak/z.jpg", "oak/@eaDir/z.jpg", "ash/desktop.ini", "oak/notes.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"stray")
     paint(tmp_path / "loose.png")
     train, val = ImageFolder(tmp_path, "train", image_size=32), ImageFolder(tmp_path, "val", image_size=32)
     assert train.classes == ["ash", "oak"] and len(train) + len(val) == 10 and not train.broken + val.broken
     printed = capsys.readouterr().out
     assert printed.count("ignoring") == 1  # val does not say it again
-    assert f"note: ignoring 6 files in {tmp_path}, hidden, without a picture's suffix or in no class's" in printed
+    assert f"note: ignoring 2 files in {tmp_path}, without a picture's suffix or in no class's" in printed
 
 
 def test_several_roots_count_as_one_and_links_are_followed(tmp_path):
@@ -83,7 +87,23 @@ PAIR = ["ash/1.png", "ash/2.png", "oak/1.png", "oak/2.png"]
         (PAIR, "ash\nelm\n", "lists elm, but {} has no folder elm"),
         ([*PAIR, "elm/"], "ash\nelm\n", "lists elm, but its folder in {} has no pictures"),
         (PAIR, "\n", "class_name.txt is empty"),
-        (PAIR, b"\xff\xfea\n", "class_name.txt is no UTF-8 text"),
+        (PAIR, b"\xff\xfea\n\0", "class_name.txt is no UTF-16 text"),
+        (PAIR, b"oak\0", "class_name.txt is no text: it has a zero at character 3"),
+        (
+            ["seg_TRAIN/a/1.png", "testing/1.png"],
+            None,
+            "--train-data-root={}/seg_TRAIN --test-data-root={}/testing (if",
+        ),
+        (
+            ["Training/a/1.png", "eval/a/1.png"],
+            None,
+            "{} has folders for parts of the data (Training, eval), not for classes",
+        ),
+        (["Training/a/1.png", "eval/a/1.png"], None, "--train-data-root={}/Training --val-data-root={}/eval (if"),
+        (["train/a/1.png", "valid/1.png"], "a\nb\n", "--train-data-root={}/train --val-data-root={}/valid (if"),
+        (["train/1.png", "x.png"], None, "data (train), not for classes: give --train-data-root={}/train (if"),
+        (["in/a/1.png", "in/b/1.png"], None, "has 1 class (in): two are needed, or give --train-data-root={}/in"),
+        (["in/train/a/1.png", "in/test/1.png"], None, "give --train-data-root={}/in/train --test-data-root={}/in/test"),
     ],
 )
 def test_a_folder_that_is_none_of_classes_is_one_line(tmp_path, names, listed, message):
@@ -92,6 +112,51 @@ def test_a_folder_that_is_none_of_classes_is_one_line(tmp_path, names, listed, m
         ImageFolder(tmp_path, "train", image_size=32)
     assert message.replace("{}", str(tmp_path)) in str(error.value) and "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
+
+
+def test_train_is_a_class_beside_others_and_where_class_name_txt_lists_it(tmp_path):
+    assert ImageFolder(trees(tmp_path / "a", bus=2, train=2, tram=2), "train", image_size=32).classes[1] == "train"
+    trees(tmp_path / "b", train=2, test=2)
+    fill(tmp_path / "b", class_name="test\ntrain\n")
+    assert ImageFolder(tmp_path / "b", "train", image_size=32).classes == ["test", "train"]
+
+
+def test_a_folder_whose_pictures_have_no_pictures_suffix_is_no_class_without_a_word(tmp_path, capsys):
+    trees(tmp_path, ash=2, oak=2, fir=1)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "1.txt").write_text("0 0.5 0.5")
+    (tmp_path / "fir" / "0.png").rename(tmp_path / "fir" / "0.jpg_large")
+    with pytest.raises(UserError, match="/fir has no file with a picture's suffix, but 0.jpg_large seems to be a pict"):
+        ImageFolder(tmp_path, "train")
+    (tmp_path / "fir" / "0.jpg_large").rename(tmp_path / "fir" / "0.svg")
+    with pytest.raises(UserError, match="but 0.svg seems to be a picture: convert or rename such files, or move"):
+        ImageFolder(tmp_path, "train")
+    (tmp_path / "fir" / "0.svg").unlink()
+    assert ImageFolder(tmp_path, "train", image_size=32).classes == ["ash", "oak"]
+    assert "without pictures: fir, labels" in capsys.readouterr().out
+
+
+def test_a_class_without_a_picture_that_can_be_read_is_an_error_that_names_it(tmp_path):
+    trees(tmp_path, ash=40, oak=40, fir=2)
+    for path in (tmp_path / "fir").iterdir():
+        path.write_bytes(b"\0\0\0\x24ftypheic" + bytes(50))
+    (tmp_path / "oak" / "7.png").write_bytes(b"")
+    data = [ImageFolder(tmp_path, mode, image_size=32) for mode in ("train", "val")]
+    with pytest.raises(
+        UserError, match=r"^no picture of fir can be read, of 2 to train and validate on; the first is .*HEIC"
+    ):
+        refuse_broken(*data)
+    trees(tmp_path, fir=9)
+    (tmp_path / "fir" / "0.png").write_bytes(b"")
+    refuse_broken(*(ImageFolder(tmp_path, mode, image_size=32) for mode in ("train", "val")))
+
+
+def test_every_suffix_that_pillow_decodes_is_a_pictures(tmp_path):
+    for name, kind in {"a/1.ppm": "PPM", "a/2.JFIF": "JPEG", "b/1.tga": "TGA", "b/2.jp2": "JPEG2000"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name, kind)
+    data = [ImageFolder(tmp_path, mode, image_size=32) for mode in ("train", "val")]
+    assert sum(map(len, data)) == 4 and not data[0].broken + data[1].broken
 
 
 def test_a_missing_folder_and_a_val_folder_of_other_classes_are_one_line(tmp_path):
@@ -135,12 +200,20 @@ def test_a_folder_of_ones_own_trains_with_one_command(tmp_path, forest):
 
 
 def test_class_names_in_any_script(tmp_path):
-    for name in ("玫瑰", "ромашка", "$ tulip_1 $"):
+    gbk = os.fsdecode("菊花".encode("gbk"))  # a folder of an archive that was made on another system
+    for name in ("玫瑰", "ромашка", "$ tulip_1 $", gbk):
         for number in range(3):
             (tmp_path / "flowers" / name).mkdir(parents=True, exist_ok=True)
             draw(tmp_path / "flowers" / name / f"{number}.jpg", "cat", number)
     options = ["--dataset=ImageFolder", f"--train-data-root={tmp_path / 'flowers'}", "--max-epoch=1", "--draw-freq=1"]
     done = main("train", *options, *FAST, cwd=tmp_path, check=0)
     assert "Glyph" not in done.stderr
+    assert repr(gbk)[1:-1] in done.stdout
     (table,) = tmp_path.glob("checkpoints/*/report.csv")
-    assert "玫瑰," in table.read_text(encoding="utf-8")
+    assert "玫瑰," in table.read_text(encoding="utf-8", errors="surrogateescape")
+    assert f"{gbk}," in table.read_text(encoding="utf-8", errors="surrogateescape")
+    measured = main("val", "--cam=2", "--draw-freq=1", cwd=tmp_path, check=0)
+    main("test", f"--test-data-root={tmp_path / 'flowers' / gbk}", cwd=tmp_path, check=0)
+    with open(tmp_path / "result.csv", encoding="utf-8", errors="surrogateescape") as file:
+        assert gbk in file.readline() and len(file.readlines()) == 3
+    assert "val_accuracy" in measured.stdout

@@ -67,7 +67,8 @@ def test_missing_files_are_left_out_and_named_up_to_5_percent(tmp_path, forest):
     [
         (["a.png 0", "b.png"], None, "list.txt:2: there is no label"),
         (["# x", "a.png 0", "my b.png"], None, "list.txt:3: there is no label"),
-        (["a.png,0", "b.png,1"], None, "list.txt:1: there is no label"),
+        (["a.png,0", "b.png"], None, "list.txt:1: there is no label"),
+        (["a.png,0", "b.png,"], None, "list.txt:2: there is no label"),
         (["a.png 0", "b.png -1"], None, "list.txt:2: the label -1 is negative"),
         (["a.png 0", "b.png 1.5"], None, "list.txt:2: the label 1.5 is a name, and that in {}/list.txt:1, 0, is not"),
         (["a.png oak", "b.png 1"], None, "list.txt:2: the label 1 is a number, and that in"),
@@ -92,7 +93,7 @@ def test_a_list_that_is_missing_a_folder_or_no_text_is_one_line(tmp_path):
         ListFile(tmp_path / "nowhere.txt", "train")
     with pytest.raises(UserError, match="is a folder: ListFile takes text files, --dataset=ImageFolder"):
         ListFile(tmp_path, "train")
-    with pytest.raises(UserError, match="picture.png is no UTF-8 text"):
+    with pytest.raises(UserError, match="picture.png is no text: it has a zero at"):
         ListFile(paint(tmp_path / "picture.png"), "train")
 
 

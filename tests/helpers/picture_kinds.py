@@ -60,8 +60,9 @@ KINDS = [mode("RGB"), mode("CMYK"), mode("P"), grey, sixteen_bit, dark_sixteen_b
 KINDS += [alpha, palette_with_transparency, turned_by_exif]
 
 
-UNKNOWN = "cannot identify the image: it is of no kind that Pillow can read"
-REASONS = "cannot identify the image: it is empty", "image file is truncated", UNKNOWN, UNKNOWN  # of broken_kinds
+NO_PICTURE = "cannot identify the image: it is "
+REASONS = (f"{NO_PICTURE}empty", "image file is truncated", f"{NO_PICTURE}a web page", f"{NO_PICTURE}of no kind that")
+# ... of broken_kinds
 
 
 def broken_kinds(folder, kinds, number=500):
