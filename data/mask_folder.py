@@ -18,7 +18,7 @@ from .pictures.mask_pairs import WHERE, images_folder, pairs
 from .pictures.mask_reading import choose_reader, class_counts
 from .pictures.mask_tables import PALETTE
 from .pictures.masks import most_probable, strip
-from .pictures.picture_set import PictureSet, open_images
+from .pictures.picture_set import PictureSet, open_images, stored_size
 from .pictures.read import read_square, upright_size
 from .pictures.split import (
     Roots,
@@ -43,8 +43,8 @@ class MaskFolder(PictureSet):
     colours, one file per object. In test mode the pictures are those of <root>/images or, without such a folder, of
     <root>; the ids are their stems.
 
-    Items are (uint8 [3, S, S], mask uint8 [S, S] or id). They show the whole picture, resized to a square, so that
-    every labelled pixel counts in the IoU. In train mode S = 8/7 image_size, else image_size.
+    Items are (uint8 [3, H, W], mask uint8 [H, W] or id). They show the whole picture, squeezed into image_size, in
+    train mode into 8/7 of it, so that every labelled pixel counts in the IoU.
 
     Pictures without a mask, and masks without a picture, are ignored with a note. `broken` are files that cannot be
     decoded, and masks that differ in proportions from their picture, have colours or unknown classes, or are all 255.
@@ -52,7 +52,7 @@ class MaskFolder(PictureSet):
     Args:
         root: one folder, or a list of them.
         mode: train, val or test.
-        image_size: height and width of what `prepare` returns, pixels.
+        image_size: side of the square that `prepare` returns, pixels; or "320x192", width x height.
         crop_min_scale, flip, rotate, color_jitter, noise: how train mode changes pictures and masks, see Augment.
         val_data_root: folders like `root`; if there are any, they are val and all of `root` is train.
         val_size: maximum number of pictures in val mode.
@@ -70,7 +70,7 @@ class MaskFolder(PictureSet):
         self,
         root: Roots,
         mode: str,
-        image_size: int = 224,
+        image_size: int | str = 224,
         crop_min_scale: float = 0.08,
         flip: float = 0.5,
         rotate: float = 0.0,
@@ -83,12 +83,12 @@ class MaskFolder(PictureSet):
         pack_dir: str = "packs",
         **_: Any,
     ):
-        self.mode, self.image_size = mode, image_size
+        self.mode = mode
         self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise)
-        side, name = round(image_size * 8 / 7) if mode == "train" else image_size, f"{type(self).__name__}_{mode}"
+        size, name = stored_size(image_size, mode), f"{type(self).__name__}_{mode}"
         if mode == "test":
             own = unlabelled(root)
-            self.images, faults = open_images([sample.path for sample in own], read_square, side, name, pack, pack_dir)
+            self.images, faults = open_images([sample.path for sample in own], read_square, size, name, pack, pack_dir)
             problems = {one: f"{one.path} ({why})" for one, why in zip(own, faults, strict=True) if why is not None}
         else:
             everything = labelled(root)
@@ -99,7 +99,7 @@ class MaskFolder(PictureSet):
             # Masks that are not its own show how many classes there are, if no file names them.
             others = [] if names else [sample for sample in everything if sample not in mine]
             files, more = ([(sample.path, *sample.target) for sample in group] for group in (own, others))
-            self.images, facts = open_images(files, reader, side, name, pack, pack_dir, channels=4, also=more)
+            self.images, facts = open_images(files, reader, size, name, pack, pack_dir, channels=4, also=more)
             found = dict(zip([*own, *others], facts, strict=True))
             problems = {sample: fact for sample, fact in found.items() if isinstance(fact, str)}
             sound = {sample: fact for sample, fact in found.items() if sample not in problems}
@@ -132,7 +132,7 @@ class MaskFolder(PictureSet):
         return row[..., :3].permute(2, 0, 1), id if self.mode == "test" else row[..., 3]
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
-        """A batch: (uint8 [n, 3, S, S], masks uint8 [n, S, S] or a list of ids)."""
+        """A batch: (uint8 [n, 3, H, W], masks uint8 [n, H, W] or a list of ids)."""
         rows = self.images[indices]
         pictures = rows[..., :3].contiguous().permute(0, 3, 1, 2)  # channels_last in memory
         if self.mode == "test":
@@ -140,8 +140,8 @@ class MaskFolder(PictureSet):
         return pictures, rows[..., 3].contiguous()
 
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
-        """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size], masks uint8 [N, S, S] -> int64
-        [N, image_size, image_size]. In train mode both are augmented together. Ids are returned unchanged."""
+        """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size, masks uint8 [N, H, W] -> int64
+        [N, h, w]. In train mode both are augmented together. Ids are returned unchanged."""
         if self.mode == "train":
             input, target = self.augment(input, generator, target)
         else:

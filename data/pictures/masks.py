@@ -46,10 +46,10 @@ class MaskReader:
             f" {one}" for one in options if one is not None
         )  # a part of a pack's name
 
-    def __call__(self, files: tuple[Path, ...], size: int) -> tuple[np.ndarray, list[list[int]]]:
-        """(a picture, its mask or masks) -> both resized to a square: (uint8 [size, size, 4], whose last channel is the
-        mask, [[value, number of its pixels in the file], ...], of a palette also its packed colour). The value is the
-        class where colours or objects are read. Raises UserError that names the broken file."""
+    def __call__(self, files: tuple[Path, ...], size: tuple[int, int]) -> tuple[np.ndarray, list[list[int]]]:
+        """(a picture, its mask or masks) -> both squeezed into size, (height, width): (uint8 [*size, 4], whose last
+        channel is the mask, [[value, number of its pixels in the file], ...], of a palette also its packed colour). The
+        value is the class where colours or objects are read. Raises UserError that names the broken file."""
         path, *targets = files
         try:
             picture, _ = read_square(path, size)
@@ -60,8 +60,8 @@ class MaskReader:
         h, w = mask.shape
         if abs(h * width - w * height) >= max(width, height):  # a pixel of rounding changes the ratio
             raise UserError(f"{targets[0]} ({w}x{h}, but its picture {width}x{height})")
-        square = Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)
-        return np.dstack([picture, np.asarray(square)]), facts
+        squeezed = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+        return np.dstack([picture, np.asarray(squeezed)]), facts
 
     def one(self, target: Path) -> tuple[np.ndarray, list[list[int]]]:
         """(classes uint8 [h, w], facts) of a mask. Raises UserError."""

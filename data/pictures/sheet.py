@@ -23,21 +23,21 @@ def compared(
     and in brackets the true class; green if they agree, else red. Small ones are enlarged by a whole factor, so that a
     caption has room.
 
-    images: float [N, 3, S, S] from 0 to 1; target: int64 [N]; prediction: probabilities [N, C].
+    images: float [N, 3, H, W] from 0 to 1; target: int64 [N]; prediction: probabilities [N, C].
     """
     pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    side, columns = enlarged(pictures[0]).width, min(4, len(pictures))
+    (width, height), columns = enlarged(pictures[0]).size, min(4, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (side + GAP), LINE + rows * (side + LINE)), "white")
+    sheet = Image.new("RGB", (columns * (width + GAP), LINE + rows * (height + LINE)), "white")
     pen = Pen(sheet, "".join(classes))
     pen.write((GAP // 2, 2), "prediction, its probability (truth); red: wrong", sheet.width - GAP, "dimgray")
     shares, labels = prediction[:DRAWN].max(dim=1)
     truth = zip(shares.tolist(), labels.tolist(), target[:DRAWN].tolist(), strict=True)
     for number, (picture, (share, label, true)) in enumerate(zip(pictures, truth, strict=True)):
-        x, y = number % columns * (side + GAP) + GAP // 2, LINE + number // columns * (side + LINE)
+        x, y = number % columns * (width + GAP) + GAP // 2, LINE + number // columns * (height + LINE)
         sheet.paste(enlarged(picture), (x, y))
         text = f"{brief(classes[label])} {share:.2f} ({brief(classes[true])})"
-        pen.write((x, y + side + 2), text, side, "darkgreen" if label == true else "firebrick")
+        pen.write((x, y + height + 2), text, width, "darkgreen" if label == true else "firebrick")
     return as_tensor(sheet)
 
 

@@ -39,7 +39,7 @@ def test_a_resized_mask_has_no_class_between_two(tmp_path):
     Image.new("RGB", (40, 30)).save(files[0])
     Image.fromarray(classes).save(files[1])
     for size in (24, 64):
-        pixels, counts = MaskReader()(files, size)
+        pixels, counts = MaskReader()(files, (size, size))
         assert set(np.unique(pixels[..., 3])) == {0, 2}
         assert counts == [[0, int((classes == 0).sum())], [2, int((classes == 2).sum())]]
 
