@@ -8,7 +8,7 @@ its reason.
 
 from utils import UserError
 from utils.notices import note_once
-from utils.options.kinds import choice, flag, integer, number, optional, path, settings, several, text
+from utils.options.kinds import choice, flag, integer, number, optional, path, pixels, settings, several, text
 from utils.options.marks import by, free, of, only, was
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
@@ -43,7 +43,7 @@ class DefaultConfig(Options):
     pack: flag | free | DATA | USE = True  # decode every picture once, into pack_dir, and read it from there
     pack_dir: path | free | PACKS = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
-    image_size: integer(32) | ALL = 224  # height and width of the pictures that the model gets, pixels
+    image_size: pixels(32) | ALL = 224  # pixels that the model gets: the side of a square, or width x height, 320x192
 
     # --- augmentation of training pictures
     augment: flag | DATA = True  # False: none; with --finetune a frozen body then looks once at each picture

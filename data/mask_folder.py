@@ -14,46 +14,45 @@ from utils.metrics.iou_meter import UNLABELLED, IoUMeter
 from utils.notices import counted, note_once
 
 from .pictures.augment import Augment, denormalise, normalise
-from .pictures.masks import PALETTE, most_probable, strip, with_mask
-from .pictures.picture_set import PictureSet, open_images
+from .pictures.mask_pairs import WHERE, images_folder, pairs
+from .pictures.mask_reading import choose_reader, class_counts
+from .pictures.mask_tables import PALETTE
+from .pictures.masks import most_probable, strip
+from .pictures.picture_set import PictureSet, open_images, stored_size
 from .pictures.read import read_square, upright_size
 from .pictures.split import (
-    SUFFIXES,
-    RootError,
     Roots,
     Sample,
-    as_folder,
     as_list,
     class_names,
     digest,
-    folder_files,
     part_of,
     picture_files,
     shown,
     unique_ids,
 )
 
-WHERE = "give folders with the pictures in images/ and, for training, PNG files of the same names in masks/"
-
 
 class MaskFolder(PictureSet):
     """Pictures in <root>/images and masks of the same stem in <root>/masks, split 70/30 into train and val by name.
+    mask_pairs.py says which other names of folders and files are understood.
 
-    A mask is a grey or palette PNG of its picture's size. A pixel's value is its class; 255 is ignored. The lines of
-    class_name.txt in the first root name the classes; without it they are "class 0" to the largest value in the masks
-    of `root`. In test mode the pictures are those of <root>/images or, without such a folder, of <root>; the ids are
-    their stems.
+    A mask has its picture's size or proportions. A pixel's value, or the index of its palette, is its class; 255 is
+    ignored. The lines of class_name.txt in the first root name the classes; without it they are "class 0" to the
+    largest value in the masks of `root`. mask_reading.py says which other masks are understood: 0 and 255, soft edges,
+    colours, one file per object. In test mode the pictures are those of <root>/images or, without such a folder, of
+    <root>; the ids are their stems.
 
-    Items are (uint8 [3, S, S], mask uint8 [S, S] or id). They show the whole picture, resized to a square, so that
-    every labelled pixel counts in the IoU. In train mode S = 8/7 image_size, else image_size.
+    Items are (uint8 [3, H, W], mask uint8 [H, W] or id). They show the whole picture, squeezed into image_size, in
+    train mode into 8/7 of it, so that every labelled pixel counts in the IoU.
 
     Pictures without a mask, and masks without a picture, are ignored with a note. `broken` are files that cannot be
-    decoded, and masks that differ in size from their picture, have colours or unknown classes, or are all 255.
+    decoded, and masks that differ in proportions from their picture, have colours or unknown classes, or are all 255.
 
     Args:
         root: one folder, or a list of them.
         mode: train, val or test.
-        image_size: height and width of what `prepare` returns, pixels.
+        image_size: side of the square that `prepare` returns, pixels; or "320x192", width x height.
         crop_min_scale, flip, rotate, color_jitter, noise: how train mode changes pictures and masks, see Augment.
         val_data_root: folders like `root`; if there are any, they are val and all of `root` is train.
         val_size: maximum number of pictures in val mode.
@@ -61,7 +60,8 @@ class MaskFolder(PictureSet):
         pack: decode everything once, into a file in `pack_dir`, and read it from there; see open_images.
         pack_dir: the folder for that file.
 
-    Raises UserError for missing folders, too few pictures with masks, and an invalid number of classes.
+    Raises UserError for missing folders, too few pictures with masks, masks that can be read in more than one way, and
+    an invalid number of classes.
     """
 
     task = "segmentation"
@@ -70,7 +70,7 @@ class MaskFolder(PictureSet):
         self,
         root: Roots,
         mode: str,
-        image_size: int = 224,
+        image_size: int | str = 224,
         crop_min_scale: float = 0.08,
         flip: float = 0.5,
         rotate: float = 0.0,
@@ -83,35 +83,38 @@ class MaskFolder(PictureSet):
         pack_dir: str = "packs",
         **_: Any,
     ):
-        self.mode, self.image_size = mode, image_size
+        self.mode = mode
         self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise)
-        side, name = round(image_size * 8 / 7) if mode == "train" else image_size, f"{type(self).__name__}_{mode}"
+        size, name = stored_size(image_size, mode), f"{type(self).__name__}_{mode}"
         if mode == "test":
             own = unlabelled(root)
-            self.images, faults = open_images([sample.path for sample in own], read_square, side, name, pack, pack_dir)
+            self.images, faults = open_images([sample.path for sample in own], read_square, size, name, pack, pack_dir)
             problems = {one: f"{one.path} ({why})" for one, why in zip(own, faults, strict=True) if why is not None}
         else:
             everything = labelled(root)
             own = labelled(val_data_root) if mode == "val" and val_data_root else everything
             own = part_of(own, mode, val_data_root, val_size, f"{shown(root)} has one picture with a mask")
-            # Masks that are not its own show how many classes there are, if no file names them.
             names, mine = class_names(as_list(root)[0]), set(own)
+            reader, names = choose_reader(as_list(root)[0], names, [sample.target for sample in everything])
+            # Masks that are not its own show how many classes there are, if no file names them.
             others = [] if names else [sample for sample in everything if sample not in mine]
-            files, more = ([(sample.path, sample.target) for sample in group] for group in (own, others))
-            self.images, facts = open_images(files, with_mask, side, name, pack, pack_dir, channels=4, also=more)
+            files, more = ([(sample.path, *sample.target) for sample in group] for group in (own, others))
+            self.images, facts = open_images(files, reader, size, name, pack, pack_dir, channels=4, also=more)
             found = dict(zip([*own, *others], facts, strict=True))
             problems = {sample: fact for sample, fact in found.items() if isinstance(fact, str)}
-            pixels = {sample: dict(fact) for sample, fact in found.items() if sample not in problems}
+            sound = {sample: fact for sample, fact in found.items() if sample not in problems}
+            counts_of = class_counts(reader, {sample.target: fact for sample, fact in sound.items()})
+            pixels = {sample: counts_of[sample.target] for sample in sound}
             largest = max((max(pixels[sample]) for sample in everything if sample in pixels), default=-1)
             self.classes = names or [f"class {index}" for index in range(largest + 1)]
             if pixels and not 2 <= len(self.classes) <= UNLABELLED:
                 raise UserError(
                     f"{shown(root)} has {counted(len(self.classes), 'class', 'classes')}: 2 to 255 are needed, with "
-                    "pixels of 0, 1, ... (255 is ignored: in masks of 0 and 255 write the objects as 1)"
+                    "pixels of 0, 1, ... (255 is ignored)"
                 )
             known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
             problems |= {
-                sample: f"{sample.target} (a pixel is {max(counts)}; {known})"
+                sample: f"{sample.target[0]} (a pixel is {max(counts)}; {known})"
                 for sample, counts in pixels.items()
                 if max(counts) >= len(self.classes)
             }
@@ -129,7 +132,7 @@ class MaskFolder(PictureSet):
         return row[..., :3].permute(2, 0, 1), id if self.mode == "test" else row[..., 3]
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
-        """A batch: (uint8 [n, 3, S, S], masks uint8 [n, S, S] or a list of ids)."""
+        """A batch: (uint8 [n, 3, H, W], masks uint8 [n, H, W] or a list of ids)."""
         rows = self.images[indices]
         pictures = rows[..., :3].contiguous().permute(0, 3, 1, 2)  # channels_last in memory
         if self.mode == "test":
@@ -137,8 +140,8 @@ class MaskFolder(PictureSet):
         return pictures, rows[..., 3].contiguous()
 
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
-        """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size], masks uint8 [N, S, S] -> int64
-        [N, image_size, image_size]. In train mode both are augmented together. Ids are returned unchanged."""
+        """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size, masks uint8 [N, H, W] -> int64
+        [N, h, w]. In train mode both are augmented together. Ids are returned unchanged."""
         if self.mode == "train":
             input, target = self.augment(input, generator, target)
         else:
@@ -177,36 +180,23 @@ class MaskFolder(PictureSet):
 
 def unlabelled(roots: Roots) -> list[Sample]:
     """Samples (picture, id, name) to predict. Raises UserError when there is none, or when two have the same id."""
-    folders = [Path(root, "images") if Path(root, "images").is_dir() else Path(root) for root in as_list(roots)]
-    paths = picture_files(folders, "give a folder of pictures")
+    paths = picture_files([images_folder(root) for root in as_list(roots)], "give a folder of pictures")
     return unique_ids([Sample(path, path.stem, path.name) for path in paths])
 
 
 def labelled(roots: Roots) -> list[Sample]:
-    """Samples (picture, its mask, name), ordered by a hash of their names. Raises UserError when there is none. A note
-    lists the files without a partner."""
+    """Samples (picture, its masks' files, name), ordered by a hash of their names. Raises UserError when there is none.
+    A note lists the files without a partner."""
     samples: list[Sample] = []
     alone: list[str] = []
     for root in as_list(roots):
-        images, masks = by_stem(as_folder(root, WHERE), "images", SUFFIXES), by_stem(Path(root), "masks", {".png"})
-        samples += [Sample(path, masks[stem], path.name) for stem, path in images.items() if stem in masks]
-        alone += [
-            str(path) for stem, path in [*images.items(), *masks.items()] if not (stem in images and stem in masks)
-        ]
+        images, masks = pairs(root)
+        samples += [Sample(path, masks[name], path.name) for name, path in images.items() if name in masks]
+        alone += [str(path) for name, path in images.items() if name not in masks]
+        alone += [str(files[0]) for name, files in masks.items() if name not in images]
     if not samples:
         raise UserError(f"no picture in {shown(roots)} has a mask ({len(alone)} of one without the other): {WHERE}")
     if alone:
         some = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
         note_once(f"ignoring {counted(len(alone), 'picture or mask', 'pictures and masks')} without the other: {some}")
     return sorted(samples, key=digest)
-
-
-def by_stem(root: Path, part: str, suffixes: set[str]) -> dict[str, Path]:
-    """{stem: path} of the files with these suffixes in <root>/<part>. Raises UserError when two have the same stem."""
-    if not Path(root, part).is_dir():
-        raise RootError(root, f"{root} has no folder {part}: {WHERE}")
-    found: dict[str, Path] = {}
-    for path in folder_files(Path(root, part), WHERE):
-        if path.suffix.lower() in suffixes and found.setdefault(path.stem, path) != path:
-            raise UserError(f"{found[path.stem]} and {path} differ only in their suffix: rename or remove one of them")
-    return found

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from utils import UserError
+from utils.options.kinds import height_width
 
 from .basic_module import BasicModule
 from .features import FeatureCache
@@ -24,7 +25,8 @@ class Backbone(BasicModule):
     Args:
         name: as torchvision or timm register it.
         num_classes: C.
-        image_size: height and width of the images, pixels; for models that need it when they are built (vit_b_16, ...).
+        image_size: side of the square images, pixels, or "320x192", width x height; for models that need it when they
+            are built (vit_b_16, ...).
         width: factor on the numbers of channels, for models that come in several widths (mobilenet_v2, resnet50, ...).
         mean_std: of the pictures that its weights expect: six numbers, or none for ImageNet's, by which the data sets
             normalise.
@@ -39,7 +41,7 @@ class Backbone(BasicModule):
         self,
         name: str,
         num_classes: int = 2,
-        image_size: int = 224,
+        image_size: int | str = 224,
         width: float = 1.0,
         mean_std: Sequence[float] = (),
         augment: bool = True,
@@ -53,7 +55,8 @@ class Backbone(BasicModule):
             self.net, head = build(name, num_classes, image_size, width)
         except (TypeError, ValueError, AssertionError) as error:
             asked = f"--width={width:g}" if width != 1 else f"pictures of {image_size} pixels"
-            hint = "models of several widths are mobilenet_v2, resnet50, ..." if width != 1 else "try a multiple of 32"
+            square = "take a square" if isinstance(image_size, str) else "try a multiple of 32"
+            hint = "models of several widths are mobilenet_v2, resnet50, ..." if width != 1 else square
             raise UserError(f"{name} cannot be built for {asked} ({error}): {hint}") from None
         self.head = f"net.{head}"
         self.seen = FeatureCache(self.net, head)
@@ -95,7 +98,7 @@ def torchvision_names() -> list[str]:
     return models.list_models(module=models)
 
 
-def torchvision_classifier(name: str, num_classes: int, image_size: int, width: float) -> tuple[nn.Module, str]:
+def torchvision_classifier(name: str, num_classes: int, image_size: int | str, width: float) -> tuple[nn.Module, str]:
     """(network, name of its head)"""
     from torchvision.models import get_model_builder
 
@@ -108,21 +111,24 @@ def torchvision_classifier(name: str, num_classes: int, image_size: int, width: 
         "init_weights": True,
     }
     options = {key: value for key, value in options.items() if key in arguments}
+    if isinstance(image_size, str) and options.keys() & {"image_size", "input_size"}:
+        raise ValueError("it takes squares only")
     if width != 1:  # ResNets have it per group
         options |= {"width_per_group": round(64 * width)} if "width_per_group" in arguments else {"width_mult": width}
     net = builder(weights=None, num_classes=num_classes, **options)
     return net, list(dict(net.named_children()))[-1]
 
 
-def timm_classifier(name: str, num_classes: int, image_size: int, width: float) -> tuple[nn.Module, str]:
+def timm_classifier(name: str, num_classes: int, image_size: int | str, width: float) -> tuple[nn.Module, str]:
     """(network, name of its head)"""
     import timm
 
     if width != 1:
         raise ValueError("timm's models have a name for every width")
+    size = height_width(image_size) if isinstance(image_size, str) else image_size
     net: Any
     try:
-        net = timm.create_model(name, num_classes=num_classes, img_size=image_size)
+        net = timm.create_model(name, num_classes=num_classes, img_size=size)
     except TypeError:  # a network for any size, without that argument
         net = timm.create_model(name, num_classes=num_classes)
     head = net.pretrained_cfg["classifier"]

@@ -17,6 +17,7 @@ from data.pictures.split import Roots, as_list, digest, part_of, picture_files, 
 from utils import UserError
 from utils.files import write_atomically
 from utils.notices import counted, note_once
+from utils.options.kinds import height_width
 
 from .draw import compared
 from .format import Picture, clip, draw_mask, find_json, find_pictures, read_coco, to_results
@@ -28,10 +29,10 @@ DRAWN = 4  # pictures of a batch that are drawn
 class CocoMask(PictureSet):
     """Pictures with objects in COCO's format, their boxes, labels and masks.
 
-    Items are (uint8 [3, S, S], target): the whole picture, whose longer side is S = image_size, its ratio kept, black
-    below or to the right. target: boxes float32 [n, 4] (x1, y1, x2, y2) in pixels of the square, labels int64 [n]
-    (COCO's category ids), masks uint8 [n, S, S], area float32 [n] in pixels of the file, iscrowd int64 [n], image_id
-    int, size (h, w) of the picture in the square. In test mode items are (uint8 [3, S, S], id int).
+    Items are (uint8 [3, H, W], target): the whole picture as large as fits into image_size, its ratio kept, black
+    below or to the right. target: boxes float32 [n, 4] (x1, y1, x2, y2) in pixels of the item, labels int64 [n]
+    (COCO's category ids), masks uint8 [n, H, W], area float32 [n] in pixels of the file, iscrowd int64 [n], image_id
+    int, size (h, w) of the picture in the item. In test mode items are (uint8 [3, H, W], id int).
 
     Crowds are not trained on; in evaluation, detections in a crowd are neither right nor wrong, as in COCO. Pictures
     without objects are left out in train mode, boxes without width or height always; notes count them. The EXIF
@@ -43,7 +44,7 @@ class CocoMask(PictureSet):
             locates their pictures. In test mode also folders of pictures; the id of 000000397133.jpg is its number,
             pictures with other names are numbered from 1, in the order of their names.
         mode: train, val or test.
-        image_size: S, pixels.
+        image_size: H and W, pixels; or "320x192", W x H.
         val_data_root: files like `root`, or folders with one annotations/instances_*val*.json each; if there are any,
             they are val and all of `root` is train. Else the two share `root` 70/30, by the pictures' names.
         val_size: maximum number of pictures in val mode.
@@ -60,7 +61,7 @@ class CocoMask(PictureSet):
         self,
         root: Roots,
         mode: str,
-        image_size: int = 224,
+        image_size: int | str = 224,
         val_data_root: Roots = (),
         val_size: int | None = None,
         repeat: int = 1,
@@ -68,7 +69,7 @@ class CocoMask(PictureSet):
         pack_dir: str = "packs",
         **_: Any,
     ):
-        self.mode, self.image_size, self.repeat = mode, image_size, repeat
+        self.mode, self.size, self.repeat = mode, height_width(image_size), repeat
         if mode == "test":
             pictures = unlabelled(root)
         else:
@@ -83,7 +84,7 @@ class CocoMask(PictureSet):
             pictures = full
 
         paths = [picture.path for picture in pictures]
-        self.images, sizes = open_images(paths, in_square, image_size, f"{type(self).__name__}_{mode}", pack, pack_dir)
+        self.images, sizes = open_images(paths, in_square, self.size, f"{type(self).__name__}_{mode}", pack, pack_dir)
         self.pictures: list[Picture] = []
         self.broken: list[str] = []
         kept = []
@@ -118,14 +119,14 @@ class CocoMask(PictureSet):
         return pictures[0].cpu(), targets[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, list[Any]]:
-        """A batch: (uint8 [n, 3, S, S], list of targets or ids)."""
+        """A batch: (uint8 [n, 3, H, W], list of targets or ids)."""
         pictures = [self.pictures[index] for index in indices]
         targets = [picture.id if self.mode == "test" else self.target(picture) for picture in pictures]
         return self.images[indices].permute(0, 3, 1, 2), targets
 
     def fit(self, picture: Picture) -> tuple[int, int]:
-        """(h, w), the size of a picture in the square."""
-        return fitted(picture.height, picture.width, self.image_size)
+        """(h, w), the size of a picture in the square or rectangle."""
+        return fitted(picture.height, picture.width, self.size)
 
     def target(self, picture: Picture) -> dict[str, Any]:
         """The truth about a picture, see the class."""
@@ -134,7 +135,7 @@ class CocoMask(PictureSet):
         scale = torch.tensor([width / picture.width, height / picture.height] * 2)
         boxes = torch.tensor([clip(one["bbox"], picture) for one in truth]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        masks = torch.zeros(len(truth), self.image_size, self.image_size, dtype=torch.uint8)
+        masks = torch.zeros(len(truth), *self.size, dtype=torch.uint8)
         for mask, one in zip(masks, truth, strict=True):
             outline = torch.from_numpy(draw_mask(one, picture))[None, None]
             mask[:height, :width] = F.interpolate(outline, (height, width), mode="nearest-exact")[0, 0]
@@ -150,7 +151,7 @@ class CocoMask(PictureSet):
 
     @staticmethod
     def collate(batch: Any) -> tuple[torch.Tensor, list[Any]]:
-        """A list of items -> (uint8 [N, 3, S, S], list of targets or ids). A tuple is a batch already."""
+        """A list of items -> (uint8 [N, 3, H, W], list of targets or ids). A tuple is a batch already."""
         if isinstance(batch, tuple):
             return batch
         input, target = zip(*batch, strict=True)
@@ -159,7 +160,7 @@ class CocoMask(PictureSet):
     def prepare(
         self, input: torch.Tensor, target: list[Any], generator: torch.Generator | None
     ) -> tuple[list[torch.Tensor], list[Any]]:
-        """(uint8 [N, 3, S, S], list of targets or ids) -> (list of float32 [3, h, w] from 0 to 1, the same). The black
+        """(uint8 [N, 3, H, W], list of targets or ids) -> (list of float32 [3, h, w] from 0 to 1, the same). The black
         part is cut off, from the masks too. In train mode a coin per picture flips it with its boxes and masks."""
         sizes = [self.fit(self.by_id[one]) if self.mode == "test" else one["size"] for one in target]
         images = [image[:, :h, :w] for image, (h, w) in zip(input.float() / 255, sizes, strict=True)]
@@ -259,19 +260,19 @@ def unique(groups: Iterable[list[Picture]]) -> list[Picture]:
     return list(found.values())
 
 
-def in_square(path: Path, side: int) -> tuple[np.ndarray, list[int]]:
-    """A picture as stored, in the upper left corner of a black square, for open_images: (uint8 [side, side, 3],
+def in_square(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
+    """A picture as stored, in the upper left corner of a black square or rectangle, for open_images: (uint8 [*size, 3],
     [height, width] of the file)."""
-    picture = read_picture(path, side, upright=False)
+    picture = read_picture(path, max(size), upright=False)
     with Image.open(path) as file:
         width, height = file.size
-    h, w = fitted(height, width, side)
-    square = np.zeros((side, side, 3), dtype=np.uint8)
+    h, w = fitted(height, width, size)
+    square = np.zeros((*size, 3), dtype=np.uint8)
     square[:h, :w] = resized(np.asarray(picture), h, w)
     return square, [height, width]
 
 
-def fitted(height: int, width: int, side: int) -> tuple[int, int]:
-    """(h, w) of a picture whose longer side becomes `side`."""
-    scale = side / max(height, width)
+def fitted(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) of a picture that becomes as large as fits into size, (height, width)."""
+    scale = min(size[0] / height, size[1] / width)
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from utils.metrics.iou_meter import UNLABELLED
+from utils.options.kinds import height_width
 
 # ImageNet's, on a scale of 0 to 1; usual for every network that was, or may be, trained on it.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -27,7 +28,7 @@ class Augment:
     """Random changes of a training batch; those set to 0 are left out.
 
     Args:
-        image_size: height and width of the result, pixels.
+        image_size: side of the square that results, pixels; or "320x192", width x height.
         crop_min_scale: smallest share of the picture's area that a random crop keeps.
         flip: probability of a horizontal flip.
         rotate: largest angle to either side, degrees.
@@ -40,7 +41,7 @@ class Augment:
 
     def __init__(
         self,
-        image_size: int,
+        image_size: int | str,
         crop_min_scale: float = 0.08,
         flip: float = 0.5,
         rotate: float = 0.0,
@@ -50,19 +51,19 @@ class Augment:
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ):
-        self.image_size, self.crop_min_scale, self.flip, self.rotate = image_size, crop_min_scale, flip, rotate
+        self.size, self.crop_min_scale, self.flip, self.rotate = height_width(image_size), crop_min_scale, flip, rotate
         self.color_jitter, self.noise, self.random_erasing = color_jitter, noise, random_erasing
         self.mixup, self.cutmix = mixup, cutmix
 
     def __call__(self, images: Tensor, generator: Generator | None, masks: Tensor | None = None) -> tuple[Tensor, Any]:
-        """uint8 [N, 3, H, W] -> normalised float32 [N, 3, image_size, image_size]; masks, uint8 [N, H, W] or None,
-        change with them to uint8 [N, image_size, image_size], 255 outside the picture."""
+        """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size; masks, uint8 [N, H, W] or None, change
+        with them to uint8 [N, h, w], 255 outside the picture."""
         # All at once and for any options, so that no option changes what the others draw.
         uniform = torch.rand(14, len(images), generator=generator, device=images.device)
-        boxes = crop_boxes(uniform[:4], images.shape[2], images.shape[3], self.crop_min_scale)
+        boxes = crop_boxes(uniform[:4], *images.shape[2:], self.crop_min_scale, self.size[1] / self.size[0])
         flip = uniform[4] < self.flip
-        images = resized_crop(images, boxes, flip, self.image_size)
-        masks = None if masks is None else nearest_crop(masks, boxes, flip, self.image_size)
+        images = resized_crop(images, boxes, flip, self.size)
+        masks = None if masks is None else nearest_crop(masks, boxes, flip, self.size)
         if self.rotate:
             degrees = self.rotate * (2 * uniform[5] - 1)
             images = rotate(images, degrees)
@@ -97,10 +98,11 @@ class Augment:
         return torch.lerp(before, images, share), torch.lerp(labels.roll(1, 0), labels, part)
 
 
-def crop_boxes(uniform: Tensor, height: int, width: int, crop_min_scale: float) -> Tensor:
+def crop_boxes(uniform: Tensor, height: int, width: int, crop_min_scale: float, ratio: float = 1.0) -> Tensor:
     """A random resized crop of each picture (Szegedy et al. 2014, arXiv:1409.4842): boxes [N, 4] of crop_min_scale to 1
-    of the area, with an aspect ratio of 3/4 to 4/3; a side longer than the picture's is cut off. uniform: [4, N]."""
-    return random_boxes(uniform, height, width, (crop_min_scale, 1.0), (3 / 4, 4 / 3))
+    of the area, with an aspect ratio of 3/4 to 4/3 times `ratio`, the result's; a side longer than the picture's is cut
+    off. uniform: [4, N]."""
+    return random_boxes(uniform, height, width, (crop_min_scale, 1.0), (3 / 4 * ratio, 4 / 3 * ratio))
 
 
 def random_boxes(
@@ -116,21 +118,21 @@ def random_boxes(
     return torch.stack([top, left, h, w], dim=1).long()
 
 
-def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
+def resized_crop(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
     """Crop each picture, resize it (bilinear, antialiased) and flip it where `flip`, bool [N], is true: uint8
-    [N, C, size, size], channels_last, on CPU and GPU within 2 of torchvision's resized_crop."""
+    [N, C, *size], channels_last, on CPU and GPU within 2 of torchvision's resized_crop."""
     if images.device.type == "cpu":
         return crop_one_by_one(images, boxes, flip, size)
     return crop_by_products(images, boxes, flip, size, torch.float16 if images.is_cuda else torch.float32)
 
 
-def crop_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
+def crop_one_by_one(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
     """resized_crop by torch's resize, the fastest on a CPU."""
-    out = torch.empty(len(images), images.shape[1], size, size, dtype=torch.uint8, memory_format=torch.channels_last)
+    out = torch.empty(len(images), images.shape[1], *size, dtype=torch.uint8, memory_format=torch.channels_last)
     with one_thread():  # waking the others for a single picture takes longer than the work
         for index, ((top, left, h, w), mirrored) in enumerate(zip(boxes.tolist(), flip.tolist(), strict=True)):
             part = images[index : index + 1, :, top : top + h, left : left + w]
-            part = F.interpolate(part, (size, size), mode="bilinear", antialias=True)
+            part = F.interpolate(part, size, mode="bilinear", antialias=True)
             out[index] = part[0].flip(-1) if mirrored else part[0]
     return out
 
@@ -149,38 +151,38 @@ def one_thread() -> Iterator[None]:
         set_number(count)
 
 
-def crop_by_products(images: Tensor, boxes: Tensor, flip: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+def crop_by_products(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """resized_crop by matrix products in `dtype`, for GPUs: the work is the same for every picture. Half precision is
     enough, since the sums have 11 bits and the result 8."""
     n, channels, height, width = images.shape
-    weights = resize_weights(boxes, max(height, width), size).to(dtype)
-    rows, columns = weights[0, ..., :height], weights[1, ..., :width]  # [N, size, H], [N, size, W]
+    rows = resize_weights(boxes[:, ::2], height, size[0]).to(dtype)  # [N, h, H]
+    columns = resize_weights(boxes[:, 1::2], width, size[1]).to(dtype)  # [N, w, W]
     columns = torch.where(flip.view(-1, 1, 1), columns.flip(1), columns)
     planes = images.to(dtype, memory_format=torch.contiguous_format).view(n, channels * height, width)
-    planes = (planes @ columns.mT).view(n, channels, height, size)
-    planes = rows.unsqueeze(1) @ planes  # [N, C, size, size]
+    planes = (planes @ columns.mT).view(n, channels, height, size[1])
+    planes = rows.unsqueeze(1) @ planes  # [N, C, h, w]
     return planes.round_().clamp_(max=255).to(torch.uint8, memory_format=torch.channels_last)
 
 
-def resize_weights(boxes: Tensor, total: int, size: int) -> Tensor:
-    """How much each of a line's `total` pixels counts in each of the `size` pixels to which its part in the box is
-    resized: float32 [2, N, size, total], first for columns, then for rows. The weight falls linearly with the distance
-    to the new pixel's centre, to 0 at one pixel, old or new, whichever is larger (a triangle filter)."""
-    start, length = boxes.T.view(2, 2, -1, 1, 1)  # [2, N, 1, 1] each
+def resize_weights(parts: Tensor, total: int, size: int) -> Tensor:
+    """How much each of a line's `total` pixels counts in each of the `size` pixels to which its part is resized:
+    float32 [N, size, total]. parts: (start, length), int64 [N, 2]. The weight falls linearly with the distance to the
+    new pixel's centre, to 0 at one pixel, old or new, whichever is larger (a triangle filter)."""
+    start, length = parts.T.unsqueeze(2).unsqueeze(3)  # [N, 1, 1] each
     scale = length / size
     reach = scale.clamp(min=1)
-    centre = (torch.arange(size, device=boxes.device).view(-1, 1) + 0.5) * (scale / reach)
-    pixel = torch.arange(total, device=boxes.device) - (start - 0.5)  # its centre, relative to `start`
+    centre = (torch.arange(size, device=parts.device).view(-1, 1) + 0.5) * (scale / reach)
+    pixel = torch.arange(total, device=parts.device) - (start - 0.5)  # its centre, relative to `start`
     pixel = pixel.where((pixel > 0) & (pixel < length), math.inf) / reach  # others are infinitely far away
     weight = (1 - (pixel - centre).abs()).clamp(min=0)  # the one large tensor: few operations on it
-    return weight / weight.sum(dim=3, keepdim=True)
+    return weight / weight.sum(dim=2, keepdim=True)
 
 
-def nearest_crop(masks: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
-    """resized_crop of masks, uint8 [N, H, W] -> [N, size, size], by the nearest pixel: classes are never mixed."""
+def nearest_crop(masks: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
+    """resized_crop of masks, uint8 [N, H, W] -> [N, *size], by the nearest pixel: classes are never mixed."""
     top, left, h, w = boxes.T.unsqueeze(2)  # [N, 1] each
-    middle = torch.arange(size, device=masks.device) + 0.5
-    y, x = top + (middle * (h / size)).long(), left + (middle * (w / size)).long()  # [N, size]
+    down, along = (torch.arange(side, device=masks.device) + 0.5 for side in size)
+    y, x = top + (down * (h / size[0])).long(), left + (along * (w / size[1])).long()  # [N, height], [N, width]
     x = torch.where(flip.unsqueeze(1), x.flip(1), x)
     return masks[torch.arange(len(masks), device=masks.device).view(-1, 1, 1), y.unsqueeze(2), x.unsqueeze(1)]
 

@@ -46,20 +46,23 @@ class LazyImages(Images):
     """Images that are decoded every time they are read, by a function as open_images takes."""
 
     def __init__(
-        self, sources: Sequence[Any], read: Callable[[Any, int], tuple[np.ndarray, Any]], shape: Sequence[int]
+        self,
+        sources: Sequence[Any],
+        read: Callable[[Any, tuple[int, int]], tuple[np.ndarray, Any]],
+        shape: Sequence[int],
     ):
         super().__init__(sources, shape)
-        self.read = read
+        self.read, self.size = read, (shape[0], shape[1])
 
     def __getitem__(self, indices: list[int]) -> torch.Tensor:
-        rows = [self.read(self.sources[index], self.shape[1])[0] for index in indices]
+        rows = [self.read(self.sources[index], self.size)[0] for index in indices]
         return torch.from_numpy(np.stack(rows))
 
     def attempt(self, source: Any, strict: bool = False) -> tuple[np.ndarray | None, Any]:
         """(image, fact) of a source, or (None, the reason why it is broken). With `strict` errors of the machine rather
         than the file (no permission, a disk that does not respond) are raised: they may be temporary."""
         try:
-            return self.read(source, self.shape[1])
+            return self.read(source, self.size)
         except Exception as error:  # decoders raise anything: OSError, SyntaxError, ValueError, struct.error, ...
             cause = error.__cause__ or error
             if strict and isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT):
@@ -98,7 +101,7 @@ def fits_on_device(images: Images | ImagesInMemory, device: torch.device, cache:
 def load_on_device(images: Images | ImagesInMemory, device: torch.device) -> ImagesInMemory:
     """Copy all images to the device's memory, in small pieces. Raises UserError when they do not fit."""
     count, height, width, _ = images.shape
-    size = f"{counted(count, 'picture')} of {height} x {width}, {megabytes(math.prod(images.shape))}"
+    size = f"{counted(count, 'picture')} of {width} x {height}, {megabytes(math.prod(images.shape))}"
     try:
         pixels = torch.empty(images.shape, dtype=torch.uint8, device=device)
     except RuntimeError:

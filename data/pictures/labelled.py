@@ -10,10 +10,11 @@ from torch.nn import functional as F
 from utils.files import write_csv
 from utils.metrics.class_meter import ClassMeter
 from utils.metrics.meters import ConfusionMeter
+from utils.options.kinds import height_width
 
 from .augment import Augment, denormalise, normalise
 from .images import ImagesInMemory
-from .picture_set import PictureSet, open_images
+from .picture_set import PictureSet, open_images, stored_size
 from .read import read_center_crop, read_square
 from .sheet import DRAWN, compared, photograph
 from .split import balanced
@@ -24,14 +25,14 @@ NEVER_CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1
 class PictureData(PictureSet):
     """Pictures with a label. A subclass sets `classes`, then passes files and labels to __init__.
 
-    Items are (uint8 [3, S, S], label or id): in train mode the whole picture resized to a square, S = 8/7 image_size
-    (256 for 224), in val and test mode the centre square, resized to S = image_size.
+    Items are (uint8 [3, H, W], label or id): in train mode the whole picture, squeezed into 8/7 image_size (256 for
+    224), in val and test mode the largest part in its middle with the proportions of image_size, resized to that.
 
     Args:
         paths: list of files.
         targets: list of int, the labels; in test mode the ids, numbers or text.
         mode: train, val or test.
-        image_size: height and width of what `prepare` returns, pixels.
+        image_size: side of the square that `prepare` returns, pixels; or "320x192", width x height.
         augment: False: in train mode the pictures are as in val mode; with True these apply, see Augment:
             crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix.
         resample: balance the classes in every epoch of train mode, see `order`: none, mean, log or sqrt.
@@ -49,7 +50,7 @@ class PictureData(PictureSet):
         paths: Sequence[Any],
         targets: Sequence[Any],
         mode: str,
-        image_size: int = 224,
+        image_size: int | str = 224,
         augment: bool = True,
         crop_min_scale: float = 0.08,
         flip: float = 0.5,
@@ -67,14 +68,15 @@ class PictureData(PictureSet):
         labels: bool = False,
         **_: Any,
     ):
-        self.mode, self.image_size, self.labels, self.augmented = mode, image_size, labels, augment and mode == "train"
+        self.mode, self.size, self.labels = mode, height_width(image_size), labels
+        self.augmented = augment and mode == "train"
         self.augment = Augment(
             image_size, crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix
         )
         if pixels is None:
-            side = round(image_size * 8 / 7) if self.augmented else image_size
+            size = stored_size(image_size, "train" if self.augmented else "val")
             read, name = read_square if self.augmented else read_center_crop, f"{type(self).__name__}_{mode}"
-            self.images, faults = open_images(paths, read, side, name, pack, pack_dir)
+            self.images, faults = open_images(paths, read, size, name, pack, pack_dir)
             sound = [number for number, fault in enumerate(faults) if fault is None]
             self.images.select(sound)
             self.broken = [f"{path} ({why})" for path, why in zip(paths, faults, strict=True) if why is not None]
@@ -95,7 +97,7 @@ class PictureData(PictureSet):
         return self.images[[index]][0].permute(2, 0, 1).cpu(), target
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, Any]:
-        """A batch: (uint8 [n, 3, S, S], labels or ids as int64 [n], or a list of text)."""
+        """A batch: (uint8 [n, 3, H, W], labels or ids as int64 [n], or a list of text)."""
         targets: Any = [self.targets[index] for index in indices]
         targets = targets if isinstance(targets[0], str) else torch.tensor(targets)
         return self.images[indices].permute(0, 3, 1, 2), targets  # channels_last in memory, fastest on the device
@@ -107,14 +109,14 @@ class PictureData(PictureSet):
         return balanced(torch.tensor(self.targets), self.resampling, generator)
 
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
-        """uint8 [N, 3, S, S] -> normalised float32 [N, 3, image_size, image_size]; in train mode augmented, and with
-        mixup or cutmix the labels int64 [N] become shares float32 [N, C]."""
+        """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size; in train mode augmented, and with mixup
+        or cutmix the labels int64 [N] become shares float32 [N, C]."""
         if self.augmented:
             input, _ = self.augment(input, generator)
             return self.augment.mix(input, target, len(self.classes), generator)
-        size = self.image_size, self.image_size
-        if input.shape[2:] != size:  # torch resizes bytes on a CPU only
-            input = F.interpolate(input.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+        if input.shape[2:] != self.size:  # torch resizes bytes on a CPU only
+            input = F.interpolate(input.float(), self.size, mode="bilinear", antialias=True)
+            input = input.round().clamp(0, 255).byte()
         return normalise(input), target
 
     def meter(self) -> ConfusionMeter:
@@ -129,7 +131,7 @@ class PictureData(PictureSet):
         return self[index][0] if shown is None else shown, "/".join(Path(path).parts[-2:])
 
     def draw(self, input: torch.Tensor, target: torch.Tensor, prediction: torch.Tensor | None) -> list[torch.Tensor]:
-        """One picture, uint8 [3, H, W], see `compared`. input: [N, 3, S, S] as prepared; target: int64 [N], or with
+        """One picture, uint8 [3, H, W], see `compared`. input: [N, 3, H, W] as prepared; target: int64 [N], or with
         mixup or cutmix float [N, C]; prediction: probabilities [N, C], or None."""
         return [compared(denormalise(input[:DRAWN].float()), self.classes, target, prediction)]
 

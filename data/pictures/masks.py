@@ -1,7 +1,8 @@
 """Masks: the class of every pixel, read from a file and shown in colours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,46 +13,143 @@ from utils import UserError
 from utils.metrics.iou_meter import UNLABELLED
 
 from .images import reason
+from .mask_tables import PALETTE, packed, shown_color
 from .read import read_square, upright_size
 from .sheet import beside
 
-# PASCAL VOC's colours: the bits of the class, lowest first, set those of red, green and blue in turn, highest first.
-PALETTE = np.array(
-    [
-        [sum((i >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3)) for channel in range(3)]
-        for i in range(256)
-    ],
-    dtype=np.uint8,
-)
+LIST = "colors.txt beside the folder of pictures, lines `red green blue name`"
 
 
-def with_mask(files: tuple[Path, Path], size: int) -> tuple[np.ndarray, list[list[int]]]:
-    """A picture and its mask, both resized to a square, for open_images: (uint8 [size, size, 4], whose last channel is
-    the mask, [[class, number of its pixels in the file], ...]). Raises UserError that names the broken file."""
-    path, target = files
-    try:
-        picture, _ = read_square(path, size)
-        width, height = upright_size(path)
-    except Exception as error:  # decoders raise anything, see LazyImages.attempt
-        raise UserError(f"{path} ({reason(error, path)})") from error
+class MaskReader:
+    """Reads a picture with its mask, or one mask per object, for open_images.
+
+    Args:
+        values: the class of each value of a grey mask, or index of a palette, uint8 [256]; None: the value itself.
+        colors: {packed colour: class}; if given, colours count, those of a palette too.
+        where: what gives the colours, for errors.
+        objects: {a file's name without suffix: class of its object}, any other one's is 1; None where a mask is a file.
+    """
+
+    version = 3  # of the facts: a pack that has other ones is made again
+
+    def __init__(
+        self,
+        values: np.ndarray | None = None,
+        colors: Mapping[int, int] | None = None,
+        where: str = "",
+        objects: Mapping[str, int] | None = None,
+    ):
+        self.values = np.arange(256, dtype=np.uint8) if values is None else values
+        self.colors, self.where, self.objects = colors, where, objects
+        options = [None if values is None else values.tolist(), colors, objects]
+        self.__name__ = "with_mask" + "".join(
+            f" {one}" for one in options if one is not None
+        )  # a part of a pack's name
+
+    def __call__(self, files: tuple[Path, ...], size: tuple[int, int]) -> tuple[np.ndarray, list[list[int]]]:
+        """(a picture, its mask or masks) -> both squeezed into size, (height, width): (uint8 [*size, 4], whose last
+        channel is the mask, [[value, number of its pixels in the file], ...], of a palette also its packed colour). The
+        value is the class where colours or objects are read. Raises UserError that names the broken file."""
+        path, *targets = files
+        try:
+            picture, _ = read_square(path, size)
+            width, height = upright_size(path)
+        except Exception as error:  # decoders raise anything, see LazyImages.attempt
+            raise UserError(f"{path} ({reason(error, path)})") from error
+        mask, facts = self.one(targets[0]) if self.objects is None else self.union(targets)
+        h, w = mask.shape
+        if abs(h * width - w * height) >= max(width, height):  # a pixel of rounding changes the ratio
+            raise UserError(f"{targets[0]} ({w}x{h}, but its picture {width}x{height})")
+        squeezed = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+        return np.dstack([picture, np.asarray(squeezed)]), facts
+
+    def one(self, target: Path) -> tuple[np.ndarray, list[list[int]]]:
+        """(classes uint8 [h, w], facts) of a mask. Raises UserError."""
+        pixels, palette = load_mask(target)
+        if self.colors is not None:
+            return self.colored(target, pixels, palette)
+        if pixels.ndim == 3:
+            color = shown_color(packed(pixels).max())
+            raise UserError(f"{target} (it has colours, {color} say, and no file says whose: write {LIST})")
+        counts = np.bincount(pixels.ravel(), minlength=256)
+        present = counts.nonzero()[0]
+        if not (self.values[present] != UNLABELLED).any():
+            raise UserError(f"{target} (all 255, which is ignored)")
+        columns = [present, counts[present]] + ([] if palette is None else [packed(palette[present])])
+        return self.values[pixels], np.stack(columns, axis=1).tolist()
+
+    def colored(
+        self, target: Path, pixels: np.ndarray, palette: np.ndarray | None
+    ) -> tuple[np.ndarray, list[list[int]]]:
+        """`one`, of load_mask's result, by its colours."""
+        grey = np.arange(256).repeat(3).reshape(256, 3)
+        colors = packed(pixels) if pixels.ndim == 3 else packed(grey if palette is None else palette)[pixels]
+        keys = np.array(sorted(self.colors or ()))
+        places = np.searchsorted(keys, colors).clip(max=len(keys) - 1)
+        unknown = colors[keys[places] != colors]
+        if unknown.size:
+            number = len(np.unique(unknown))
+            more = f" and {number - 1} more" if number > 1 else ""
+            raise UserError(f"{target} (its colour {shown_color(unknown[0])}{more} is not in {self.where})")
+        mask = np.array([(self.colors or {})[key] for key in keys.tolist()], dtype=np.uint8)[places]
+        counts = np.bincount(mask.ravel(), minlength=256)
+        if counts[:UNLABELLED].sum() == 0:
+            raise UserError(f"{target} (all of its colours are ignored)")
+        return mask, [[int(label), int(counts[label])] for label in counts.nonzero()[0]]
+
+    def union(self, targets: Sequence[Path]) -> tuple[np.ndarray, list[list[int]]]:
+        """`one`, of masks with an object each: 0 where there is none. Raises UserError also where they differ in size
+        or are not of two values."""
+        mask = np.zeros((0, 0), dtype=np.uint8)
+        for target in targets:
+            pixels, _ = load_mask(target)
+            if pixels.ndim == 3 or 1 < pixels.max() < 128:
+                raise UserError(f"{target} (one file per object holds 0 and 1, or 0 and 255)")
+            mask = mask if mask.size else np.zeros(pixels.shape, dtype=np.uint8)
+            if pixels.shape != mask.shape:
+                raise UserError(f"{target} (it and {targets[0].name} differ in size)")
+            mask[pixels > pixels.max() // 2] = (self.objects or {}).get(target.stem, 1)
+        counts = np.bincount(mask.ravel())
+        return mask, [[int(label), int(counts[label])] for label in counts.nonzero()[0]]
+
+
+def load_mask(target: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """A mask's (pixels, palette): uint8 [h, w], with the palette uint8 [256, 3] where they are its indices; or where
+    its channels differ, colours uint8 [h, w, 3]. Raises UserError that names the file."""
+    palette: Any = None
     try:
         with Image.open(target) as file:
-            mask = np.asarray(file)  # [H, W] if it is grey, black and white or has a palette
-    except Exception as error:
+            if file.mode in ("P", "PA"):
+                own = file.getpalette("RGB") or []
+                palette = np.array(own + [0] * (768 - len(own)), dtype=np.uint8).reshape(256, 3)
+            plain = file.mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "F") or file.mode.startswith("I")
+            pixels = np.asarray(file if plain else file.convert("RGB"))
+    except Exception as error:  # decoders raise anything
         raise UserError(f"{target} ({reason(error, target)})") from error
-    if mask.ndim != 2:
-        raise UserError(f"{target} (it has colours or transparency: a grey or palette PNG is needed)")
-    if mask.shape != (height, width):
-        raise UserError(f"{target} ({mask.shape[1]}x{mask.shape[0]}, but its picture {width}x{height})")
-    counts = np.bincount(mask.ravel())
-    pixels = [[int(label), int(counts[label])] for label in counts.nonzero()[0] if label != UNLABELLED]
-    if not pixels:
-        raise UserError(f"{target} (all 255, which is ignored)")
-    largest, _ = pixels[-1]
-    if largest > UNLABELLED:
-        raise UserError(f"{target} (a pixel is {largest}; 254 is the largest class)")
-    square = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
-    return np.dstack([picture, np.asarray(square)]), pixels
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        if pixels[..., -1].min() < pixels[..., -1].max():
+            raise UserError(f"{target} (it has transparent pixels: save it without transparency)")
+        pixels = pixels[..., :-1]
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]  # grey
+    return narrowed(target, pixels), palette
+
+
+def narrowed(target: Path, pixels: np.ndarray) -> np.ndarray:
+    """Whole numbers of any type -> uint8; of 16 bits white is 255. Raises UserError where they are no classes."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    values = np.unique(pixels)
+    if values.max() > UNLABELLED and not (values % 257).any() and values.max() <= 65535:
+        pixels = pixels // 257  # stretched from 8 bits
+    pixels = np.where(pixels == 65535, UNLABELLED, pixels)
+    classes = pixels.astype(np.uint8)
+    wrong = pixels[classes != pixels]
+    if wrong.size:
+        raise UserError(
+            f"{target} (a pixel is {wrong.max():g}; classes are whole numbers, and 254 is the largest class)"
+        )
+    return classes
 
 
 def most_probable(probability: torch.Tensor, width: int, height: int) -> np.ndarray:

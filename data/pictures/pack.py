@@ -26,7 +26,7 @@ from utils.notices import counted, note, note_once
 
 from .images import Images, LazyImages, in_threads
 
-VERSION = 2  # of the two files
+VERSION = 2  # of the two files; a function that reads may have one of its own, as attribute, for its facts
 UNUSED = 30  # days without use after which a pack is named
 DISK_SHARE = 0.5  # of the disk's free space, the largest part that a pack may take
 
@@ -76,13 +76,14 @@ def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[Packed
     if not fcntl:
         raise OSError("this system cannot lock files")
     fit = f"{lazy.read.__name__} {lazy.shape}"
-    names, key = fingerprints([*lazy.sources, *also], fit)
+    version = getattr(lazy.read, "version", VERSION)
+    names, key = fingerprints([*lazy.sources, *also], fit, version)
     path = path.with_name(f"{path.name}_{names}.u8")
     found = load(path, key)
     if not found:
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_packer(path) as file:  # another process may have been first
-            found = load(path, key) or make(file, path, {"version": VERSION, "key": key, "fit": fit}, lazy, also)
+            found = load(path, key) or make(file, path, {"version": version, "key": key, "fit": fit}, lazy, also)
         name_unused(path.parent)
     with contextlib.suppress(OSError):  # in a read-only folder it cannot be noted
         os.utime(path.with_suffix(".json"))  # when it was used last
@@ -101,9 +102,9 @@ def name_unused(folder: Path) -> None:
         )
 
 
-def fingerprints(sources: Sequence[Any], options: str) -> tuple[str, str]:
+def fingerprints(sources: Sequence[Any], options: str, version: int) -> tuple[str, str]:
     """(8 digits of a hash of the files' paths and the options, a hash of these and the files' sizes and times)."""
-    names, state = hashlib.sha256(options.encode()), hashlib.sha256(f"{VERSION} {options}".encode())
+    names, state = hashlib.sha256(options.encode()), hashlib.sha256(f"{version} {options}".encode())
     for path in (path for source in sources for path in files_of(source)):
         text = os.fsencode(os.path.abspath(path)) + b"\0"
         names.update(text)

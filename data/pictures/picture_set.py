@@ -10,15 +10,22 @@ import torch
 from data.base import BaseData
 from utils import UserError
 from utils.notices import note
+from utils.options.kinds import height_width
 
 from .images import Images, LazyImages, fits_on_device, in_threads, load_on_device
 from .pack import open_pack
 
 
+def stored_size(image_size: int | str, mode: str) -> tuple[int, int]:
+    """(height, width) of the stored images for an option image_size, pixels: 8/7 of it in train mode, which crops."""
+    height, width = height_width(image_size)
+    return (round(height * 8 / 7), round(width * 8 / 7)) if mode == "train" else (height, width)
+
+
 def open_images(
     sources: Sequence[Any],
-    read: Callable[[Any, int], tuple[np.ndarray, Any]],
-    side: int,
+    read: Callable[[Any, tuple[int, int]], tuple[np.ndarray, Any]],
+    size: tuple[int, int],
     name: str,
     pack: bool = False,
     pack_dir: str = "packs",
@@ -32,20 +39,21 @@ def open_images(
 
     Args:
         sources: the file, or tuple of files, of each sample.
-        read: a function of (source, side) -> (uint8 array [side, side, channels], a fact: None or a JSON value); it
-            raises an error for a broken source. Its name is part of a pack's key.
-        side: height and width of every image, pixels.
-        name: the beginning of the pack's file name, before the side and a hash.
+        read: a function of (source, size) -> (uint8 array [*size, channels], a fact: None or a JSON value); it raises
+            an error for a broken source. Its name is part of a pack's key.
+        size: (height, width) of every image, pixels.
+        name: the beginning of the pack's file name, before the size and a hash.
         also: more sources, for which only the facts are needed.
 
     Returns:
         images: see above, by the sources' numbers. Drop broken ones first, see `select`.
         facts: what `read` returned for each of `sources` and then of `also`; for a broken one, the reason as text.
     """
-    lazy = LazyImages(sources, read, (side, side, channels))
+    lazy = LazyImages(sources, read, (*size, channels))
+    shown = size[0] if size[0] == size[1] else f"{size[1]}x{size[0]}"
     if pack and sources:
         try:
-            return open_pack(Path(pack_dir, f"{name}_{side}"), lazy, also)
+            return open_pack(Path(pack_dir, f"{name}_{shown}"), lazy, also)
         except OSError as error:
             note(
                 f"{name} is not packed into {pack_dir} ({error}): its pictures are decoded whenever they are used; "

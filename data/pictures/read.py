@@ -125,7 +125,7 @@ def without_text(path: Any, error: ValueError) -> Any:
         if kept != [b"\x89PNG\r\n\x1a\n"]:
             raise error
         while head := file.read(8):  # of a chunk: the length of its content, its type
-            length = int.from_bytes(head[:4]) + 4  # with its checksum
+            length = int.from_bytes(head[:4], "big") + 4  # with its checksum
             if head[4:] in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
                 file.seek(length, os.SEEK_CUR)
             else:
@@ -147,17 +147,19 @@ def note_frames(file: Any, path: Any) -> None:
             note(f"{path} has several frames or pages: only the first is used, in other pictures too")
 
 
-def read_square(path: Any, size: int) -> tuple[np.ndarray, None]:
-    """A whole picture as a square, for open_images: (uint8 [size, size, 3], None)."""
-    return resized(np.asarray(read_picture(path, size)), size, size), None
+def read_square(path: Any, size: tuple[int, int]) -> tuple[np.ndarray, None]:
+    """A whole picture, squeezed into a square or rectangle, for open_images: (uint8 [*size, 3], None)."""
+    return resized(np.asarray(read_picture(path, max(size))), *size), None
 
 
-def read_center_crop(path: Any, size: int) -> tuple[np.ndarray, None]:
-    """The centre square of a picture, for open_images: (uint8 [size, size, 3], None)."""
-    pixels = np.asarray(read_picture(path, size))
-    side = min(pixels.shape[:2])
-    top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    return resized(pixels[top : top + side, left : left + side], size, size), None
+def read_center_crop(path: Any, size: tuple[int, int]) -> tuple[np.ndarray, None]:
+    """The largest part in the middle of a picture with the proportions of size, (height, width), for open_images:
+    (uint8 [*size, 3], None)."""
+    pixels = np.asarray(read_picture(path, max(size)))
+    height, width = pixels.shape[:2]
+    h, w = min(height, max(1, round(width * size[0] / size[1]))), min(width, max(1, round(height * size[1] / size[0])))
+    top, left = (height - h) // 2, (width - w) // 2
+    return resized(pixels[top : top + h, left : left + w], *size), None
 
 
 def resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -24,21 +24,21 @@ def compared(
     """Up to 16 pictures of a batch in rows of four, uint8 [3, H, W], each above its caption, see `captions`. Small ones
     are enlarged by a whole factor, so that a caption has room.
 
-    images: float [N, 3, S, S] from 0 to 1; target: int64 [N], or shares of the classes float [N, C]; prediction:
+    images: float [N, 3, H, W] from 0 to 1; target: int64 [N], or shares of the classes float [N, C]; prediction:
     probabilities [N, C], or None: only the truth is written.
     """
     pictures = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    side, columns = enlarged(pictures[0]).width, min(4, len(pictures))
+    (width, height), columns = enlarged(pictures[0]).size, min(4, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (side + GAP), LINE + rows * (side + LINE)), "white")
+    sheet = Image.new("RGB", (columns * (width + GAP), LINE + rows * (height + LINE)), "white")
     pen = Pen(sheet, "".join(classes))
     names, predicted = [pen.readable(name) for name in classes], None if prediction is None else prediction[:DRAWN]
     heading, texts = captions(names, target[:DRAWN], predicted)
     pen.write((GAP // 2, 2), heading, sheet.width - GAP, "dimgray")
     for number, (picture, (text, color)) in enumerate(zip(pictures, texts, strict=True)):
-        x, y = number % columns * (side + GAP) + GAP // 2, LINE + number // columns * (side + LINE)
+        x, y = number % columns * (width + GAP) + GAP // 2, LINE + number // columns * (height + LINE)
         sheet.paste(enlarged(picture), (x, y))
-        pen.write((x, y + side + 2), text, side, color)
+        pen.write((x, y + height + 2), text, width, color)
     return as_tensor(sheet)
 
 

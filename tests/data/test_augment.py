@@ -55,7 +55,7 @@ def is_channels_last(images):
 # --- crops
 
 
-@pytest.mark.parametrize("size", [24, 32, 113])
+@pytest.mark.parametrize("size", [(24, 24), (32, 57), (113, 113)])
 @pytest.mark.parametrize("memory", FORMATS)
 @pytest.mark.parametrize("way", CROPS)
 def test_crops_are_torchvisions(way, memory, size):
@@ -64,10 +64,10 @@ def test_crops_are_torchvisions(way, memory, size):
     flip = torch.arange(len(boxes)) // 2 % 2 == 0
     before = images.clone()
     result = CROPS[way](images, torch.tensor(boxes), flip, size)
-    assert result.dtype == torch.uint8 and result.shape == (len(boxes), 3, size, size) and is_channels_last(result)
+    assert result.dtype == torch.uint8 and result.shape == (len(boxes), 3, *size) and is_channels_last(result)
     assert torch.equal(images, before)
     for image, box, mirrored, cropped in zip(images, boxes, flip, result, strict=True):
-        expected = V.resized_crop(image, *box, [size, size], antialias=True)
+        expected = V.resized_crop(image, *box, list(size), antialias=True)
         assert furthest(V.horizontal_flip(expected) if mirrored else expected, cropped) <= 2
 
 
@@ -75,9 +75,9 @@ def test_crops_are_torchvisions(way, memory, size):
 def test_a_crop_of_the_final_size_changes_no_pixel(way):
     images = noisy(2)
     flip = torch.tensor([False, True])
-    result = CROPS[way](images, torch.tensor([[7, 9, 40, 40]] * 2), flip, 40)
-    assert torch.equal(result[0], images[0, :, 7:47, 9:49])
-    assert torch.equal(result[1], images[1, :, 7:47, 9:49].flip(-1))
+    result = CROPS[way](images, torch.tensor([[7, 9, 40, 50]] * 2), flip, (40, 50))
+    assert torch.equal(result[0], images[0, :, 7:47, 9:59])
+    assert torch.equal(result[1], images[1, :, 7:47, 9:59].flip(-1))
 
 
 @pytest.mark.parametrize("way", CROPS)
@@ -86,13 +86,13 @@ def test_white_stays_white_and_black_black(way):
     images = torch.stack([torch.full((3, 96, 80), value, dtype=torch.uint8) for value in (255, 0)])
     for height in range(1, 97):
         boxes = torch.tensor([[0, 0, height, min(height, 80)]] * 2)
-        result = CROPS[way](images, boxes, torch.tensor([True, False]), 37)
+        result = CROPS[way](images, boxes, torch.tensor([True, False]), (37, 37))
         assert (result[0] == 255).all() and (result[1] == 0).all()
 
 
 def test_only_gpus_crop_by_products(monkeypatch):
     monkeypatch.setattr(augment, "crop_by_products", lambda *args: pytest.fail("slow on a CPU"))
-    assert augment.resized_crop(noisy(1), torch.tensor([BOXES[0]]), torch.tensor([False]), 32).shape[-1] == 32
+    assert augment.resized_crop(noisy(1), torch.tensor([BOXES[0]]), torch.tensor([False]), (32, 32)).shape[-1] == 32
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (31, 57), (2, 1)])
@@ -127,6 +127,12 @@ def test_crop_boxes_are_spread_over_areas_ratios_and_places_as_they_should():
     assert apart.fill_diagonal_(0).abs().max() < 0.03
 
 
+def test_crop_boxes_have_the_proportions_of_the_result():
+    uniform = torch.rand(4, 2000, generator=seed())
+    square, wide = (augment.crop_boxes(uniform, 1000, width, 0.1, width / 1000).double() for width in (1000, 2000))
+    assert (wide / torch.tensor([1.0, 2.0, 1.0, 2.0]) - square).abs().max() <= 1  # but for rounding
+
+
 def test_the_largest_random_numbers_stay_inside():
     below_one = 1 - 2**-24
     for side in range(1, 1025):
@@ -136,7 +142,7 @@ def test_the_largest_random_numbers_stay_inside():
         assert h == w == max(1, round(0.1 * side)) or abs(0.1 * side % 1 - 0.5) < 1e-3
 
 
-@pytest.mark.parametrize("size", [1, 24, 32, 113])
+@pytest.mark.parametrize("size", [(1, 1), (24, 24), (32, 57), (113, 113)])
 def test_masks_are_cropped_to_the_nearest_pixels(size):
     masks = torch.randint(256, (200, 96, 80), generator=seed(), dtype=torch.uint8)
     boxes = augment.crop_boxes(torch.rand(4, 200, generator=seed(2)), 96, 80, 0.0)
@@ -146,7 +152,7 @@ def test_masks_are_cropped_to_the_nearest_pixels(size):
     assert result.dtype == torch.uint8
     for mask, (top, left, h, w), mirrored, cropped in zip(masks, boxes.tolist(), flip, result, strict=True):
         part = mask[None, None, top : top + h, left : left + w]
-        expected = torch.nn.functional.interpolate(part, (size, size), mode="nearest-exact")[0, 0]
+        expected = torch.nn.functional.interpolate(part, size, mode="nearest-exact")[0, 0]
         assert torch.equal(expected.flip(-1) if mirrored else expected, cropped)
 
 
@@ -459,5 +465,5 @@ def test_a_gpu_augments_without_being_waited_for():
         torch.cuda.set_sync_debug_mode("default")
     assert result.isfinite().all() and is_channels_last(result) and labels.sum().item() == pytest.approx(8, abs=1e-3)
     boxes, flip = torch.tensor(BOXES[:7]), torch.arange(7) % 2 == 0
-    on_gpu = augment.resized_crop(images[:7], boxes.cuda(), flip.cuda(), 48)
-    assert furthest(augment.resized_crop(images[:7].cpu(), boxes, flip, 48), on_gpu.cpu()) <= 2
+    on_gpu = augment.resized_crop(images[:7], boxes.cuda(), flip.cuda(), (48, 64))
+    assert furthest(augment.resized_crop(images[:7].cpu(), boxes, flip, (48, 64)), on_gpu.cpu()) <= 2

@@ -301,7 +301,7 @@ def test_ctrl_c_ends_soon_and_leaves_nothing(many, tmp_path, monkeypatch):
 
     def packing():
         try:
-            picture_set.open_images(list(range(30_000)), slow, 8, "slow", True, tmp_path / "packs")
+            picture_set.open_images(list(range(30_000)), slow, (8, 8), "slow", True, tmp_path / "packs")
         except KeyboardInterrupt:
             os._exit(42)
 

@@ -108,7 +108,7 @@ def test_two_runs_and_two_packings_at_once_twenty_times(tmp_path):
     def begin():
         folder = new_folder(tmp_path / "checkpoints", "Net")
         run = Run(folder)
-        images, wrong = open_images(sources, read_square, 32, "set", True, tmp_path / f"packs_{turn}")
+        images, wrong = open_images(sources, read_square, (32, 32), "set", True, tmp_path / f"packs_{turn}")
         assert wrong == [None] * len(sources) and run.folder == folder
         return str(folder), type(images).__name__, images[list(range(len(sources)))].numpy().tobytes()
 

@@ -97,6 +97,28 @@ def integer(low: int, high: int = 2**63 - 1) -> Kind:
     return Kind(check, takes)
 
 
+def pixels(low: int) -> Kind:
+    """Width and height in pixels, each of `low` or more: a whole number for a square, else text, "320x192"."""
+    takes = f"a whole number of {low} or more, or width x height, 320x192"
+    side = integer(low)
+
+    def check(value: Any) -> int | str:
+        width, mark, height = str(value).lower().partition("x")
+        try:
+            sides = side.check(width), side.check(height if mark else width)
+        except ValueError:
+            raise ValueError(takes) from None
+        return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
+
+    return Kind(check, takes)
+
+
+def height_width(size: int | str) -> tuple[int, int]:
+    """(height, width) of what an option of the kind pixels holds: 224 -> (224, 224), "320x192" -> (192, 320)."""
+    width, _, height = str(size).partition("x")
+    return int(height or width), int(width)
+
+
 def number(low: float = 0.0, above: bool = False, high: float = math.inf) -> Kind:
     """A finite number from `low` (or above it) to `high`."""
     upper = f" and at most {high:g}" if math.isfinite(high) else ""

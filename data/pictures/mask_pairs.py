@@ -1,0 +1,179 @@
+"""Which mask belongs to which picture, by the names of their folders and files."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from utils import UserError
+from utils.notices import note_once
+
+from .split import SUFFIXES, RootError, as_folder, folder_files
+
+WHERE = "give folders with the pictures in images/ and, for training, PNG files of the same names in masks/"
+IMAGES = "images", "image", "imgs", "img", "JPEGImages", "leftImg8bit"  # folders, in any case
+MASKS = "masks", "mask", "labels", "label", "annotations", "annotation", "SegmentationClass", "gtFine"
+PART = re.compile(r"(mask|label|seg|segmentation|annotation|gt|label(train)?ids)s?", re.IGNORECASE)  # of a mask's name
+AVOIDED = "instance", "vis|overlay", "colou?r"  # in a mask's ending: it is taken last, if there are others
+FEW = 50  # endings of one beginning; with more of them they are no endings
+Masks = dict[str, tuple[Path, ...]]  # of each name the file, or one file per object
+
+
+def pairs(root: str | Path) -> tuple[dict[str, Path], Masks]:
+    """({name: picture}, {name: its masks}) in one root; a name without a partner is in one of them only.
+
+    The names are those of the files without suffix. Where no picture has a mask of its own name, masks in a folder of
+    its name are one file per object, and else masks may have another ending or beginning: a note says which.
+
+    Raises RootError when the folders are not clear, UserError when the endings are not, or two files have one name.
+    """
+    own, other = folders(root)
+    files, masks = listed(root, own, other)
+    pictures, found = by_name(files, own), {name: (path,) for name, path in by_name(masks, other).items()}
+    if not pictures.keys() & found.keys():
+        found = grouped(found, pictures)
+    if not pictures.keys() & found.keys():
+        found = renamed(root, pictures, found)
+    return pictures, found
+
+
+def images_folder(root: str | Path) -> Path:
+    """The folder with the pictures of a root whose masks do not matter: images/ or one of another usual name, or the
+    root itself. Raises RootError when there are several."""
+    return (Path(root).is_dir() and subfolder(Path(root), IMAGES)) or Path(root)
+
+
+def folders(root: str | Path) -> tuple[Path, Path]:
+    """The folders of a root's pictures and of its masks: in it, or beside it where it is images/ or images/train. They
+    are the same where both lie together. Raises RootError."""
+    folder = as_folder(root, WHERE)
+    pictures, masks = subfolder(folder, IMAGES), subfolder(folder, MASKS)
+    if pictures and masks:
+        return pictures, masks
+    own = pictures or folder
+    for base in [own, *own.parents][:3]:
+        if base.name.lower() in map(str.lower, IMAGES):
+            beside = subfolder(base.parent, MASKS)
+            if beside and (beside / own.relative_to(base)).is_dir():
+                return own, beside / own.relative_to(base)
+    files = in_folder(own)
+    if files and masks:
+        return own, masks
+    if any(is_mask(path, own) for path in [*files, *own.glob("*/label.png")]):
+        return own, own
+    part, others = ("masks", MASKS[1:]) if pictures or files else ("images", IMAGES[1:])
+    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and subfolder(path, IMAGES)]
+    hint = f" ({', '.join(map(str, inside))} has one: give that)" if inside else ""
+    raise RootError(root, f"{root} has no folder {part}{hint}: {WHERE}; other names are {', '.join(others)}")
+
+
+def subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The folder within `folder` with the first of these names, else the only one with another of them, in any case,
+    that holds pictures. Raises RootError when there are several."""
+    if (folder / names[0]).is_dir():
+        return folder / names[0]
+    wanted = [name.lower() for name in names]
+    found = [path for path in sorted(folder.iterdir()) if path.name.lower() in wanted and path.is_dir()]
+    found = [path for path in found if in_folder(path) or deeper(path)]
+    if len(found) > 1:
+        several = ", ".join(path.name for path in found)
+        raise RootError(folder, f"{folder} has the folders {several}: rename the right one {names[0]}")
+    return found[0] if found else None
+
+
+def listed(root: str | Path, own: Path, other: Path) -> tuple[list[Path], list[Path]]:
+    """The files in these two folders that may be pictures, and those that may be masks: of these PNG alone, if there is
+    any. Raises RootError where they are in folders like train and val."""
+    pictures, masks = (in_folder(folder) or deeper(folder) for folder in (own, other))
+    if own == other:
+        masks = [path for path in [*pictures, *own.glob("*/label.png")] if is_mask(path, own)]
+        pictures = [path for path in pictures if path not in set(masks)]
+    for path in pictures:
+        part, *below = path.relative_to(own).parts
+        if below and part.lower() in ("train", "training", "val", "validation", "test"):
+            raise RootError(root, f"{own} has no pictures, but {own / part} has: give that")
+    return pictures, [path for path in masks if path.suffix.lower() == ".png"] or masks
+
+
+def in_folder(folder: Path) -> list[Path]:
+    """The pictures directly in a folder."""
+    return [path for path in folder_files(folder, WHERE) if path.suffix.lower() in SUFFIXES]
+
+
+def deeper(folder: Path) -> list[Path]:
+    """The pictures in its subfolders; of those of labelme (x_json/label.png beside img.png) the masks alone."""
+    paths = [path for one in sorted(folder.rglob("*")) if one.is_dir() for path in in_folder(one)]
+    labelme = {path.parent for path in paths if path.name == "label.png"}
+    return [path for path in paths if path.parent not in labelme or path.name == "label.png"]
+
+
+def is_mask(path: Path, folder: Path) -> bool:
+    """Whether a file in the folder of the pictures is a mask: x_mask.png, x_json/label.png."""
+    words = re.split(r"[_\-. ]", path.stem)
+    if path.parent != folder:
+        return path.name == "label.png"
+    return len(words) > 1 and any(map(PART.fullmatch, (words[0], words[-1])))
+
+
+def by_name(paths: list[Path], folder: Path) -> dict[str, Path]:
+    """{path relative to `folder` without suffix: path}. Raises UserError when two have the same."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        one = found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        if one != path:
+            raise UserError(f"{one} and {path} differ only in their suffix: rename or remove one of them")
+    return found
+
+
+def grouped(masks: Masks, pictures: Iterable[str]) -> Masks:
+    """Masks in folders, by the folder's name: {"x/1": file, "x/2": file} -> {"x": both files}, where some are named
+    like pictures or each has one file alone; else unchanged."""
+    groups: dict[str, tuple[Path, ...]] = {}
+    for name, files in masks.items():
+        folder = name.rpartition("/")[0]
+        groups[folder] = groups.get(folder, ()) + files
+    alone = "" not in groups and all(files[0].name == "label.png" for files in groups.values())
+    return groups if alone or any(name in groups for name in pictures) else masks
+
+
+def renamed(root: str | Path, pictures: Iterable[str], masks: Masks) -> Masks:
+    """The masks by the names of their pictures, where those end or begin otherwise: {"x_mask": files} -> {"x": files}.
+    Raises UserError when the masks have several endings."""
+    for parts, shown in ((endings, "{}{}"), (beginnings, "{1}{0}")):
+        known: dict[str, dict[str, str]] = defaultdict(dict)  # {what both have: {the mask's ending: its name}}
+        for name in masks:
+            for stem, end in parts(name):
+                known[stem][end] = name
+        found = [(name, stem, end) for name in pictures for stem, end in parts(name) if stem in known]
+        found = [(name, stem, end) for name, stem, end in found if len(known[stem]) <= FEW]
+        votes = Counter((own, other) for _, stem, own in found for other in known[stem])
+        best = [both for both, count in votes.items() if count == max(votes.values())]
+        own = min((own for own, _ in best), key=len, default="")
+        others = [other for one, other in best if one == own]
+        for word in AVOIDED:
+            others = [other for other in others if not re.search(word, other, re.IGNORECASE)] or others
+        others = [other for other in others if other.lower().endswith("trainids")] or others
+        if len(others) > 1:
+            kinds = " or ".join(shown.format("x", other) for other in sorted(others))
+            raise UserError(f"the masks in {root} are {kinds} for a picture {shown.format('x', own)}: leave one kind")
+        if others:
+            note_once(f"{root}: the mask of {shown.format('x', own)} is {shown.format('x', others[0])}")
+            names = {known[stem].get(others[0], ""): name for name, stem, end in found if end == own}
+            return {names.get(mask, mask): files for mask, files in masks.items()}
+    return masks
+
+
+def endings(name: str) -> Iterator[tuple[str, str]]:
+    """(stem, ending) of a name, with each ending of words: x_leftImg8bit -> (x_leftImg8bit, ""), (x, _leftImg8bit)."""
+    yield name, ""
+    for at in range(1, len(name)):
+        if re.fullmatch(r"(?:[_\-. ]+[A-Za-z]+(?:\d+[A-Za-z]+)*)+", name[at:]):
+            yield name[:at], name[at:]
+
+
+def beginnings(name: str) -> Iterator[tuple[str, str]]:
+    """(stem, beginning) of a name, with each beginning of words: img_1 -> (img_1, ""), (1, img_); img1 -> (1, img)."""
+    yield name, ""
+    for at in range(1, len(name)):
+        if re.fullmatch(r"[A-Za-z][A-Za-z_\-. ]*", name[:at]) and (not name[at - 1].isalpha() or name[at].isdigit()):
+            yield name[at:], name[:at]
