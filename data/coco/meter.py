@@ -13,6 +13,7 @@ from torchnet.meter.meter import Meter
 from utils.files import write_csv
 
 from .format import Picture, to_results
+from .values import in_order
 
 STATS = tuple("AP AP50 AP75 AP_small AP_medium AP_large AR1 AR10 AR100 AR_small AR_medium AR_large".split())
 KINDS = {"box": "bbox", "mask": "segm"}  # our name: pycocotools'
@@ -36,7 +37,7 @@ class CocoMeter(Meter):
     def reset(self) -> None:
         """Forget everything."""
         self.results: list[dict[str, Any]] = []
-        self.seen: list[int] = []
+        self.seen: list[int | str] = []
         self.masks = False
         self.measured: dict[str, dict[str, float]] | None = None
 
@@ -122,11 +123,15 @@ class CocoMeter(Meter):
         """A pycocotools COCO of annotations; they are copied, because it writes into them."""
         from pycocotools.coco import COCO
 
-        coco, pictures = COCO(), [self.pictures[id] for id in self.seen]
+        # Its ids have to be numbers that sort as ours, and that of an annotation may not be 0.
+        coco, numbers = COCO(), {id: number for number, id in enumerate(sorted(self.seen, key=in_order))}
+        sized = [(numbers[id], self.pictures[id]) for id in self.seen]
         coco.dataset = {
-            "images": [{"id": one.id, "height": one.height, "width": one.width} for one in pictures],
+            "images": [{"id": number, "height": one.height, "width": one.width} for number, one in sized],
             "categories": [{"id": id, "name": name} for id, name in self.categories.items()],
-            "annotations": [{**one, "id": number} for number, one in enumerate(annotations, start=1)],  # 0 means none
+            "annotations": [
+                {**one, "id": id, "image_id": numbers[one["image_id"]]} for id, one in enumerate(annotations, start=1)
+            ],
         }
         coco.createIndex()
         return coco
