@@ -8,3 +8,5 @@ from .heart import Heart
 from .image_folder import ImageFolder
 from .list_file import ListFile
 from .mask_folder import MaskFolder
+from .voc import VOC
+from .yolo import YOLO

@@ -79,8 +79,7 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
         where = f"{path}: annotation {entry.get('id', f'number {number}')}"
         annotation = read_annotation(entry, categories, pictures, where)
         if annotation["segmentation"] is None:
-            x, y, w, h = annotation["bbox"]
-            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            annotation["segmentation"] = [outline_of(annotation["bbox"])]
             counts[NO_OUTLINE] += 1
         picture = pictures[as_id(annotation["image_id"])]
         (crowds if annotation["iscrowd"] else objects)[annotation["category_id"]] += 1
@@ -225,6 +224,12 @@ def run_lengths(text: str) -> list[int]:
 def whole(value: Any) -> TypeGuard[int]:
     """Whether it is an integer."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def outline_of(box: Sequence[float]) -> list[float]:
+    """A box [x, y, w, h] as a polygon x, y, x, y, ..."""
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
 def clip(box: Sequence[float], picture: Picture) -> list[float]:

@@ -1,6 +1,7 @@
 """How well objects are detected: COCO's average precisions, by pycocotools, and PASCAL VOC's."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -101,6 +102,7 @@ class CocoMeter(Meter):
         truth = (annotation for id in self.seen for annotation in self.pictures[id].annotations)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
             judge = COCOeval(self._index(truth), self._index(self._found(kind)), KINDS[kind])
+            judge.computeIoU = functools.partial(overlaps, judge)
             judge.evaluate()
             judge.accumulate()
             judge.summarize()
@@ -135,6 +137,18 @@ class CocoMeter(Meter):
         }
         coco.createIndex()
         return coco
+
+
+def overlaps(judge: Any, image: int, category: int) -> Any:
+    """COCOeval.computeIoU, but of VOC's difficult objects the IoU is taken, as of others, and not the share of the
+    detection that lies in them, as of crowds."""
+    truth = judge._gts[image, category]
+    for one in truth:
+        one["iscrowd"] -= one.get("difficult", 0)
+    found = type(judge).computeIoU(judge, image, category)
+    for one in truth:
+        one["iscrowd"] += one.get("difficult", 0)
+    return found
 
 
 def voc_map(images: Iterable[Any], area: Sequence[float]) -> float:
