@@ -2,6 +2,7 @@
 
 from .cifar10 import CIFAR10
 from .coco.data_set import CocoMask
+from .coco.keypoints import CocoKeypoints
 from .demo import Demo
 from .dogcat import DogCat
 from .heart import Heart

@@ -1,7 +1,7 @@
 """COCO: pictures with boxes, labels and masks of the objects in them, https://cocodataset.org"""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -59,6 +59,9 @@ class CocoMask(PictureSet):
 
     task = "detection"
     upright = False  # how pictures lie whose annotations have no size
+    kind = "instances"  # how the names of COCO's own files begin
+    flips = 0.5  # share of the training pictures that is flipped
+    skeleton: Sequence[tuple[int, int]] = ()  # the points that a drawn line connects
 
     def __init__(
         self,
@@ -107,9 +110,9 @@ class CocoMask(PictureSet):
     ) -> tuple[list[Picture], dict[int, str]]:
         """(Pictures of train or val mode, ordered by a hash of their names, {label: category}). Raises UserError."""
         own = mode == "val" and bool(val_data_root)
-        files = [find_json(one, "val" if own else "train") for one in as_list(val_data_root if own else root)]
+        files = self.files(val_data_root if own else root, "val" if own else "train")
         # A checkpoint may be validated on a machine without its training data.
-        others = [find_json(one, "train") for one in as_list(root) if Path(one).exists()] if own else []
+        others = self.files([one for one in as_list(root) if Path(one).exists()], "train") if own else []
         categories, labels = label_categories([*files, *others])
         for text in (text for file in files for text in read_coco(file).notes):
             note_once(text)
@@ -123,6 +126,10 @@ class CocoMask(PictureSet):
         few = f"{shown(root)} has {counted(len(pictures), 'picture')}"
         pictures = part_of(sorted(pictures, key=digest), mode, val_data_root, val_size, few)
         return [relabel(picture, labels) for picture in pictures], categories
+
+    def files(self, roots: Roots, split: str) -> list[Path]:
+        """The COCO files of roots, see find_json."""
+        return [find_json(one, split, self.kind) for one in as_list(roots)]
 
     def unlabelled(self, root: Roots) -> tuple[list[Picture], dict[int | str, str]]:
         """(the Pictures to predict, in the order of their ids, {category id: name} as their files have them). Raises
@@ -171,10 +178,14 @@ class CocoMask(PictureSet):
         """(h, w), the size of a picture in the square."""
         return fitted(picture.height, picture.width, self.image_size)
 
+    def truth(self, picture: Picture) -> list[dict[str, Any]]:
+        """The annotations that count in this mode."""
+        return [one for one in picture.annotations if self.mode == "val" or not one["iscrowd"]]
+
     def target(self, picture: Picture) -> dict[str, Any]:
         """The truth about a picture, see the class."""
         height, width = self.fit(picture)
-        truth = [one for one in picture.annotations if self.mode == "val" or not one["iscrowd"]]
+        truth = self.truth(picture)
         scale = torch.tensor([width / picture.width, height / picture.height] * 2)
         boxes = torch.tensor([clip(one["bbox"], picture) for one in truth]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -204,17 +215,22 @@ class CocoMask(PictureSet):
         self, input: torch.Tensor, target: list[Any], generator: torch.Generator | None
     ) -> tuple[list[torch.Tensor], list[Any]]:
         """(uint8 [N, 3, S, S], list of targets or ids) -> (list of float32 [3, h, w] from 0 to 1, the same). The black
-        part is cut off, from the masks too. In train mode a coin per picture flips it with its boxes and masks."""
+        part is cut off, from the masks too. In train mode a coin per picture flips it with its boxes and masks, see
+        `mirrored`."""
         sizes = [self.fit(self.by_id[one]) if self.mode == "test" else one["size"] for one in target]
         images = [image[:, :h, :w] for image, (h, w) in zip(input.float() / 255, sizes, strict=True)]
         if self.mode == "test":
             return images, target
         target = [{**one, "masks": one["masks"][:, :h, :w]} for one, (h, w) in zip(target, sizes, strict=True)]
         if self.mode == "train":
-            coins = torch.rand(len(images), generator=generator, device=input.device) < 0.5
-            flipped = [flip(*one) for one in zip(images, target, coins, strict=True)]
+            coins = torch.rand(len(images), generator=generator, device=input.device) < self.flips
+            flipped = [flip(*one, self.mirrored) for one in zip(images, target, coins, strict=True)]
             images, target = [image for image, _ in flipped], [one for _, one in flipped]
         return images, target
+
+    def mirrored(self, target: dict[str, Any], width: int) -> dict[str, torch.Tensor]:
+        """What is different in the target of a prepared picture once it is flipped; width: the picture's, pixels."""
+        return mirrored(target, width)
 
     def meter(self) -> CocoMeter | NoMeter:
         """COCO's average precisions; in train mode, without detections, nothing."""
@@ -222,7 +238,10 @@ class CocoMask(PictureSet):
 
     def draw(self, input: list[torch.Tensor], target: list[Any], prediction: list[Any]) -> list[torch.Tensor]:
         """Up to four pictures of a prepared batch, truth and detections side by side, see compared."""
-        return [compared(*one, self.classes) for one in list(zip(input, target, prediction, strict=True))[:DRAWN]]
+        return [
+            compared(*one, self.classes, self.skeleton)
+            for one in list(zip(input, target, prediction, strict=True))[:DRAWN]
+        ]
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write COCO's JSON of results, in the pictures' own pixels: a list of {image_id, category_id, file_name,
@@ -244,13 +263,22 @@ class CocoMask(PictureSet):
         write_atomically(path, write)
 
 
-def flip(image: torch.Tensor, target: dict[str, Any], coin: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+def mirrored(target: dict[str, Any], width: int) -> dict[str, torch.Tensor]:
+    """See CocoMask.mirrored."""
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    return {"boxes": torch.stack([width - x2, y1, width - x1, y2], dim=1), "masks": target["masks"].flip(-1)}
+
+
+def flip(
+    image: torch.Tensor,
+    target: dict[str, Any],
+    coin: torch.Tensor,
+    mirrored: Callable[[dict[str, Any], int], dict[str, torch.Tensor]] = mirrored,
+) -> tuple[torch.Tensor, dict[str, Any]]:
     """Flip a picture [3, h, w] and its target horizontally if coin, a bool tensor [], is true.
 
     Both versions are computed and one is chosen, so that the host does not wait for the coin.
     """
-    x1, y1, x2, y2 = target["boxes"].unbind(1)
-    boxes = torch.stack([image.shape[2] - x2, y1, image.shape[2] - x1, y2], dim=1)
-    mirrored = {"boxes": boxes, "masks": target["masks"].flip(-1)}
-    chosen = {name: torch.where(coin, values, target[name]) for name, values in mirrored.items()}
+    other = mirrored(target, image.shape[2])
+    chosen = {name: torch.where(coin, values, target[name]) for name, values in other.items()}
     return torch.where(coin, image.flip(-1), image), {**target, **chosen}

@@ -14,15 +14,15 @@ from utils.notices import note_once
 from .format import WHERE, Picture
 
 
-def find_json(root: str | Path, split: str) -> Path:
-    """The COCO file that `root` names: the file itself, or in a folder the only annotations/instances_*<split>*.json,
-    else the only JSON file of the folder and its annotations/. Raises UserError."""
+def find_json(root: str | Path, split: str, kind: str = "instances") -> Path:
+    """The COCO file that `root` names: the file itself, or in a folder the only annotations/<kind>_*<split>*.json, else
+    the only JSON file of the folder and its annotations/. Raises UserError."""
     root = Path(root)
     if root.is_file():
         return root
     if not root.is_dir():
         raise RootError(root, f"there is no file {root}: {WHERE}")
-    wanted = f"annotations/instances_*{split}*.json"
+    wanted = f"annotations/{kind}_*{split}*.json"
     found = sorted(root.glob(wanted)) or sorted([*root.glob("*.json"), *root.glob("annotations/*.json")])
     if len(found) != 1:
         below = sorted(root.glob("*/*.json"))

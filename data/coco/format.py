@@ -29,7 +29,8 @@ class Picture(NamedTuple):
     path: Path
     height: int
     width: int
-    annotations: list[dict[str, Any]]  # image_id, category_id, bbox [x, y, w, h], area, iscrowd, segmentation
+    annotations: list[dict[str, Any]]  # image_id, category_id, bbox [x, y, w, h], area, iscrowd, segmentation and, if
+    # the file has them, keypoints [x, y, v, ...]
     turn: int = 1  # the EXIF orientation by which its pixels are turned to lie as the annotations do
 
     @property
@@ -45,6 +46,7 @@ class Content(NamedTuple):
     pictures: list[Picture]
     notes: list[str] = []  # what was left out, one line each
     groups: frozenset[int | str] = frozenset()  # categories without annotations that only group others
+    points: tuple[Any, ...] = ()  # (names of the keypoints, skeleton: pairs of their numbers from 1) of categories
 
 
 def read_coco(path: str | Path, labelled: bool = True) -> Content:
@@ -97,7 +99,9 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
     parents = [one.get("supercategory") for one in content["categories"] if one.get("supercategory") != one["name"]]
     idle = [(id, name) for id, name in categories.items() if not objects[id] + crowds[id]]
     groups = {id for id, name in idle if name in [*parents, "_background_"]}
-    return Content(categories, list(pictures.values()), notes, frozenset(groups))
+    named = [one for one in content["categories"] if isinstance(one.get("keypoints"), list) and one["keypoints"]]
+    points = [(one["keypoints"], one.get("skeleton") or []) for one in named]
+    return Content(categories, list(pictures.values()), notes, frozenset(groups), tuple(points))
 
 
 def crowd_notes(path: Path, categories: Any, objects: dict[Any, int], crowds: dict[Any, int]) -> list[str]:
@@ -165,6 +169,9 @@ def read_annotation(
         outline = read_run_lengths(outline, [picture.height, picture.width], where)
     elif outline:
         outline = [part for part in read_polygons(outline, where) if len(part) >= 6]  # two points are no area
+    points = as_numbers(entry.get("keypoints") or [])
+    if points is None or len(points) % 3:
+        raise UserError(f"{where}: keypoints are no list x, y, visibility, ...: {short(entry['keypoints'])}")
     return {
         "image_id": picture.id,
         "category_id": category,
@@ -172,7 +179,7 @@ def read_annotation(
         "area": box[2] * box[3] if area is None else area,
         "iscrowd": int(as_number(entry.get("iscrowd")) == 1 or entry.get("iscrowd") is True),
         "segmentation": outline or None,
-    }
+    } | ({"keypoints": points} if points else {})
 
 
 def read_run_lengths(outline: dict[str, Any], size: list[int], where: str) -> dict[str, Any]:
@@ -250,8 +257,9 @@ def draw_mask(annotation: dict[str, Any], picture: Picture) -> np.ndarray:
 def to_results(detections: dict[str, torch.Tensor], picture: Picture, frame: tuple[int, int]) -> list[dict[str, Any]]:
     """One picture's detections -> list of dicts as in COCO's result files, in the picture's own pixels.
 
-    detections: boxes [n, 4], labels [n], scores [n] and perhaps masks [n, 1, h, w] from 0 to 1, on any device, in the
-    pixels of `frame` = (h, w), the size in which the model saw the picture. The threshold for masks is 0.5.
+    detections: boxes [n, 4], labels [n], scores [n] and perhaps masks [n, 1, h, w] from 0 to 1 or keypoints [n, K, 3],
+    on any device, in the pixels of `frame` = (h, w), the size in which the model saw the picture. The threshold for
+    masks is 0.5.
     """
     from pycocotools import mask
 
@@ -263,6 +271,9 @@ def to_results(detections: dict[str, torch.Tensor], picture: Picture, frame: tup
         {"image_id": picture.id, "category_id": label, "bbox": [round(v, 2) for v in box], "score": round(score, 5)}
         for box, label, score in columns
     ]
+    points = detections.get("keypoints", torch.zeros(0)).float().cpu()
+    for result, one in zip(results, points, strict=False):  # none from a model without them
+        result["keypoints"] = (one * torch.tensor([scale[0], scale[1], 1])).flatten().tolist()
     if "masks" in detections:
         size = picture.height, picture.width
         for result, one in zip(results, detections["masks"], strict=True):  # one by one: originals may be large
