@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from data.coco.format import find_pictures, read_coco
+from data.coco.find import find_pictures
+from data.coco.format import read_coco
 
 
 def ordinary(picture):

@@ -5,6 +5,7 @@ import typing
 from .alex_net import AlexNet
 from .deeplabv3 import DeepLabV3
 from .fcn import FCN
+from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 from .mlp import MLP
 from .resnet import ResNet34

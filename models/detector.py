@@ -19,9 +19,9 @@ class Detector(BasicModule):
     """One of torchvision's detectors, which have their own losses; a subclass passes it to __init__.
 
     Images are a list of float32 [3, h, w] from 0 to 1, of any sizes; they are not resized. Targets are a list of dicts:
-    boxes float32 [n, 4] (x1, y1, x2, y2), labels int64 [n] from 1, masks uint8 [n, h, w]. Detections are a list of
-    dicts, the best first: boxes [n, 4], labels [n], scores [n] and, if the model predicts them, masks float
-    [n, 1, h, w] from 0 to 1.
+    boxes float32 [n, 4] (x1, y1, x2, y2), labels int64 [n] from 1, masks uint8 [n, h, w], for keypoints also keypoints
+    float32 [n, K, 3] (x, y, visibility). Detections are a list of dicts, the best first: boxes [n, 4], labels [n],
+    scores [n] and, if the model predicts them, masks float [n, 1, h, w] from 0 to 1, or keypoints [n, K, 3].
     """
 
     task = "detection"

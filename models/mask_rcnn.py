@@ -25,13 +25,20 @@ class MaskRCNN(Detector):
             weights=None,
             weights_backbone=None,
             num_classes=num_classes,
-            rpn_pre_nms_top_n_train=proposals,
-            rpn_post_nms_top_n_train=proposals,
-            rpn_pre_nms_top_n_test=proposals // 2,
-            rpn_post_nms_top_n_test=proposals // 2,
-            box_batch_size_per_image=min(512, proposals // 2),
+            **regions(proposals),
         )
         if masks and width != 1:
             channels = max(1, round(256 * width))
             detector.roi_heads.mask_predictor = detection.mask_rcnn.MaskRCNNPredictor(256, channels, num_classes)
         super().__init__(detector)
+
+
+def regions(proposals: int) -> dict[str, int]:
+    """torchvision's arguments for `proposals`, see MaskRCNN."""
+    return {
+        "rpn_pre_nms_top_n_train": proposals,
+        "rpn_post_nms_top_n_train": proposals,
+        "rpn_pre_nms_top_n_test": proposals // 2,
+        "rpn_post_nms_top_n_test": proposals // 2,
+        "box_batch_size_per_image": min(512, proposals // 2),
+    }

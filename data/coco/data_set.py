@@ -1,27 +1,27 @@
 """COCO: pictures with boxes, labels and masks of the objects in them, https://cocodataset.org"""
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 from data.pictures.picture_set import PictureSet, open_images
-from data.pictures.read import read_picture, resized
-from data.pictures.split import Roots, as_list, digest, part_of, picture_files, shown
+from data.pictures.split import Roots, as_list, digest, part_of, shown
 from utils import UserError
 from utils.files import write_atomically
 from utils.notices import counted, note_once
 from utils.options.kinds import height_width
 
+from .categories import category_ids, label_categories, relabel
 from .draw import compared
-from .format import Picture, clip, draw_mask, find_json, find_pictures, read_coco, to_results
+from .find import find_json, find_pictures, numbered, unique
+from .format import Picture, clip, draw_mask, read_coco, to_results
 from .meter import CocoMeter, NoMeter
+from .stored import as_stored, fitted, is_doubtful, place, turned
+from .values import in_order
 
 DRAWN = 4  # pictures of a batch that are drawn
 
@@ -31,31 +31,37 @@ class CocoMask(PictureSet):
 
     Items are (uint8 [3, H, W], target): the whole picture as large as fits into image_size, its ratio kept, black
     below or to the right. target: boxes float32 [n, 4] (x1, y1, x2, y2) in pixels of the item, labels int64 [n]
-    (COCO's category ids), masks uint8 [n, H, W], area float32 [n] in pixels of the file, iscrowd int64 [n], image_id
-    int, size (h, w) of the picture in the item. In test mode items are (uint8 [3, H, W], id int).
+    (COCO's category ids, see label_categories), masks uint8 [n, H, W], area float32 [n] in pixels of the file, iscrowd
+    int64 [n], image_id int or text, size (h, w) of the picture in the item. In test mode items are (uint8 [3, H, W], id).
 
     Crowds are not trained on; in evaluation, detections in a crowd are neither right nor wrong, as in COCO. Pictures
-    without objects are left out in train mode, boxes without width or height always; notes count them. The EXIF
-    orientation is ignored, because COCO's coordinates are those of the stored pixels. `broken` are files that are
-    missing, cannot be decoded or differ in size from their annotations.
+    without objects are left out in train mode, boxes without width or height always; notes count them. COCO's
+    coordinates are those of the stored pixels; a picture is turned by its EXIF orientation where its annotations have
+    the size that it has then. `broken` are files that are missing, cannot be decoded or differ in size from their
+    annotations.
 
     Args:
-        root: one or several COCO files, or folders with one annotations/instances_*train*.json each; find_pictures
-            locates their pictures. In test mode also folders of pictures; the id of 000000397133.jpg is its number,
+        root: one or several COCO files, or folders with one each, see find_json; find_pictures locates their pictures.
+            In test mode also folders of pictures; the id of 000000397133.jpg is its number,
             pictures with other names are numbered from 1, in the order of their names.
         mode: train, val or test.
         image_size: H and W, pixels; or "320x192", W x H.
-        val_data_root: files like `root`, or folders with one annotations/instances_*val*.json each; if there are any,
-            they are val and all of `root` is train. Else the two share `root` 70/30, by the pictures' names.
+        val_data_root: files or folders like `root`; if there are any, they are val and all of `root` is train. Else the
+            two share `root` 70/30, by the pictures' names.
         val_size: maximum number of pictures in val mode.
         repeat: number of passes over the pictures in an epoch, for small data sets.
         pack: decode every picture once, into a file in `pack_dir`, and read it from there; see open_images.
         pack_dir: the folder for that file.
 
-    Raises UserError for an invalid COCO file, and for categories that differ between the files.
+    Raises UserError for an invalid COCO file, for categories that differ between the files, and in train mode where
+    there is no object but crowds.
     """
 
     task = "detection"
+    upright = False  # how pictures lie whose annotations have no size
+    kind = "instances"  # how the names of COCO's own files begin
+    flips = 0.5  # share of the training pictures that is flipped
+    skeleton: Sequence[tuple[int, int]] = ()  # the points that a drawn line connects
 
     def __init__(
         self,
@@ -71,9 +77,9 @@ class CocoMask(PictureSet):
     ):
         self.mode, self.size, self.repeat = mode, height_width(image_size), repeat
         if mode == "test":
-            pictures = unlabelled(root)
+            pictures, self.written_ids = self.unlabelled(root)
         else:
-            pictures, self.categories = labelled(root, mode, val_data_root, val_size)
+            pictures, self.categories = self.labelled(root, mode, val_data_root, val_size)
             names = [self.categories.get(id, "unused") for id in range(1, max(self.categories) + 1)]
             self.classes = ["background", *names]
         if mode == "train":
@@ -84,22 +90,63 @@ class CocoMask(PictureSet):
             pictures = full
 
         paths = [picture.path for picture in pictures]
-        self.images, sizes = open_images(paths, in_square, self.size, f"{type(self).__name__}_{mode}", pack, pack_dir)
-        self.pictures: list[Picture] = []
-        self.broken: list[str] = []
-        kept = []
-        for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True)):
-            if isinstance(size, str):
-                self.broken.append(f"{picture.path} ({size})")
-            elif [picture.height, picture.width] in (size, [0, 0]):
-                self.pictures.append(picture._replace(height=size[0], width=size[1]))
-                kept.append(number)
-            else:
-                self.broken.append(
-                    f"{picture.path} ({size[1]}x{size[0]}, its annotations say {picture.width}x{picture.height})"
-                )
-        self.images.select(kept)
+        self.images, facts = open_images(paths, as_stored, self.size, f"{type(self).__name__}_{mode}", pack, pack_dir)
+        placed = [place(*one, self.upright) for one in zip(pictures, facts, strict=True)]
+        self.broken = [one for one in placed if isinstance(one, str)]
+        kept = [(number, one) for number, one in enumerate(placed) if not isinstance(one, str)]
+        self.images.select([number for number, _ in kept])
+        self.pictures = [self.scaled(picture) for _, picture in kept]
         self.by_id = {picture.id: picture for picture in self.pictures}
+        doubtful = sum(is_doubtful(pictures[number], facts[number], picture.turn) for number, picture in kept)
+        if doubtful:
+            note_once(
+                f"{counted(doubtful, 'picture')} of {shown(root)} with an EXIF orientation, and no annotated size that "
+                "tells whether it counts: read as stored, as COCO means it; if the boxes are those of the upright "
+                "pictures, rotate the pixels and remove the tag"
+            )
+
+    def labelled(
+        self, root: Roots, mode: str, val_data_root: Roots, val_size: int | None
+    ) -> tuple[list[Picture], dict[int, str]]:
+        """(Pictures of train or val mode, ordered by a hash of their names, {label: category}). Raises UserError."""
+        own = mode == "val" and bool(val_data_root)
+        files = self.files(val_data_root if own else root, "val" if own else "train")
+        # A checkpoint may be validated on a machine without its training data.
+        others = self.files([one for one in as_list(root) if Path(one).exists()], "train") if own else []
+        categories, labels = label_categories([*files, *others])
+        for text in (text for file in files for text in read_coco(file).notes):
+            note_once(text)
+        crowds = [
+            one["iscrowd"] for file in files for picture in read_coco(file).pictures for one in picture.annotations
+        ]
+        if mode == "train" and all(crowds):
+            why = f"all {len(crowds)} annotations are crowds (iscrowd 1): write 0 for what is a single object"
+            raise UserError(f"{shown(files)} has nothing to train on: {why if crowds else 'there is no annotation'}")
+        pictures = unique(find_pictures(file, read_coco(file).pictures) for file in files)
+        few = f"{shown(root)} has {counted(len(pictures), 'picture')}"
+        pictures = part_of(sorted(pictures, key=digest), mode, val_data_root, val_size, few)
+        return [relabel(picture, labels) for picture in pictures], categories
+
+    def files(self, roots: Roots, split: str) -> list[Path]:
+        """The COCO files of roots, see find_json."""
+        return [find_json(one, split, self.kind) for one in as_list(roots)]
+
+    def unlabelled(self, root: Roots) -> tuple[list[Picture], dict[int | str, str]]:
+        """(the Pictures to predict, in the order of their ids, {category id: name} as their files have them). Raises
+        UserError."""
+        groups, categories = [], {}
+        for one in as_list(root):
+            if Path(one).is_file():
+                content = read_coco(one, labelled=False)
+                groups.append(find_pictures(Path(one), content.pictures))
+                categories |= content.categories
+            else:
+                groups.append(numbered(one))
+        return sorted(unique(groups), key=lambda picture: in_order(picture.id)), categories
+
+    def scaled(self, picture: Picture) -> Picture:
+        """A Picture whose size is known, with its annotations in pixels; here they are."""
+        return picture
 
     @property
     def no_workers_needed(self) -> bool:  # type: ignore[override]
@@ -120,18 +167,25 @@ class CocoMask(PictureSet):
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, list[Any]]:
         """A batch: (uint8 [n, 3, H, W], list of targets or ids)."""
-        pictures = [self.pictures[index] for index in indices]
+        pictures, images = [self.pictures[index] for index in indices], self.images[indices]
         targets = [picture.id if self.mode == "test" else self.target(picture) for picture in pictures]
-        return self.images[indices].permute(0, 3, 1, 2), targets
+        for row, picture in zip(images, pictures, strict=True):
+            if picture.turn != 1:
+                row[:] = turned(row, picture, self.fit(picture))
+        return images.permute(0, 3, 1, 2), targets
 
     def fit(self, picture: Picture) -> tuple[int, int]:
         """(h, w), the size of a picture in the square or rectangle."""
         return fitted(picture.height, picture.width, self.size)
 
+    def truth(self, picture: Picture) -> list[dict[str, Any]]:
+        """The annotations that count in this mode."""
+        return [one for one in picture.annotations if self.mode == "val" or not one["iscrowd"]]
+
     def target(self, picture: Picture) -> dict[str, Any]:
         """The truth about a picture, see the class."""
         height, width = self.fit(picture)
-        truth = [one for one in picture.annotations if self.mode == "val" or not one["iscrowd"]]
+        truth = self.truth(picture)
         scale = torch.tensor([width / picture.width, height / picture.height] * 2)
         boxes = torch.tensor([clip(one["bbox"], picture) for one in truth]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
@@ -161,17 +215,22 @@ class CocoMask(PictureSet):
         self, input: torch.Tensor, target: list[Any], generator: torch.Generator | None
     ) -> tuple[list[torch.Tensor], list[Any]]:
         """(uint8 [N, 3, H, W], list of targets or ids) -> (list of float32 [3, h, w] from 0 to 1, the same). The black
-        part is cut off, from the masks too. In train mode a coin per picture flips it with its boxes and masks."""
+        part is cut off, from the masks too. In train mode a coin per picture flips it with its boxes and masks, see
+        `mirrored`."""
         sizes = [self.fit(self.by_id[one]) if self.mode == "test" else one["size"] for one in target]
         images = [image[:, :h, :w] for image, (h, w) in zip(input.float() / 255, sizes, strict=True)]
         if self.mode == "test":
             return images, target
         target = [{**one, "masks": one["masks"][:, :h, :w]} for one, (h, w) in zip(target, sizes, strict=True)]
         if self.mode == "train":
-            coins = torch.rand(len(images), generator=generator, device=input.device) < 0.5
-            flipped = [flip(*one) for one in zip(images, target, coins, strict=True)]
+            coins = torch.rand(len(images), generator=generator, device=input.device) < self.flips
+            flipped = [flip(*one, self.mirrored) for one in zip(images, target, coins, strict=True)]
             images, target = [image for image, _ in flipped], [one for _, one in flipped]
         return images, target
+
+    def mirrored(self, target: dict[str, Any], width: int) -> dict[str, torch.Tensor]:
+        """What is different in the target of a prepared picture once it is flipped; width: the picture's, pixels."""
+        return mirrored(target, width)
 
     def meter(self) -> CocoMeter | NoMeter:
         """COCO's average precisions; in train mode, without detections, nothing."""
@@ -180,17 +239,21 @@ class CocoMask(PictureSet):
     def draw(self, input: list[torch.Tensor], target: list[Any], prediction: list[Any] | None) -> list[torch.Tensor]:
         """Up to four pictures of a prepared batch, truth and detections side by side, see compared."""
         found = [None] * len(input) if prediction is None else prediction
-        return [compared(*one, self.classes) for one in list(zip(input, target, found, strict=True))[:DRAWN]]
+        batch = list(zip(input, target, found, strict=True))[:DRAWN]
+        return [compared(*one, self.classes, self.skeleton) for one in batch]
 
     def write_results(self, path: str, predictions: Iterable[tuple[list[Any], Any]]) -> None:
         """Write COCO's JSON of results, in the pictures' own pixels: a list of {image_id, category_id, file_name,
-        bbox [x, y, w, h], score, segmentation as compressed run lengths if the model predicts masks}."""
+        bbox [x, y, w, h], score, segmentation as compressed run lengths if the model predicts masks}. Ids are those of
+        the file that lists the pictures, see category_ids."""
+        categories = category_ids(self.classes, self.written_ids, path)
 
         def write(file: IO[str]) -> None:
             mark = "["
             for ids, batch in predictions:
                 for id, detections in zip(ids, batch, strict=True):
                     for result in to_results(detections, self.by_id[id], self.fit(self.by_id[id])):
+                        result["category_id"] = categories.get(result["category_id"], result["category_id"])
                         result["file_name"] = self.by_id[id].path.name
                         file.write(mark + json.dumps(result, separators=(",", ":")))
                         mark = ",\n"
@@ -199,80 +262,22 @@ class CocoMask(PictureSet):
         write_atomically(path, write)
 
 
-def flip(image: torch.Tensor, target: dict[str, Any], coin: torch.Tensor) -> tuple[torch.Tensor, dict[str, Any]]:
+def mirrored(target: dict[str, Any], width: int) -> dict[str, torch.Tensor]:
+    """See CocoMask.mirrored."""
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    return {"boxes": torch.stack([width - x2, y1, width - x1, y2], dim=1), "masks": target["masks"].flip(-1)}
+
+
+def flip(
+    image: torch.Tensor,
+    target: dict[str, Any],
+    coin: torch.Tensor,
+    mirrored: Callable[[dict[str, Any], int], dict[str, torch.Tensor]] = mirrored,
+) -> tuple[torch.Tensor, dict[str, Any]]:
     """Flip a picture [3, h, w] and its target horizontally if coin, a bool tensor [], is true.
 
     Both versions are computed and one is chosen, so that the host does not wait for the coin.
     """
-    x1, y1, x2, y2 = target["boxes"].unbind(1)
-    boxes = torch.stack([image.shape[2] - x2, y1, image.shape[2] - x1, y2], dim=1)
-    mirrored = {"boxes": boxes, "masks": target["masks"].flip(-1)}
-    chosen = {name: torch.where(coin, values, target[name]) for name, values in mirrored.items()}
+    other = mirrored(target, image.shape[2])
+    chosen = {name: torch.where(coin, values, target[name]) for name, values in other.items()}
     return torch.where(coin, image.flip(-1), image), {**target, **chosen}
-
-
-def labelled(
-    root: Roots, mode: str, val_data_root: Roots, val_size: int | None
-) -> tuple[list[Picture], dict[int, str]]:
-    """(the Pictures of train or val mode, ordered by a hash of their names, the categories). Raises UserError."""
-    own = mode == "val" and bool(val_data_root)
-    files = [find_json(one, "val" if own else "train") for one in as_list(val_data_root if own else root)]
-    # A checkpoint may be validated on a machine without its training data.
-    others = [find_json(one, "train") for one in as_list(root) if Path(one).exists()] if own else []
-    categories = read_coco(files[0]).categories
-    for file in others + files:
-        differing = sorted(categories.items() ^ read_coco(file).categories.items())
-        if differing:
-            id, name = differing[0]
-            only = f"{id} {name} is in one of them only"
-            raise UserError(f"{files[0]} and {file} differ in their categories: {only}")
-    for text in (text for file in files for text in read_coco(file).notes):
-        note_once(text)
-    pictures = sorted(unique(find_pictures(file, read_coco(file).pictures) for file in files), key=digest)
-    few = f"{shown(root)} has {counted(len(pictures), 'picture')}"
-    return part_of(pictures, mode, val_data_root, val_size, few), categories
-
-
-def unlabelled(root: Roots) -> list[Picture]:
-    """The Pictures to predict, in the order of their ids; those of a folder have size 0. Raises UserError."""
-    groups = []
-    for one in as_list(root):
-        if Path(one).is_file():
-            groups.append(find_pictures(Path(one), read_coco(one, labelled=False).pictures))
-            continue
-        paths = picture_files(one, "give a COCO file or a folder of pictures")
-        numbered = all(re.fullmatch(r"\d{1,18}", path.stem) for path in paths)
-        if not numbered:
-            note_once(
-                f"the pictures in {one} are not all named by an id, 000000397133.jpg: their ids are 1, 2, ... by name"
-            )
-        ids = [int(path.stem) if numbered else number for number, path in enumerate(paths, start=1)]
-        groups.append([Picture(id, path, 0, 0, []) for id, path in zip(ids, paths, strict=True)])
-    return sorted(unique(groups))
-
-
-def unique(groups: Iterable[list[Picture]]) -> list[Picture]:
-    """Lists of Pictures -> one list. Raises UserError when two have the same id."""
-    found: dict[int, Picture] = {}
-    for picture in (picture for group in groups for picture in group):
-        if found.setdefault(picture.id, picture) is not picture:
-            raise UserError(f"{found[picture.id].path} and {picture.path} have the same image id, {picture.id}")
-    return list(found.values())
-
-
-def in_square(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
-    """A picture as stored, in the upper left corner of a black square or rectangle, for open_images: (uint8 [*size, 3],
-    [height, width] of the file)."""
-    picture = read_picture(path, max(size), upright=False)
-    with Image.open(path) as file:
-        width, height = file.size
-    h, w = fitted(height, width, size)
-    square = np.zeros((*size, 3), dtype=np.uint8)
-    square[:h, :w] = resized(np.asarray(picture), h, w)
-    return square, [height, width]
-
-
-def fitted(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of a picture that becomes as large as fits into size, (height, width)."""
-    scale = min(size[0] / height, size[1] / width)
-    return max(1, round(height * scale)), max(1, round(width * scale))

@@ -14,16 +14,20 @@ SIDE = 480  # pixels that a drawn picture should have on its longer side
 
 
 def compared(
-    image: torch.Tensor, truth: dict[str, Any], found: dict[str, torch.Tensor] | None, classes: Sequence[str]
+    image: torch.Tensor,
+    truth: dict[str, Any],
+    found: dict[str, torch.Tensor] | None,
+    classes: Sequence[str],
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> torch.Tensor:
     """The truth, and beside it the detections with a score of at least 0.5, with headings, uint8 [3, H, W].
 
     image: float [3, h, w] from 0 to 1; truth and found: a target of CocoMask and a model's detections in it, or None:
-    the truth alone.
+    the truth alone; skeleton: pairs of keypoints that lines connect.
     """
     true = f"truth: {counted(len(truth['labels']), 'object')}"
     if found is None:
-        return beside([overlay(image, truth, classes).permute(1, 2, 0).numpy()], [true])
+        return beside([overlay(image, truth, classes, skeleton).permute(1, 2, 0).numpy()], [true])
     scores = found["scores"]
     sure = scores >= SURE
     heading = f"found: {counted(int(sure.sum()), 'object')} with a score of at least {SURE}"
@@ -32,13 +36,19 @@ def compared(
         if len(scores):
             heading += f"; the highest: {classes[int(found['labels'][scores.argmax()])]} {scores.max():.2f}"
     found = {name: values[sure] for name, values in found.items()}
-    pictures = [overlay(image, objects, classes).permute(1, 2, 0).numpy() for objects in (truth, found)]
+    pictures = [overlay(image, objects, classes, skeleton).permute(1, 2, 0).numpy() for objects in (truth, found)]
     return beside(pictures, (true, heading))
 
 
-def overlay(image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str]) -> torch.Tensor:
+def overlay(
+    image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str], skeleton: Sequence[tuple[int, int]] = ()
+) -> torch.Tensor:
     """The picture with the objects on it, uint8 [3, H, W], enlarged if it is small."""
-    from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks  # here: it takes long to load
+    from torchvision.utils import (
+        draw_bounding_boxes,
+        draw_keypoints,
+        draw_segmentation_masks,
+    )  # here: takes long to load
 
     from utils.metrics.fonts import font_file, in_font  # as does matplotlib
 
@@ -57,6 +67,10 @@ def overlay(image: torch.Tensor, objects: dict[str, Any], classes: Sequence[str]
         masks = objects["masks"].reshape(-1, *image.shape[1:]).cpu() > 0.5
         masks = masks.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
         drawn = draw_segmentation_masks(drawn, masks, alpha=0.45, colors=colours)
+    for points, colour in zip(objects.get("keypoints", torch.zeros(0)).cpu(), colours, strict=False):
+        drawn = draw_keypoints(
+            drawn, points[None, :, :2] * zoom, list(skeleton), colour, visibility=points[None, :, 2] > 0
+        )
     return draw_bounding_boxes(
         drawn,
         objects["boxes"].cpu() * zoom,

@@ -11,24 +11,27 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from data.pictures.split import RootError, shown
 from utils import UserError
 from utils.notices import counted
 
-HIGHEST_ID = 10_000  # of a category: a model has an output for every id up to the highest
+from .values import as_id, as_number, as_numbers, in_order, short
+
+HIGHEST_ID = 10_000  # of a category that is its own label: a model has an output for every label up to the highest
 THIN = 0.01  # pixels; boxes that are not wider count as empty
-FAR = 1e6  # pixels; the largest coordinate
+NO_OUTLINE = "without an outline, used as mask; --masks=False trains MaskRCNN on boxes alone"
 WHERE = "give a COCO file of annotations, say annotations/instances_train2017.json"
 
 
 class Picture(NamedTuple):
-    """One picture of a COCO file. Height and width are the original's, in pixels."""
+    """One picture of a COCO file. Height and width are the original's, in pixels; 0 where they are not known yet."""
 
-    id: int
+    id: int | str  # as the file has it
     path: Path
     height: int
     width: int
-    annotations: list[dict[str, Any]]  # image_id, category_id, bbox [x, y, w, h], area, iscrowd, segmentation
+    annotations: list[dict[str, Any]]  # image_id, category_id, bbox [x, y, w, h], area, iscrowd, segmentation and, if
+    # the file has them, keypoints [x, y, v, ...]
+    turn: int = 1  # the EXIF orientation by which its pixels are turned to lie as the annotations do
 
     @property
     def name(self) -> str:
@@ -39,37 +42,11 @@ class Picture(NamedTuple):
 class Content(NamedTuple):
     """What read_coco returns."""
 
-    categories: dict[int, str]  # {id: name}
+    categories: dict[int | str, str]  # {id: name}; ids of a test file are as it has them, others as in as_id
     pictures: list[Picture]
-    notes: list[str]  # what was left out, one line each
-
-
-def find_json(root: str | Path, split: str) -> Path:
-    """The COCO file that `root` names: the file itself, or the only annotations/instances_*<split>*.json in a folder.
-    Raises UserError."""
-    root = Path(root)
-    if root.is_file():
-        return root
-    if not root.is_dir():
-        raise RootError(root, f"there is no file {root}: {WHERE}")
-    found = sorted(root.glob(f"annotations/instances_*{split}*.json"))
-    if len(found) != 1:
-        names = f" ({', '.join(path.name for path in found)})" if found else ""
-        files = f"{len(found) or 'no'} files annotations/instances_*{split}*.json{names}"
-        raise RootError(root, f"{root} holds {files}: name the file")
-    return found[0]
-
-
-def find_pictures(file: Path, pictures: Sequence[Picture]) -> list[Picture]:
-    """The pictures of a COCO file with their full paths. Those of instances_train2017.json are in the first of these
-    folders, relative to its own, that has any of them: ../images/train2017, ../train2017, ../images, the folder itself.
-    Raises UserError."""
-    base, name = file.absolute().parent, file.stem.rpartition("_")[2]
-    folders = [base.parent / "images" / name, base.parent / name, base.parent / "images", base]
-    for folder in folders:
-        if any((folder / picture.path).is_file() for picture in pictures):
-            return [picture._replace(path=folder / picture.path) for picture in pictures]
-    raise UserError(f"no picture of {file} was found ({len(pictures)} are listed); looked in {shown(folders)}")
+    notes: list[str] = []  # what was left out, one line each
+    groups: frozenset[int | str] = frozenset()  # categories without annotations that only group others
+    points: tuple[Any, ...] = ()  # (names of the keypoints, skeleton: pairs of their numbers from 1) of categories
 
 
 def read_coco(path: str | Path, labelled: bool = True) -> Content:
@@ -84,7 +61,7 @@ def read_coco(path: str | Path, labelled: bool = True) -> Content:
 @lru_cache(maxsize=4)
 def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}): {WHERE}") from None
     for name in ("images", "annotations", "categories") if labelled else ("images",):
@@ -92,82 +69,147 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
             raise UserError(f"{path} is no such COCO file, it has no list `{name}`: {WHERE}")
         if not all(isinstance(entry, dict) for entry in content[name]):
             raise UserError(f"{path}: an entry of `{name}` is not {{...}}: {WHERE}")
-    pictures: dict[int, Picture] = {}
-    for number, entry in enumerate(content["images"]):
-        id, name, size = entry.get("id"), entry.get("file_name"), (entry.get("height"), entry.get("width"))
-        if not (whole(id) and isinstance(name, str) and name and all(whole(side) and side > 0 for side in size)):
-            raise UserError(f"{path}: image {number} needs id, file_name, height and width, it has {short(entry)}")
-        if id in pictures:
-            raise UserError(f"{path}: two images have the id {id}, {pictures[id].path} and {name}")
-        pictures[id] = Picture(id, Path(name), *size, [])
+    pictures = read_pictures(path, content["images"])
     if not labelled:
-        return Content({}, list(pictures.values()), [])
+        entries = [one for one in content.get("categories") or () if isinstance(one, dict)]
+        named = {one["id"]: one.get("name") for one in entries if as_id(one.get("id")) is not None}
+        return Content(named, list(pictures.values()))
     categories = read_categories(path, content["categories"])
-    counts = {"without an area in the picture, left out": 0, "without an outline, used as mask": 0}
+    counts = {"without an area in the picture, left out": 0, NO_OUTLINE: 0}
+    objects, crowds = dict.fromkeys(categories, 0), dict.fromkeys(categories, 0)
     for number, entry in enumerate(content["annotations"]):
         where = f"{path}: annotation {entry.get('id', f'number {number}')}"
         annotation = read_annotation(entry, categories, pictures, where)
         if annotation["segmentation"] is None:
-            x, y, w, h = annotation["bbox"]
-            annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            counts["without an outline, used as mask"] += 1
-        picture = pictures[annotation["image_id"]]
+            annotation["segmentation"] = [outline_of(annotation["bbox"])]
+            counts[NO_OUTLINE] += 1
+        picture = pictures[as_id(annotation["image_id"])]
+        (crowds if annotation["iscrowd"] else objects)[annotation["category_id"]] += 1
         if min(clip(annotation["bbox"], picture)[2:]) > THIN:
             picture.annotations.append(annotation)
         else:
             counts["without an area in the picture, left out"] += 1
     notes = [f"{path}: {counted(count, 'box', 'boxes')} {what}" for what, count in counts.items() if count]
-    return Content(categories, list(pictures.values()), notes)
+    notes += crowd_notes(path, categories, objects, crowds)
+    twice = len(pictures) - len({picture.path for picture in pictures.values()})
+    if twice:
+        notes.append(
+            f"{path}: {counted(twice, 'image')} listed again under another id: each has some of the objects only"
+        )
+    parents = [one.get("supercategory") for one in content["categories"] if one.get("supercategory") != one["name"]]
+    idle = [(id, name) for id, name in categories.items() if not objects[id] + crowds[id]]
+    groups = {id for id, name in idle if name in [*parents, "_background_"]}
+    named = [one for one in content["categories"] if isinstance(one.get("keypoints"), list) and one["keypoints"]]
+    points = [(one["keypoints"], one.get("skeleton") or []) for one in named]
+    return Content(categories, list(pictures.values()), notes, frozenset(groups), tuple(points))
 
 
-def read_categories(path: Path, entries: list[dict[str, Any]]) -> dict[int, str]:
-    """{id: name}. Raises UserError."""
-    categories: dict[int, str] = {}
+def crowd_notes(path: Path, categories: Any, objects: dict[Any, int], crowds: dict[Any, int]) -> list[str]:
+    """What a user has to know about the crowds in a file, [] where it has none: how many there are, and which classes
+    have nothing else. objects, crowds: {category id: number of annotations}."""
+    count, alone = sum(crowds.values()), [categories[id] for id in crowds if crowds[id] and not objects[id]]
+    if not count:
+        return []
+    share = f"{count} of {counted(count + sum(objects.values()), 'annotation')}"
+    why = f": {', '.join(alone)} has no others; write iscrowd 0 for what is a single object" if alone else ""
+    return [f"{path}: {share} are crowds (iscrowd 1), which are not trained on{why}"]
+
+
+def read_pictures(path: Path, entries: list[dict[str, Any]]) -> dict[Any, Picture]:
+    """{as_id of its id: Picture without annotations}. Raises UserError."""
+    pictures: dict[Any, Picture] = {}
+    for number, entry in enumerate(entries):
+        id, name, sides = as_id(entry.get("id")), entry.get("file_name"), ("height", "width")
+        size = [as_number(entry.get(side)) for side in sides]
+        sound = {"id": id is not None, "file_name": isinstance(name, str) and name != ""}
+        sound |= {side: one is not None and one >= 1 and one == int(one) for side, one in zip(sides, size, strict=True)}
+        for key in (key for key, fine in sound.items() if not fine):
+            what = f"image {number} needs id, file_name, height and width, its {key} is {short(entry.get(key))}"
+            raise UserError(f"{path}: {what}: {short(entry)}")
+        if id in pictures:
+            raise UserError(f"{path}: two images have the id {id}, {pictures[id].path} and {name}")
+        pictures[id] = Picture(
+            entry["id"] if isinstance(entry["id"], str) else id, Path(name), int(size[0]), int(size[1]), []
+        )
+    if not pictures:
+        raise UserError(f"{path} lists no images: {WHERE}")
+    return pictures
+
+
+def read_categories(path: Path, entries: list[dict[str, Any]]) -> dict[Any, str]:
+    """{as_id of its id: name}. Raises UserError."""
+    categories: dict[Any, str] = {}
     for entry in entries:
-        id, name = entry.get("id"), entry.get("name")
-        if not whole(id) or not 1 <= id <= HIGHEST_ID or not isinstance(name, str) or not name:
-            raise UserError(f"{path}: a category needs a name and an id from 1 to {HIGHEST_ID}, not {short(entry)}")
+        id, name = as_id(entry.get("id")), entry.get("name")
+        name = str(name) if whole(name) else name
+        if id is None or not isinstance(name, str) or not name:
+            raise UserError(f"{path}: a category needs an id and a name, not {short(entry)}")
         if id in categories:
             raise UserError(f"{path}: two categories have the id {id}, {categories[id]} and {name}")
         categories[id] = name
     if not categories:
         raise UserError(f"{path} has no categories: {WHERE}")
-    return dict(sorted(categories.items()))
+    return dict(sorted(categories.items(), key=lambda one: in_order(one[0])))
 
 
 def read_annotation(
-    entry: dict[str, Any], categories: dict[int, str], pictures: dict[int, Picture], where: str
+    entry: dict[str, Any], categories: dict[Any, str], pictures: dict[Any, Picture], where: str
 ) -> dict[str, Any]:
     """The parts of an annotation that are used; segmentation may be None. Raises UserError that begins with `where`."""
-    image, category, box = entry.get("image_id"), entry.get("category_id"), entry.get("bbox")
-    if not whole(image) or image not in pictures:
-        raise UserError(f"{where} names the image {short(image)}, which is not in the list `images`")
-    if not whole(category) or category not in categories:
-        raise UserError(f"{where} names the category {short(category)}, which is not in the list `categories`")
-    if not numbers(box) or len(box) != 4:
-        raise UserError(f"{where} needs a bbox of four numbers x, y, width, height, not {short(box)}")
-    outline, area = entry.get("segmentation"), entry.get("area")
+    image, category, box = as_id(entry.get("image_id")), as_id(entry.get("category_id")), as_numbers(entry.get("bbox"))
+    if image not in pictures:
+        raise UserError(f"{where} names the image {short(entry.get('image_id'))}, which is not in the list `images`")
+    if category not in categories:
+        named = short(entry.get("category_id"))
+        raise UserError(f"{where} names the category {named}, which is not in the list `categories`")
+    if box is None or len(box) != 4:
+        raise UserError(f"{where} needs a bbox of four numbers x, y, width, height, not {short(entry.get('bbox'))}")
+    picture, outline, area = pictures[image], entry.get("segmentation"), as_number(entry.get("area"))
     if isinstance(outline, dict):
-        size, counts = [pictures[image].height, pictures[image].width], outline.get("counts")
-        counts = run_lengths(counts) if isinstance(counts, str) else counts
-        if outline.get("size") != size:
-            raise UserError(f"{where} has a mask of the size {short(outline.get('size'))}, but its image is {size}")
-        sound = isinstance(counts, list) and all(whole(count) and count >= 0 for count in counts)
-        if not sound or sum(counts or ()) != math.prod(size):  # pycocotools would read and write outside its memory
-            raise UserError(f"{where} has a damaged mask: its run lengths do not sum to {size[0]} x {size[1]} pixels")
-        outline = {"size": size, "counts": counts}
+        outline = read_run_lengths(outline, [picture.height, picture.width], where)
     elif outline:
-        if not isinstance(outline, list) or not all(numbers(part) and len(part) % 2 == 0 for part in outline):
-            raise UserError(f"{where}: segmentation is neither a list of polygons x, y, x, y, ... nor a mask")
-        outline = [part for part in outline if len(part) >= 6]  # two points are no area
+        outline = [part for part in read_polygons(outline, where) if len(part) >= 6]  # two points are no area
+    points = as_numbers(entry.get("keypoints") or [])
+    if points is None or len(points) % 3:
+        raise UserError(f"{where}: keypoints are no list x, y, visibility, ...: {short(entry['keypoints'])}")
     return {
-        "image_id": image,
+        "image_id": picture.id,
         "category_id": category,
         "bbox": box,
-        "area": area if numbers([area], math.inf) else box[2] * box[3],
-        "iscrowd": int(entry.get("iscrowd") == 1),
+        "area": box[2] * box[3] if area is None else area,
+        "iscrowd": int(as_number(entry.get("iscrowd")) == 1 or entry.get("iscrowd") is True),
         "segmentation": outline or None,
-    }
+    } | ({"keypoints": points} if points else {})
+
+
+def read_run_lengths(outline: dict[str, Any], size: list[int], where: str) -> dict[str, Any]:
+    """A mask {size: [height, width], counts: run lengths, compressed or not} -> the same, its counts a list. Raises
+    UserError that begins with `where`."""
+    counts = outline.get("counts")
+    counts = run_lengths(counts) if isinstance(counts, str) else counts
+    if outline.get("size") != size:
+        raise UserError(f"{where} has a mask of the size {short(outline.get('size'))}, but its image is {size}")
+    sound = isinstance(counts, list) and all(whole(count) and count >= 0 for count in counts)
+    if not sound or sum(counts or ()) != math.prod(size):  # pycocotools would read and write outside its memory
+        raise UserError(f"{where} has a damaged mask: its run lengths do not sum to {size[0]} x {size[1]} pixels")
+    return {"size": size, "counts": counts}
+
+
+def read_polygons(outline: Any, where: str) -> list[list[float]]:
+    """Polygons as a list of flat lists x, y, x, y, ...; `outline` may be one such list, and points may be pairs. Raises
+    UserError that begins with `where`."""
+    if is_points(outline) or as_numbers(outline):
+        outline = [outline]
+    parts = outline if isinstance(outline, list) else [None]
+    polygons = [as_numbers(sum(part, []) if is_points(part) else part) for part in parts]
+    if not all(one is not None and len(one) % 2 == 0 for one in polygons):
+        raise UserError(f"{where}: segmentation is neither a list of polygons x, y, x, y, ... nor a mask")
+    return [one for one in polygons if one]
+
+
+def is_points(value: Any) -> bool:
+    """Whether it is a list of at least three points, each a list of two numbers."""
+    return isinstance(value, list) and len(value) > 2 and all(isinstance(one, list) and len(one) == 2 for one in value)
 
 
 def run_lengths(text: str) -> list[int]:
@@ -191,15 +233,10 @@ def whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def numbers(values: Any, limit: float = FAR) -> TypeGuard[list[float]]:
-    """Whether it is a list of numbers below the limit; nan and infinity are not."""
-    return isinstance(values, list) and all(type(value) in (int, float) and abs(value) < limit for value in values)
-
-
-def short(value: Any) -> str:
-    """A value as text for an error message."""
-    text = repr(value)
-    return text if len(text) < 80 else f"{text[:77]}..."
+def outline_of(box: Sequence[float]) -> list[float]:
+    """A box [x, y, w, h] as a polygon x, y, x, y, ..."""
+    x, y, w, h = box
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
 def clip(box: Sequence[float], picture: Picture) -> list[float]:
@@ -220,8 +257,9 @@ def draw_mask(annotation: dict[str, Any], picture: Picture) -> np.ndarray:
 def to_results(detections: dict[str, torch.Tensor], picture: Picture, frame: tuple[int, int]) -> list[dict[str, Any]]:
     """One picture's detections -> list of dicts as in COCO's result files, in the picture's own pixels.
 
-    detections: boxes [n, 4], labels [n], scores [n] and perhaps masks [n, 1, h, w] from 0 to 1, on any device, in the
-    pixels of `frame` = (h, w), the size in which the model saw the picture. The threshold for masks is 0.5.
+    detections: boxes [n, 4], labels [n], scores [n] and perhaps masks [n, 1, h, w] from 0 to 1 or keypoints [n, K, 3],
+    on any device, in the pixels of `frame` = (h, w), the size in which the model saw the picture. The threshold for
+    masks is 0.5.
     """
     from pycocotools import mask
 
@@ -233,6 +271,9 @@ def to_results(detections: dict[str, torch.Tensor], picture: Picture, frame: tup
         {"image_id": picture.id, "category_id": label, "bbox": [round(v, 2) for v in box], "score": round(score, 5)}
         for box, label, score in columns
     ]
+    points = detections.get("keypoints", torch.zeros(0)).float().cpu()
+    for result, one in zip(results, points, strict=False):  # none from a model without them
+        result["keypoints"] = (one * torch.tensor([scale[0], scale[1], 1])).flatten().tolist()
     if "masks" in detections:
         size = picture.height, picture.width
         for result, one in zip(results, detections["masks"], strict=True):  # one by one: originals may be large

@@ -1,6 +1,7 @@
 """How well objects are detected: COCO's average precisions, by pycocotools, and PASCAL VOC's."""
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,16 @@ from torchnet.meter.meter import Meter
 from utils.files import write_csv
 
 from .format import Picture, to_results
+from .values import in_order
 
+KEYPOINT_STATS = tuple("AP AP50 AP75 AP_medium AP_large AR AR50 AR75 AR_medium AR_large".split())
 STATS = tuple("AP AP50 AP75 AP_small AP_medium AP_large AR1 AR10 AR100 AR_small AR_medium AR_large".split())
-KINDS = {"box": "bbox", "mask": "segm"}  # our name: pycocotools'
+KINDS = {  # our name: (pycocotools', its numbers)
+    "box": ("bbox", STATS),
+    "mask": ("segm", STATS),
+    "keypoint": ("keypoints", KEYPOINT_STATS),
+}
+SIGMA = 0.05  # of every keypoint where they are not COCO's 17, whose sigmas are 0.025 to 0.107
 NAN = float("nan")
 
 
@@ -29,6 +37,8 @@ class CocoMeter(Meter):
         categories: {id: name}.
     """
 
+    other = "mask"  # the kind that is measured besides boxes
+
     def __init__(self, pictures: Iterable[Picture], categories: dict[int, str]):
         self.pictures, self.categories = {picture.id: picture for picture in pictures}, categories
         self.reset()
@@ -36,7 +46,7 @@ class CocoMeter(Meter):
     def reset(self) -> None:
         """Forget everything."""
         self.results: list[dict[str, Any]] = []
-        self.seen: list[int] = []
+        self.seen: list[int | str] = []
         self.masks = False
         self.measured: dict[str, dict[str, float]] | None = None
 
@@ -45,12 +55,14 @@ class CocoMeter(Meter):
         for detections, truth in zip(prediction, target, strict=True):
             self.results += to_results(detections, self.pictures[truth["image_id"]], truth["size"])
             self.seen.append(truth["image_id"])
-            self.masks |= "masks" in detections
+            self.masks |= f"{self.other}s" in detections
         self.measured = None
 
     def value(self) -> dict[str, dict[str, float]]:
         """{"box": {name: %}, "mask": {name: %}} with COCO's twelve STATS, rounded; nan when nothing was added."""
-        return {kind: {name: round(table[name], 2) for name in STATS} for kind, table in self.measure().items()}
+        return {
+            kind: {name: round(table[name], 2) for name in KINDS[kind][1]} for kind, table in self.measure().items()
+        }
 
     def summary(self) -> dict[str, float]:
         """AP at an IoU of 0.5 and averaged over 0.5 to 0.95, of boxes and masks, and VOC's mAP of boxes, in %; nan
@@ -68,9 +80,10 @@ class CocoMeter(Meter):
 
     def report(self, folder: Any) -> None:
         """Write coco.csv in `folder`: a row per number, including those of single classes, in % for boxes and masks."""
-        box, mask = self.measure().values()
-        rows = ([name, *("" if v != v else f"{v:.2f}" for v in (box[name], mask[name]))] for name in box)
-        write_csv(Path(folder) / "coco.csv", ["measure", "box", "mask"], rows)
+        box, other = self.measure().values()
+        both = [(name, box.get(name, NAN), other.get(name, NAN)) for name in box | other]
+        rows = ([name, *("" if v != v else f"{v:.2f}" for v in values)] for name, *values in both)
+        write_csv(Path(folder) / "coco.csv", ["measure", "box", self.other], rows)
 
     def state_dict(self) -> dict[str, Any]:
         """What load_state_dict needs to continue counting, plain values."""
@@ -88,18 +101,18 @@ class CocoMeter(Meter):
     def measure(self) -> dict[str, dict[str, float]]:
         """{"box": {name: %}, "mask": {name: %}} of STATS, VOC_mAP and every class's AP; computed once."""
         if self.measured is None:
-            self.measured = {"box": self._table("box", bool(self.seen)), "mask": self._table("mask", self.masks)}
+            there = {"box": bool(self.seen), self.other: self.masks}
+            self.measured = {kind: self._table(kind, fine) for kind, fine in there.items()}
         return self.measured
 
     def _table(self, kind: str, there: bool) -> dict[str, float]:
-        names = [*STATS, "VOC_mAP", *(f"AP {name}" for name in self.categories.values())]
+        iou_type, stats = KINDS[kind]
+        names = [*stats, "VOC_mAP", *(f"AP {name}" for name in self.categories.values())]
         if not there:
             return dict.fromkeys(names, NAN)
-        from pycocotools.cocoeval import COCOeval
-
         truth = (annotation for id in self.seen for annotation in self.pictures[id].annotations)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
-            judge = COCOeval(self._index(truth), self._index(self._found(kind)), KINDS[kind])
+            judge = self._judge(self._index(truth), self._index(self._found(kind)), iou_type)
             judge.evaluate()
             judge.accumulate()
             judge.summarize()
@@ -108,12 +121,23 @@ class CocoMeter(Meter):
         numbers = [*judge.stats, voc_map(judge.evalImgs, judge.params.areaRng[0]), *classes]
         return {name: 100 * float(n) if n > -1 else NAN for name, n in zip(names, numbers, strict=True)}
 
+    def _judge(self, truth: Any, found: Any, iou_type: str) -> Any:
+        """A pycocotools COCOeval."""
+        from pycocotools.cocoeval import COCOeval
+
+        judge = COCOeval(truth, found, iou_type)
+        judge.computeIoU = functools.partial(overlaps, judge)
+        return judge
+
     def _found(self, kind: str) -> Iterator[dict[str, Any]]:
         for result in self.results:
             if kind == "mask":
                 from pycocotools import mask
 
                 area = float(mask.area(result["segmentation"]))  # decides what is small: the mask's area, not the box's
+            elif kind == "keypoint":
+                xs, ys = result["keypoints"][::3], result["keypoints"][1::3]
+                area = (max(xs) - min(xs)) * (max(ys) - min(ys))  # as in pycocotools' loadRes
             else:
                 area = result["bbox"][2] * result["bbox"][3]
             yield {**result, "area": area, "iscrowd": 0}
@@ -122,14 +146,30 @@ class CocoMeter(Meter):
         """A pycocotools COCO of annotations; they are copied, because it writes into them."""
         from pycocotools.coco import COCO
 
-        coco, pictures = COCO(), [self.pictures[id] for id in self.seen]
+        # Its ids have to be numbers that sort as ours, and that of an annotation may not be 0.
+        coco, numbers = COCO(), {id: number for number, id in enumerate(sorted(self.seen, key=in_order))}
+        sized = [(numbers[id], self.pictures[id]) for id in self.seen]
         coco.dataset = {
-            "images": [{"id": one.id, "height": one.height, "width": one.width} for one in pictures],
+            "images": [{"id": number, "height": one.height, "width": one.width} for number, one in sized],
             "categories": [{"id": id, "name": name} for id, name in self.categories.items()],
-            "annotations": [{**one, "id": number} for number, one in enumerate(annotations, start=1)],  # 0 means none
+            "annotations": [
+                {**one, "id": id, "image_id": numbers[one["image_id"]]} for id, one in enumerate(annotations, start=1)
+            ],
         }
         coco.createIndex()
         return coco
+
+
+def overlaps(judge: Any, image: int, category: int) -> Any:
+    """COCOeval.computeIoU, but of VOC's difficult objects the IoU is taken, as of others, and not the share of the
+    detection that lies in them, as of crowds."""
+    truth = judge._gts[image, category]
+    for one in truth:
+        one["iscrowd"] -= one.get("difficult", 0)
+    found = type(judge).computeIoU(judge, image, category)
+    for one in truth:
+        one["iscrowd"] += one.get("difficult", 0)
+    return found
 
 
 def voc_map(images: Iterable[Any], area: Sequence[float]) -> float:
@@ -160,6 +200,32 @@ def voc_ap(scores: np.ndarray, right: np.ndarray, truths: int) -> float:
     precision = hits / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(hits / truths, prepend=0) * envelope))
+
+
+class KeypointMeter(CocoMeter):
+    """COCO's numbers for boxes and, by the similarity of keypoints (OKS), for keypoints, all in %.
+
+    Args:
+        count: number of keypoints of an object.
+    """
+
+    other = "keypoint"
+
+    def __init__(self, pictures: Iterable[Picture], categories: dict[int, str], count: int):
+        super().__init__(pictures, categories)
+        self.count = count
+
+    def summary(self) -> dict[str, float]:
+        """AP by OKS, averaged over 0.5 to 0.95 and at 0.5, and AP of boxes, in %; nan before the first prediction."""
+        box, points = self.measure().values()
+        names = {"keypoint_ap": points["AP"], "keypoint_ap50": points["AP50"], "box_ap50": box["AP50"]}
+        return {**names, "box_ap": box["AP"]}
+
+    def _judge(self, truth: Any, found: Any, iou_type: str) -> Any:
+        judge = super()._judge(truth, found, iou_type)
+        if self.count != 17:
+            judge.params.kpt_oks_sigmas = np.full(self.count, SIGMA)
+        return judge
 
 
 class NoMeter(Meter):

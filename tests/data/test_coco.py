@@ -209,7 +209,7 @@ def extend(name, *entries):
 BAD = {
     "an unknown image": (change(image_id=77), "annotation 2 names the image 77, which is not in the list `images`"),
     "an unknown category": (change(category_id=2), "names the category 2, which is not in the list `categories`"),
-    "a bad box": (change(bbox=[1, 2, "3", 4]), "needs a bbox of four numbers"),
+    "a bad box": (change(bbox=[1, 2, "wide", 4]), "needs a bbox of four numbers"),
     "a box that is not a number": (change(bbox=[1, 2, math.nan, 4]), "needs a bbox of four numbers"),
     "no box": (change(bbox=None), "needs a bbox of four numbers"),
     "an outline beyond reason": (change(segmentation=[[0, 0, 1e10, 5, 3, 3]]), "neither a list of polygons"),
@@ -217,13 +217,28 @@ BAD = {
     "a mask of another size": (change(segmentation={"size": [9, 9], "counts": [81]}), r"of the size \[9, 9\], but its"),
     "a damaged mask": (change(segmentation={"size": [48, 64], "counts": [50, 5000]}), "do not sum to 48 x 64"),
     "a damaged packed mask": (change(segmentation={"size": [48, 64], "counts": "zzzz"}), "do not sum to 48 x 64"),
-    "category 0": (extend("categories", {"id": 0, "name": "zero"}), "an id from 1 to 10000"),
-    "a huge category": (extend("categories", {"id": 10**9, "name": "huge"}), "an id from 1 to 10000"),
+    "a category without id": (extend("categories", {"id": None, "name": "none"}), "a category needs an id and a name"),
+    "a box that is null": (change(bbox=[1, None, 3, 4]), r"needs a bbox of four numbers.* not \[1, None, 3, 4\]"),
+    "an image that is null": (change(image_id=None), "annotation 2 names the image None, which is not in the list"),
+    "a category that is null": (change(category_id=None), "annotation 2 names the category None, which is not in"),
+    "an outline that is a number": (change(segmentation=7), "neither a list of polygons"),
+    "an outline that is not a number": (change(segmentation=[[0, 0, math.nan, 5, 3, 3]]), "neither a list of polygons"),
+    "an outline of an odd number": (change(segmentation=[[0, 0, 9, 5, 3, 3, 1]]), "neither a list of polygons"),
     "a category twice": (extend("categories", {"id": 1, "name": "other"}), "categories have the id 1, block and other"),
-    "a nameless category": (extend("categories", {"id": 5}), "a category needs a name"),
+    "a nameless category": (extend("categories", {"id": 5}), "a category needs an id and a name"),
     "no categories": (lambda coco: coco["categories"].clear(), "has no categories"),
     "an image twice": (lambda coco: coco["images"].append(coco["images"][0]), "two images have the id 1"),
-    "an image without a size": (extend("images", {"id": 9, "file_name": "9.jpg"}), "needs id, file_name, height and"),
+    "an image without a size": (
+        extend("images", {"id": 9, "file_name": "9.jpg"}),
+        "height and width, its height is None",
+    ),
+    "an image without an id": (lambda coco: coco["images"][1].update(id=True), "image 1 needs .*, its id is True"),
+    "an image of half a pixel": (
+        lambda coco: coco["images"][1].update(width=6.5),
+        "image 1 needs .*, its width is 6.5",
+    ),
+    "an image without a name": (lambda coco: coco["images"][1].update(file_name=""), "its file_name is ''"),
+    "no images": (lambda coco: [coco[name].clear() for name in ("images", "annotations")], "lists no images"),
     "no list of annotations": (lambda coco: coco.pop("annotations"), "no such COCO file.* no list `annotations`"),
     "an odd entry": (extend("annotations", 7), "an entry of `annotations` is not"),
 }
@@ -243,16 +258,20 @@ def test_a_bad_file_is_one_clear_line(tmp_path, case):
 
 def test_what_is_no_coco_file_is_one_clear_line_too(tmp_path, drawn):
     for text in ("{", "[1, 2]", "7", "\x00", "[" * 100_000):
-        (tmp_path / "odd.json").write_text(text)
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        (tmp_path / "deep/odd.json").write_text(text)
         with pytest.raises(UserError, match="odd.json .*give a COCO file of annotations"):
-            CocoMask(tmp_path / "odd.json", "train")
+            CocoMask(tmp_path / "deep/odd.json", "train")
     with pytest.raises(UserError, match="^there is no file .*gone.json: give a COCO file"):
         CocoMask(tmp_path / "gone.json", "train")
-    with pytest.raises(UserError, match=r"holds no files annotations/instances_\*train\*.json: name the file"):
+    with pytest.raises(
+        UserError,
+        match=r"holds no files annotations/instances_\*train\*.json or \*.json \(deep/odd.json\): name the file",
+    ):
         CocoMask(tmp_path, "train")
     for year in (2014, 2017):
         write(tmp_path, content(2), f"instances_train{year}.json")
-    with pytest.raises(UserError, match="2 files .*_train2014.json, instances_train2017.json.*: name the file"):
+    with pytest.raises(UserError, match="2 files .*_train2014.json, .*_train2017.json.*: name the file"):
         CocoMask(tmp_path, "train")
     lost = write(tmp_path / "lost", content(2))
     (tmp_path / "lost/images").rename(tmp_path / "lost/elsewhere")

@@ -122,6 +122,24 @@ def test_mask_rcnn_without_masks_is_faster_rcnn_and_its_mask_head_has_widths(dra
         assert narrow.predict(images)[0]["masks"].shape[1:] == (1, 48, 64)
 
 
+def test_keypoint_rcnn_learns_points_and_finds_them(drawn):
+    torch.manual_seed(0)
+    model = models.KeypointRCNN(4, proposals=8, keypoints=3).to(memory_format=torch.channels_last)
+    model.detector.roi_heads.detections_per_img = 4  # the points of each take long
+    images, target = (part[:1] for part in batch_of(all_of(drawn, "train")))
+    for one in target:
+        center = (one["boxes"][:, :2] + one["boxes"][:, 2:]) / 2
+        one["keypoints"] = torch.cat([center, torch.full_like(center[:, :1], 2)], dim=1)[:, None].repeat(1, 3, 1)
+    score, losses = model.objective(images, target)
+    boxes = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+    assert score == [] and set(losses) == boxes | {"loss_keypoint"} and losses["loss_keypoint"] > 0
+    sum(losses.values()).backward()
+    assert model.detector.roi_heads.keypoint_predictor.kps_score_lowres.weight.grad.abs().sum() > 0
+    with torch.inference_mode():
+        found = model.eval().predict(images)
+    assert found[0]["keypoints"].shape == (len(found[0]["boxes"]), 3, 3) and model.task == "keypoints"
+
+
 @pytest.mark.parametrize("name", ["MaskRCNN", "SSD"])
 def test_boxes_keep_their_digits_where_a_model_computes_in_16_bits(name):
     """With 8 of them a place at 600 pixels would be a multiple of 4, and objects of two classes would touch."""

@@ -1,0 +1,69 @@
+"""Pictures in squares as they are stored, and turned where their annotations are those of the upright picture."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data.pictures.read import open_picture, orientation, read_picture, resized
+
+from .format import Picture
+
+# EXIF orientation: the axes to flip, after rows and columns are exchanged for 5 to 8
+FLIPS = {1: (), 2: (1,), 3: (0, 1), 4: (0,), 5: (), 6: (1,), 7: (0, 1), 8: (0,)}
+
+
+def as_stored(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
+    """A picture as stored, in the upper left corner of a black square or rectangle, for open_images: (uint8 [*size, 3],
+    [height, width, EXIF orientation] of the file)."""
+    picture = read_picture(path, max(size), upright=False)
+    with open_picture(path) as file:
+        width, height = file.size
+        turn = orientation(file)
+    h, w = fitted(height, width, size)
+    square = np.zeros((*size, 3), dtype=np.uint8)
+    square[:h, :w] = resized(np.asarray(picture), h, w)
+    return square, [height, width, turn if turn in FLIPS else 1]
+
+
+def fitted(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) of a picture that becomes as large as fits into size, (height, width)."""
+    scale = min(size[0] / height, size[1] / width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def place(picture: Picture, fact: list[int] | str, upright: bool) -> Picture | str:
+    """A Picture with its size, and turned if its annotations are for the upright picture, which their size tells; or
+    the line of `broken` about it. fact: see as_stored, or the reason why it is broken; upright: how a picture lies
+    whose annotations have no size."""
+    if isinstance(fact, str):
+        return f"{picture.path} ({fact})"
+    height, width, turn = fact
+    turned = (width, height) if turn > 4 else (height, width)
+    said = (picture.height, picture.width) if picture.height else turned if upright else (height, width)
+    if said == (height, width) and (picture.height or not upright):
+        return picture._replace(height=height, width=width)
+    if said == turned:
+        return picture._replace(height=said[0], width=said[1], turn=turn)
+    return f"{picture.path} ({width}x{height}, its annotations say {picture.width}x{picture.height})"
+
+
+def is_doubtful(picture: Picture, fact: list[int], turn: int) -> bool:
+    """Whether a Picture was placed with no `turn` although its file has an EXIF orientation, and its annotations' size,
+    if there is one, would be the same with it."""
+    height, width, exif = fact
+    return exif > turn and (exif < 5 or height == width or not picture.height)
+
+
+def turned(square: torch.Tensor, picture: Picture, frame: tuple[int, int]) -> torch.Tensor:
+    """A square or rectangle uint8 [H, W, 3] of as_stored with its picture turned by its EXIF orientation; `frame` is
+    the size (h, w) that it has then."""
+    upright = picture.height, picture.width
+    h, w = fitted(*(upright if picture.turn < 5 else upright[::-1]), (square.shape[0], square.shape[1]))
+    stored = square[:h, :w] if picture.turn < 5 else square[:h, :w].transpose(0, 1)
+    stored = stored.flip(FLIPS[picture.turn])
+    if tuple(stored.shape[:2]) != frame:  # it lies in the rectangle in another size than it stood
+        stored = torch.from_numpy(resized(stored.numpy(), *frame))
+    result = torch.zeros_like(square)
+    result[: frame[0], : frame[1]] = stored
+    return result
