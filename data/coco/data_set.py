@@ -32,7 +32,8 @@ class CocoMask(PictureSet):
     Items are (uint8 [3, H, W], target): the whole picture as large as fits into image_size, its ratio kept, black
     below or to the right. target: boxes float32 [n, 4] (x1, y1, x2, y2) in pixels of the item, labels int64 [n]
     (COCO's category ids, see label_categories), masks uint8 [n, H, W], area float32 [n] in pixels of the file, iscrowd
-    int64 [n], image_id int or text, size (h, w) of the picture in the item. In test mode items are (uint8 [3, H, W], id).
+    int64 [n], image_id int or text, size (h, w) of the picture in the item. In test mode items are (uint8
+    [3, H, W], id).
 
     Crowds are not trained on; in evaluation, detections in a crowd are neither right nor wrong, as in COCO. Pictures
     without objects are left out in train mode, boxes without width or height always; notes count them. COCO's
