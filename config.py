@@ -1,28 +1,38 @@
 """Every option of hearth, once: its name, what it may be, its default and what it does. `main.py help` prints it.
 
-Marks follow the kind: `by("val")`, the commands that read it, without the mark train alone; `free`, --resume may
-change it; `of("dataset")`, only some data sets read it; `only(scheduler="step")`, it belongs to that choice;
-`was("colour")`, its former name, which still works. A preset is a subclass that lists only what differs, each line with
-its reason.
+Marks follow the kind, see utils/options/marks.py: `free`, say, that --resume may change it. A preset is a subclass that
+lists only what differs, each line with its reason.
 """
 
-from utils import UserError
-from utils.notices import note_once
 from utils.options.kinds import choice, flag, integer, number, optional, path, pixels, settings, several, text
-from utils.options.marks import by, free, of, only, was
+from utils.options.marks import (
+    ALL,
+    CONTROL,
+    DATA,
+    FOLDER,
+    LABELLED,
+    NAMED,
+    PACKS,
+    REPLAY,
+    RESUME,
+    RUNS,
+    STEERED,
+    TESTED,
+    USE,
+    by,
+    free,
+    needs,
+    of,
+    only,
+    was,
+)
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
+from utils.options.rules import fit_warmup
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 LOSSES = "cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse"
-DATA = of("dataset")
-TESTED = by("train", "test", "pack")
-RESUME = by("train", hint="--run=NAME takes the best model of that run")
-ALL, USE, LABELLED = by("train", "val", "test", "pack"), by("train", "val", "test"), by("train", "val", "pack")
-RUNS, REPLAY, CONTROL, STEERED = by("runs"), by("replay"), by("control"), by("train", "control")
-NAMED, PACKS = by("val", "test", "replay", "control"), by("train", "val", "test", "pack", "runs")
-FOLDER = by("train", "val", "test", "runs", "replay", "control")
 
 
 class DefaultConfig(Options):
@@ -67,7 +77,7 @@ class DefaultConfig(Options):
     mean_std: several(number()) | of("model") | USE = []  # of the pictures that a library's weights expect, R,G,B,R,G,B
     partly: flag = False  # load it even if it gives less than 90 % of the model besides its head
     run: optional(text) | NAMED = None  # run whose best.pth is taken; None: the newest one's
-    finetune: flag = False  # train the model's head only; needs --load-model-path or --pretrained
+    finetune: flag | needs("load_model_path", "pretrained") = False  # train the model's head only
     criterion: optional(weighted_sum(*LOSSES)) | by("train", "val") = None  # 0.7*focal+0.3*mse, say; None: the model's
 
     # --- training
@@ -121,8 +131,7 @@ class DefaultConfig(Options):
 
     # --- many runs
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
-    prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # files that may go: the
-    # checkpoints before the last, of finished runs the last, single epochs, failed runs, decoded pictures
+    prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # name files that may go
     yes: flag | free | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | REPLAY = None  # what gets the record: TensorBoard
 
@@ -155,14 +164,7 @@ class DefaultConfig(Options):
     def check(self):
         """Raise UserError where options contradict each other."""
         super().check()
-        usual = type(self)  # a preset's warm-up is for its own number of epochs
-        if self.warmup_epochs >= self.max_epoch and "warmup_epochs" not in self.asked:
-            self.assign(warmup_epochs=usual.warmup_epochs * self.max_epoch / usual.max_epoch)
-            note_once(f"the warm-up is shortened to {self.warmup_epochs:.2g} epochs, for --max-epoch={self.max_epoch}")
-        if self.warmup_epochs >= self.max_epoch:
-            raise UserError(f"--warmup-epochs={self.warmup_epochs:g} has to be less than --max-epoch={self.max_epoch}")
-        if self.finetune and not (self.load_model_path or self.pretrained):
-            raise UserError("--finetune trains the head only: give the rest with --load-model-path or --pretrained")
+        fit_warmup(self)
 
 
 class Demo(DefaultConfig):

@@ -75,7 +75,7 @@ MISTAKES = {
     ("train", "--run=x"): "train does not read --run, which is for val and test and replay and control: leave it out",
     ("train", "--labels"): "train does not read --labels, which is for test",
     ("pack", "--model=resnet18"): "pack does not read --model",
-    ("train", "--finetune"): "--finetune trains the head only: give the rest with --load-model-path",
+    ("train", "--finetune"): "--finetune needs --load-model-path or --pretrained",
 }
 LATE = {  # what only a model, a data set, a file or a folder knows
     ("train", "--width=0.5"): "--width means nothing to SqueezeNet: leave it out",

@@ -24,14 +24,6 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("world.reduce_meters(meter, loss_meter)", "pass", "train/test_processes.py:two_processes_train_one_run"),
         ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
     ],
-    "config.py": [
-        (
-            "if self.finetune and not (self.load_model_path or self.pretrained)",
-            "if False",
-            "test_cli.py:a_mistake_is_one_line",
-        ),
-        ("usual.warmup_epochs * self.max_epoch / usual.max_epoch", "0.5", "train/test_schedule.py:a_presets_warm_up"),
-    ],
     "utils/train/step.py": [
         ("self.scaler.scale(loss * self.share)", "self.scaler.scale(loss)", "train/test_step.py:a_batch_in_parts"),
         ("value.detach().float() * self.share", "value.detach().float()", "train/test_step.py:the_reported_loss"),
@@ -67,6 +59,9 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/train/loader.py": [
         ("seed_step(sampler.seed, run.step,", "seed_step(sampler.seed, 0,", "train/test_loader.py:every_batch_has"),
+    ],
+    "utils/options/rules.py": [
+        ("usual.warmup_epochs * opt.max_epoch / usual.max_epoch", "0.5", "train/test_schedule.py:a_presets_warm_up"),
     ],
     "utils/train/schedule.py": [
         ("(step + 1) / warmup_steps", "step / warmup_steps", "train/test_schedule.py:the_warm_up"),
@@ -208,6 +203,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
             "options/test_config.py:a_file_can_start",
         ),
         ("if name not in read and", "if False and", "test_cli.py:a_mistake"),
+        ("if kind.needs and", "if False and", "test_cli.py:a_mistake_is_one_line"),
         ("value != default and not wanted", "False", "test_cli.py:a_mistake_is_one_line"),
         ("wanted and value in (None, [])", "False", "test_cli.py:a_mistake_is_one_line"),
     ],

@@ -149,6 +149,8 @@ class Options:
     def check(self) -> None:
         """Raise UserError where one option lacks another, or contradicts it. A subclass adds rules of its own."""
         for name, kind in self.options().items():
+            if kind.needs and getattr(self, name) and not any(getattr(self, other) for other in kind.needs):
+                raise UserError(f"{dashed(name)} needs {' or '.join(map(dashed, kind.needs))}")
             for other, values in kind.only.items():
                 default, value = getattr(self.root(), name, getattr(type(self), name)), getattr(self, name)
                 chosen = getattr(self, other)

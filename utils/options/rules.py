@@ -1,0 +1,17 @@
+"""Rules about several options at once."""
+
+from typing import Any
+
+from .. import UserError
+from ..notices import note_once
+
+
+def fit_warmup(opt: Any) -> None:
+    """Shorten the warm-up that a preset has for its own number of epochs. Raises UserError for one that was asked for
+    and is as long as the run."""
+    if opt.warmup_epochs >= opt.max_epoch and "warmup_epochs" not in opt.asked:
+        usual = type(opt)
+        opt.assign(warmup_epochs=usual.warmup_epochs * opt.max_epoch / usual.max_epoch)
+        note_once(f"the warm-up is shortened to {opt.warmup_epochs:.2g} epochs, for --max-epoch={opt.max_epoch}")
+    if opt.warmup_epochs >= opt.max_epoch:
+        raise UserError(f"--warmup-epochs={opt.warmup_epochs:g} has to be less than --max-epoch={opt.max_epoch}")
