@@ -55,7 +55,7 @@ class DefaultConfig(Options):
     model: name_in("models") | USE = "SqueezeNet"  # class of models/, or a name of torchvision or timm: resnet18, ...
     width: number(0, above=True) | of("model") | USE = 1.0  # factor on the channels of models with several widths
     masks: flag | of("model") | USE = True  # MaskRCNN: masks of the objects; False: boxes alone, as Faster R-CNN
-    keypoints: integer(1) | of("model") | USE = 17  # KeypointRCNN: points of an object; COCO's persons have 17
+    keypoints: integer(1) | DATA | ALL = 17  # KeypointRCNN, CocoKeypoints: points of an object; COCO's persons have 17
     proposals: integer(4) | USE = 2000  # MaskRCNN: regions per picture after its first stage, in training
     load_model_path: optional(path) | USE = None  # checkpoint to start from: a file, a run's folder (its best.pth)
     # or https://...; weights that fit are loaded
