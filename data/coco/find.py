@@ -13,6 +13,8 @@ from utils.notices import note_once
 
 from .format import WHERE, Picture
 
+OTHERS = "--dataset=VOC reads XML files, YOLO text files"
+
 
 def find_json(root: str | Path, split: str, kind: str = "instances") -> Path:
     """The COCO file that `root` names: the file itself, or in a folder the only annotations/<kind>_*<split>*.json, else
@@ -27,7 +29,9 @@ def find_json(root: str | Path, split: str, kind: str = "instances") -> Path:
     if len(found) != 1:
         below = sorted(root.glob("*/*.json"))
         names = f" ({', '.join(str(path.relative_to(root)) for path in found or below)})" if found or below else ""
-        raise RootError(root, f"{root} holds {len(found) or 'no'} files {wanted} or *.json{names}: name the file")
+        raise RootError(
+            root, f"{root} holds {len(found) or 'no'} files {wanted} or *.json{names}: name the file; {OTHERS}"
+        )
     return found[0]
 
 

@@ -19,6 +19,7 @@ from .values import as_id, as_number, as_numbers, in_order, short
 HIGHEST_ID = 10_000  # of a category that is its own label: a model has an output for every label up to the highest
 THIN = 0.01  # pixels; boxes that are not wider count as empty
 NO_OUTLINE = "without an outline, used as mask; --masks=False trains MaskRCNN on boxes alone"
+BEYOND = "larger than the picture, cut off; bbox is x, y, width, height, not x1, y1, x2, y2"
 WHERE = "give a COCO file of annotations, say annotations/instances_train2017.json"
 
 
@@ -75,8 +76,8 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
         named = {one["id"]: one.get("name") for one in entries if as_id(one.get("id")) is not None}
         return Content(named, list(pictures.values()))
     categories = read_categories(path, content["categories"])
-    counts = {"without an area in the picture, left out": 0, NO_OUTLINE: 0}
-    objects, crowds = dict.fromkeys(categories, 0), dict.fromkeys(categories, 0)
+    counts = {"without an area in the picture, left out": 0, NO_OUTLINE: 0, BEYOND: 0}
+    objects, crowds, farthest = dict.fromkeys(categories, 0), dict.fromkeys(categories, 0), 0.0
     for number, entry in enumerate(content["annotations"]):
         where = f"{path}: annotation {entry.get('id', f'number {number}')}"
         annotation = read_annotation(entry, categories, pictures, where)
@@ -85,10 +86,15 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
             counts[NO_OUTLINE] += 1
         picture = pictures[as_id(annotation["image_id"])]
         (crowds if annotation["iscrowd"] else objects)[annotation["category_id"]] += 1
+        corner = [annotation["bbox"][axis] + annotation["bbox"][axis + 2] for axis in (0, 1)]
+        farthest = max(farthest, *corner)
+        counts[BEYOND] += corner[0] > picture.width + 1 or corner[1] > picture.height + 1
         if min(clip(annotation["bbox"], picture)[2:]) > THIN:
             picture.annotations.append(annotation)
         else:
             counts["without an area in the picture, left out"] += 1
+    if 0 < farthest <= 1:
+        raise UserError(f"{path}: all boxes lie between 0 and 1: bbox is in pixels, not in shares of the picture")
     notes = [f"{path}: {counted(count, 'box', 'boxes')} {what}" for what, count in counts.items() if count]
     notes += crowd_notes(path, categories, objects, crowds)
     twice = len(pictures) - len({picture.path for picture in pictures.values()})
@@ -165,6 +171,8 @@ def read_annotation(
     if box is None or len(box) != 4:
         raise UserError(f"{where} needs a bbox of four numbers x, y, width, height, not {short(entry.get('bbox'))}")
     picture, outline, area = pictures[image], entry.get("segmentation"), as_number(entry.get("area"))
+    if isinstance(outline, list) and len(outline) == 1 and isinstance(outline[0], dict):
+        outline = outline[0]
     if isinstance(outline, dict):
         outline = read_run_lengths(outline, [picture.height, picture.width], where)
     elif outline:
@@ -187,7 +195,7 @@ def read_run_lengths(outline: dict[str, Any], size: list[int], where: str) -> di
     UserError that begins with `where`."""
     counts = outline.get("counts")
     counts = run_lengths(counts) if isinstance(counts, str) else counts
-    if outline.get("size") != size:
+    if as_numbers(outline.get("size")) != size:
         raise UserError(f"{where} has a mask of the size {short(outline.get('size'))}, but its image is {size}")
     sound = isinstance(counts, list) and all(whole(count) and count >= 0 for count in counts)
     if not sound or sum(counts or ()) != math.prod(size):  # pycocotools would read and write outside its memory

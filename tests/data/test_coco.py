@@ -274,8 +274,10 @@ def test_what_is_no_coco_file_is_one_clear_line_too(tmp_path, drawn):
     with pytest.raises(UserError, match="2 files .*_train2014.json, .*_train2017.json.*: name the file"):
         CocoMask(tmp_path, "train")
     lost = write(tmp_path / "lost", content(2))
-    (tmp_path / "lost/images").rename(tmp_path / "lost/elsewhere")
-    with pytest.raises(UserError, match=r"no picture of .* was found \(2 are listed\); looked in"):
+    (tmp_path / "lost/images").rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        UserError, match=r"no picture of .* was found \(2 are listed, the first is 000000000001.jpg\); looked in"
+    ):
         CocoMask(lost, "train")
     with pytest.raises(UserError, match="have the same image id, 1$"):
         CocoMask([drawn, tmp_path / "annotations/instances_train2014.json"], "train")

@@ -217,12 +217,15 @@ def test_crowds_are_counted_and_the_classes_that_have_no_others_named(tmp_path, 
 X, Y, W, H = 12, 6, 18, 12
 POINTS = [[X, Y], [X + W, Y], [X + W, Y + H], [X, Y + H]]
 FLAT = sum(POINTS, [])
+LENGTHS = [HEIGHT * X + Y, H, *[HEIGHT - H, H] * (W - 1), HEIGHT - Y - H + HEIGHT * (WIDTH - X - W)]
 OUTLINES = {
     "one flat list": FLAT,
     "points": POINTS,
     "polygons of points": [POINTS],
     "numbers as text": [[str(value) for value in FLAT]],
     "less than three points as well": [FLAT, [1, 2, 3, 4], []],
+    "run lengths": {"size": [HEIGHT, WIDTH], "counts": LENGTHS},
+    "run lengths in a list": [{"size": [str(HEIGHT), str(WIDTH)], "counts": LENGTHS}],
     "two halves": [[X, Y, X + 9, Y, X + 9, Y + H, X, Y + H], [X + 9, Y, X + W, Y, X + W, Y + H, X + 9, Y + H]],
 }
 
@@ -254,6 +257,20 @@ def test_boxes_and_sizes_may_be_numbers_as_text(tmp_path):
     data = all_of(rewrite(exported(tmp_path), change))
     target = next(item[1] for item in map(data.__getitem__, (0, 1)) if item[1]["image_id"] == 1)
     assert target["boxes"][0].tolist() == [12, 6, 30, 18] and target["area"][0] == 216
+
+
+def test_boxes_that_are_no_x_y_width_height_in_pixels_are_said_to_be(tmp_path, capsys):
+    def corners(coco):
+        for one in coco["annotations"]:
+            x, y, w, h = one["bbox"]
+            one["bbox"] = [x, y, x + w, y + h]
+
+    file = rewrite(exported(tmp_path), corners)
+    assert len(all_of(file)) == 2
+    assert f"{file}: 2 boxes larger than the picture, cut off; bbox is x, y, width, height" in capsys.readouterr().out
+    rewrite(file, lambda coco: [one.update(bbox=[0.5, 0.25, 0.5, 0.25]) for one in coco["annotations"]])
+    with pytest.raises(UserError, match="all boxes lie between 0 and 1: bbox is in pixels"):
+        all_of(file)
 
 
 def test_a_byte_order_mark_and_a_picture_that_is_listed_twice(tmp_path, capsys):
