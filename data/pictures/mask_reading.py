@@ -92,7 +92,7 @@ def conflict_of(facts: Iterable[tuple[Path, Sequence[Sequence[int]]]]) -> str:
     """What two palettes disagree on, or "". facts: (file, MaskReader's facts) of masks."""
     first: dict[int, tuple[int, Path]] = {}
     for target, rows in facts:
-        for index, color in ((row[0], row[2]) for row in rows if len(row) > 2):
+        for index, color in ((row[0], row[2]) for row in rows if len(row) > 2 and row[0] != UNLABELLED):
             known, other = first.setdefault(index, (color, target))
             if known != color:
                 both = f"{shown_color(known)} in {other}, {shown_color(color)} in {target}"

@@ -164,6 +164,9 @@ def test_classes_with_gaps_and_ignored_pixels_stay_as_they_are(tmp_path, capsys)
     mask[:2, :2] = 255
     data, found = read(save(tmp_path, [mask, mask]))
     assert len(data.classes) == 27 and (found[0] == mask).all() and not capsys.readouterr().out
+    black, red = ([BLACK, RED, *[BLACK] * 253, color] for color in (BLACK, RED))  # where it is ignored, all are equal
+    ignoring = np.where(TOP == 1, LEFT, 255).astype(np.uint8)
+    read(save(tmp_path / "palettes", [with_palette(ignoring, *black), with_palette(ignoring, *red)]))
     tiny = np.zeros((32, 32), np.uint8)
     tiny[::5, ::5], tiny[1::5, 1::5], tiny[20:] = 1, 2, 255  # single pixels: no soft edges
     data, found = read(save(tmp_path / "tiny", [tiny, tiny]))
