@@ -14,7 +14,7 @@ from utils.metrics.iou_meter import UNLABELLED, IoUMeter
 from utils.notices import counted, note_once
 
 from .pictures.augment import Augment, denormalise, normalise
-from .pictures.mask_pairs import WHERE, images_folder, pairs
+from .pictures.mask_pairs import WHERE, images_folders, pairs
 from .pictures.mask_reading import choose_reader, class_counts
 from .pictures.mask_tables import PALETTE
 from .pictures.masks import most_probable, strip
@@ -180,7 +180,7 @@ class MaskFolder(PictureSet):
 
 def unlabelled(roots: Roots) -> list[Sample]:
     """Samples (picture, id, name) to predict. Raises UserError when there is none, or when two have the same id."""
-    paths = picture_files([images_folder(root) for root in as_list(roots)], "give a folder of pictures")
+    paths = picture_files([one for root in as_list(roots) for one in images_folders(root)], "give a folder of pictures")
     return unique_ids([Sample(path, path.stem, path.name) for path in paths])
 
 

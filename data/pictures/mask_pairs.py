@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from utils import UserError
 from utils.notices import note_once
@@ -15,7 +16,9 @@ IMAGES = "images", "image", "imgs", "img", "JPEGImages", "leftImg8bit"  # folder
 MASKS = "masks", "mask", "labels", "label", "annotations", "annotation", "SegmentationClass", "gtFine"
 PART = re.compile(r"(mask|label|seg|segmentation|annotation|gt|label(train)?ids)s?", re.IGNORECASE)  # of a mask's name
 AVOIDED = "instance", "vis|overlay", "colou?r"  # in a mask's ending: it is taken last, if there are others
+SPLITS = "train", "training", "val", "validation", "test"  # folders
 FEW = 50  # endings of one beginning; with more of them they are no endings
+Files = TypeVar("Files")
 Masks = dict[str, tuple[Path, ...]]  # of each name the file, or one file per object
 
 
@@ -27,20 +30,38 @@ def pairs(root: str | Path) -> tuple[dict[str, Path], Masks]:
 
     Raises RootError when the folders are not clear, UserError when the endings are not, or two files have one name.
     """
+    each = one_by_one(root)
+    if each:
+        pictures = {one.name: in_folder(one / "images")[0] for one in each}
+        return pictures, {one.name: tuple(in_folder(one / "masks")) for one in each if (one / "masks").is_dir()}
     own, other = folders(root)
     files, masks = listed(root, own, other)
     pictures, found = by_name(files, own), {name: (path,) for name, path in by_name(masks, other).items()}
     if not pictures.keys() & found.keys():
         found = grouped(found, pictures)
     if not pictures.keys() & found.keys():
+        pictures, found = bare(pictures), bare(found)
+    if not pictures.keys() & found.keys():
         found = renamed(root, pictures, found)
     return pictures, found
 
 
-def images_folder(root: str | Path) -> Path:
-    """The folder with the pictures of a root whose masks do not matter: images/ or one of another usual name, or the
-    root itself. Raises RootError when there are several."""
-    return (Path(root).is_dir() and subfolder(Path(root), IMAGES)) or Path(root)
+def images_folders(root: str | Path) -> list[Path]:
+    """The folders with the pictures of a root whose masks do not matter: images/ or one of another usual name, or the
+    root itself. Raises RootError when there are several of those names."""
+    each = [one / "images" for one in one_by_one(root)]
+    return each or [(Path(root).is_dir() and subfolder(Path(root), IMAGES)) or Path(root)]
+
+
+def one_by_one(root: str | Path) -> list[Path]:
+    """The folders in a root with one picture each, x/images/y.png, and its masks in x/masks (Data Science Bowl 2018);
+    none where the root is not of that kind."""
+    if not Path(root).is_dir() or Path(root, "images").is_dir():
+        return []
+    found = [
+        one for one in sorted(Path(root).iterdir()) if (one / "images").is_dir() and one.name.lower() not in SPLITS
+    ]
+    return found if all(len(in_folder(one / "images")) == 1 for one in found) else []
 
 
 def folders(root: str | Path) -> tuple[Path, Path]:
@@ -53,17 +74,20 @@ def folders(root: str | Path) -> tuple[Path, Path]:
     own = pictures or folder
     for base in [own, *own.parents][:3]:
         if base.name.lower() in map(str.lower, IMAGES):
-            beside = subfolder(base.parent, MASKS)
-            if beside and (beside / own.relative_to(base)).is_dir():
-                return own, beside / own.relative_to(base)
+            masks_too = subfolder(base.parent, MASKS)
+            if masks_too and (masks_too / own.relative_to(base)).is_dir():
+                return own, masks_too / own.relative_to(base)
     files = in_folder(own)
     if files and masks:
         return own, masks
+    beside = next((path for path in named_after(own) if files), None)
+    if beside:
+        return own, beside
     if any(is_mask(path, own) for path in [*files, *own.glob("*/label.png")]):
         return own, own
     part, others = ("masks", MASKS[1:]) if pictures or files else ("images", IMAGES[1:])
-    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and subfolder(path, IMAGES)]
-    hint = f" ({', '.join(map(str, inside))} has one: give that)" if inside else ""
+    inside = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and subfolder(path, IMAGES)]
+    hint = f" ({' or '.join(inside)} has one: give that)" if 0 < len(inside) < 5 else ""
     raise RootError(root, f"{root} has no folder {part}{hint}: {WHERE}; other names are {', '.join(others)}")
 
 
@@ -81,6 +105,17 @@ def subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return found[0] if found else None
 
 
+def named_after(folder: Path) -> list[Path]:
+    """The folder beside one of pictures that is named after it and holds masks: train_masks, trainannot beside train.
+    Raises RootError when there are several."""
+    name, wanted = folder.absolute().name.lower(), [*map(str.lower, MASKS), "annot"]
+    beside = [path for path in sorted(folder.absolute().parent.iterdir()) if path.name.lower().startswith(name)]
+    found = [path for path in beside if path.name[len(name) :].lower().strip("_-") in wanted and path.is_dir()]
+    if len(found) > 1:
+        raise RootError(folder, f"beside {folder} are {' and '.join(path.name for path in found)}: rename all but one")
+    return found
+
+
 def listed(root: str | Path, own: Path, other: Path) -> tuple[list[Path], list[Path]]:
     """The files in these two folders that may be pictures, and those that may be masks: of these PNG alone, if there is
     any. Raises RootError where they are in folders like train and val."""
@@ -90,7 +125,7 @@ def listed(root: str | Path, own: Path, other: Path) -> tuple[list[Path], list[P
         pictures = [path for path in pictures if path not in set(masks)]
     for path in pictures:
         part, *below = path.relative_to(own).parts
-        if below and part.lower() in ("train", "training", "val", "validation", "test"):
+        if below and part.lower() in SPLITS:
             raise RootError(root, f"{own} has no pictures, but {own / part} has: give that")
     return pictures, [path for path in masks if path.suffix.lower() == ".png"] or masks
 
@@ -123,6 +158,12 @@ def by_name(paths: list[Path], folder: Path) -> dict[str, Path]:
         if one != path:
             raise UserError(f"{one} and {path} differ only in their suffix: rename or remove one of them")
     return found
+
+
+def bare(files: dict[str, Files]) -> dict[str, Files]:
+    """The same files by names without folder, where all are in one, as in annotations/trimaps; else unchanged."""
+    one = len({name.rpartition("/")[0] for name in files}) == 1
+    return {name.rpartition("/")[2]: found for name, found in files.items()} if one else files
 
 
 def grouped(masks: Masks, pictures: Iterable[str]) -> Masks:
@@ -166,14 +207,16 @@ def renamed(root: str | Path, pictures: Iterable[str], masks: Masks) -> Masks:
 def endings(name: str) -> Iterator[tuple[str, str]]:
     """(stem, ending) of a name, with each ending of words: x_leftImg8bit -> (x_leftImg8bit, ""), (x, _leftImg8bit)."""
     yield name, ""
-    for at in range(1, len(name)):
-        if re.fullmatch(r"(?:[_\-. ]+[A-Za-z]+(?:\d+[A-Za-z]+)*)+", name[at:]):
-            yield name[:at], name[at:]
+    for word in reversed([*re.finditer(r"[_\-. ]+([^_\-. ]*)", name)]):
+        if not word.start() or not re.fullmatch(r"[A-Za-z]+(\d+[A-Za-z]+)*", word[1]):
+            return
+        yield name[: word.start()], name[word.start() :]
 
 
 def beginnings(name: str) -> Iterator[tuple[str, str]]:
     """(stem, beginning) of a name, with each beginning of words: img_1 -> (img_1, ""), (1, img_); img1 -> (1, img)."""
     yield name, ""
-    for at in range(1, len(name)):
-        if re.fullmatch(r"[A-Za-z][A-Za-z_\-. ]*", name[:at]) and (not name[at - 1].isalpha() or name[at].isdigit()):
+    words = re.match(r"[A-Za-z][A-Za-z_\-. ]*", name)
+    for at in range(1, min(words.end() + 1, len(name)) if words else 0):
+        if not name[at - 1].isalpha() or name[at].isdigit():
             yield name[at:], name[:at]

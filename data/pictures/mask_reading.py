@@ -16,7 +16,7 @@ from utils.notices import counted, note_once
 
 from .images import in_threads
 from .mask_tables import Row, cityscapes, known_table, own_table, packed, shown_color, to_classes
-from .masks import MaskReader, load_mask
+from .masks import LIST, MaskReader, load_mask
 
 LOOKED_AT = 32  # masks, the same in all modes: they have to be read alike
 FLAT = (
@@ -92,7 +92,7 @@ def conflict_of(facts: Iterable[tuple[Path, Sequence[Sequence[int]]]]) -> str:
     """What two palettes disagree on, or "". facts: (file, MaskReader's facts) of masks."""
     first: dict[int, tuple[int, Path]] = {}
     for target, rows in facts:
-        for index, color in ((row[0], row[2]) for row in rows if len(row) > 2):
+        for index, color in ((row[0], row[2]) for row in rows if len(row) > 2 and row[0] != UNLABELLED):
             known, other = first.setdefault(index, (color, target))
             if known != color:
                 both = f"{shown_color(known)} in {other}, {shown_color(color)} in {target}"
@@ -115,12 +115,16 @@ def choose_reader(
         return of_objects(root, names, masks)
     look, table = Look(files[0] for files in masks[:LOOKED_AT]), own_table(root)
     if table and (look.colors or look.conflict or greys_of(table[1], look)):
+        note_once(f"the masks of {root} are read by the colours of {table[0]}")
         return of_colors(*table, names)
     found = known_table(look.colors, names) if look.colors else None
     if found:
         what, classes, rows = found
         note_once(f"the masks of {root} have the colours of {what}; colors.txt there gives others their classes")
         return of_colors(what, rows, classes)
+    if look.colors and not look.present:
+        some = ", ".join(map(shown_color, sorted(look.colors)[-3:]))
+        raise UserError(f"the masks of {root} have colours ({some}, ...), and no file says whose: write {LIST}")
     if look.conflict:
         raise UserError(f"{look.conflict}: {EQUAL}")
     jpeg = any(files[0].suffix.lower() in (".jpg", ".jpeg") for files in masks[:LOOKED_AT])
@@ -131,7 +135,7 @@ def choose_reader(
         values = np.arange(256, dtype=np.uint8)
         values[UNLABELLED] = 1
         return MaskReader(values), names
-    return of_ids(root, names, masks)
+    return of_ids(root, names, masks, look)
 
 
 def greys_of(rows: list[Row], look: Look) -> bool:
@@ -188,10 +192,15 @@ def of_soft(root: str | Path, names: list[str] | None, look: Look) -> tuple[Mask
 
 
 def of_ids(
-    root: str | Path, names: list[str] | None, masks: Sequence[tuple[Path, ...]]
+    root: str | Path, names: list[str] | None, masks: Sequence[tuple[Path, ...]], look: Look
 ) -> tuple[MaskReader, list[str] | None]:
     """choose_reader, of masks whose values are classes; of Cityscapes' label ids those that class_name.txt lists."""
-    labels = cityscapes()
+    labels, largest = cityscapes(), max(look.present - {UNLABELLED}, default=0)
+    if not names and largest >= 64 and 8 * len(look.present) < largest:
+        note_once(
+            f"the masks of {root} have {counted(len(look.present), 'value')} up to {largest}, which are read as class "
+            "numbers: if they are grey levels, colors.txt (lines `red green blue name`) gives each its class"
+        )
     if masks[0][0].stem.lower().endswith("labelids"):
         if names and {*names} <= {name for _, _, name, _ in labels}:
             _, classes = to_classes([(id, name) for id, _, name, _ in labels], names, "Cityscapes' label ids")

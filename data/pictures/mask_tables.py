@@ -62,9 +62,10 @@ def cityscapes() -> list[tuple[int, int, str, bool]]:
 
 
 def own_table(root: str | Path) -> tuple[Path, list[Row]] | None:
-    """(file, its rows) of the first of FILES in a folder, or None. Raises UserError for a line that is no colour with a
-    name, or may be read in two ways, and for a colour that is there twice."""
-    path = next((path for name in FILES if (path := Path(root, name)).is_file()), None)
+    """(file, its rows) of the first of FILES in a folder or the one above, or None. Raises UserError for a line that is
+    no colour with a name, or may be read in two ways, and for a colour that is there twice."""
+    folders = Path(root), Path(root).absolute().parent
+    path = next((path for folder in folders for name in FILES if (path := folder / name).is_file()), None)
     if path is None:
         return None
     rows: dict[int, str] = {}

@@ -20,6 +20,8 @@ LAYOUTS = {  # the picture and the mask of 7
     "two endings": ("images/{}_sat.jpg", "masks/{}_mask.png"),
     "a beginning": ("images/img_{}.jpg", "masks/mask_{}.png"),
     "a beginning without a sign": ("images/image{}.jpg", "masks/label{}.png"),
+    "in a folder within": ("images/{}.jpg", "annotations/trimaps/{}.png"),
+    "a folder per picture": ("{0}/images/{0}.png", "{0}/masks/1.png"),
     "folders in folders": ("images/ulm/{}.jpg", "masks/ulm/{}.png"),
     "masks in a folder": ("{}.jpg", "masks/{}.png"),
     "together": ("{}.jpg", "{}_mask.png"),
@@ -64,6 +66,14 @@ def test_the_folder_of_the_pictures_may_be_given(tmp_path):
         MaskFolder(tmp_path, "train", image_size=32)
 
 
+@pytest.mark.parametrize("masks", ["train_labels/{}_L.png", "train_masks/{}_mask.png", "trainannot/{}.png"])
+def test_the_folder_of_the_masks_may_be_named_after_that_of_the_pictures(tmp_path, masks):
+    fill(tmp_path, "train/{}.png", masks)
+    assert found(tmp_path / "train") == {str(number): number for number in (7, 10, 11, 17)}
+    (tmp_path / "train-mask").mkdir()
+    refused(tmp_path / "train", f"beside {tmp_path / 'train'} are train-mask and train", "rename all but one")
+
+
 def test_what_was_understood_is_said_and_what_is_alone_is_counted(tmp_path, capsys):
     fill(tmp_path, "images/{}.jpg", "masks/{}_mask.png")
     paint(tmp_path / "images" / "5.jpg")
@@ -77,7 +87,9 @@ def test_what_was_understood_is_said_and_what_is_alone_is_counted(tmp_path, caps
 
 def test_test_mode_finds_the_pictures_in_folders_of_other_names(tmp_path):
     fill(tmp_path, "JPEGImages/{}.jpg", "SegmentationClass/{}.png")
-    assert sorted(MaskFolder(tmp_path, "test", image_size=32).ids) == ["10", "11", "17", "7"]
+    fill(tmp_path / "each", "{0}/images/{0}.png", "{0}/masks/1.png")
+    for root in (tmp_path, tmp_path / "each"):
+        assert sorted(MaskFolder(root, "test", image_size=32).ids) == ["10", "11", "17", "7"]
 
 
 def refused(root, *texts):

@@ -19,6 +19,7 @@ LEFT, TOP = (np.arange(32) < 16).astype(np.uint8) * np.ones((32, 1), np.uint8), 
 TOP[:16] = 1  # both have their classes in half of the pixels
 BLACK, RED = (0, 0, 0), (200, 10, 30)
 COLORS = {"colors": "0 0 0 ground\n200 10 30 thing\n"}
+TABLE = "are read by the colours of "
 TWO = {"class_name": "ground\nthing\n"}
 
 
@@ -78,12 +79,12 @@ KINDS = {  # how a mask of 0 and 1 is saved, what is beside it, and what is said
     "indices beside a table": (
         lambda mask: with_palette(mask, BLACK, RED), {"colors": "200 10 30 thing\n0 0 0 ground\n"}, ""),
     "palettes in two orders": (
-        lambda mask: with_palette(*((mask, BLACK, RED) if mask is LEFT else (1 - mask, RED, BLACK))), COLORS, ""),
-    "colours": (lambda mask: rgb(mask, BLACK, RED), COLORS, ""),
-    "CamVid": (lambda mask: rgb(mask, BLACK, RED), {"label_colors": "0 0 0\tground\n200 10 30\ta thing\n"}, ""),
-    "CVAT": (lambda mask: rgb(mask, BLACK, RED), {"labelmap": "# label\nground:0,0,0::\na thing:200,10,30::\n"}, ""),
-    "names in an order": (lambda mask: rgb(1 - mask, BLACK, RED), COLORS | {"class_name": "thing\nground\n"}, ""),
-    "greys of a table": (lambda mask: 130 * mask, {"colors": "130 130 130 thing\n0 0 0 ground\n"} | TWO, ""),
+        lambda mask: with_palette(*((mask, BLACK, RED) if mask is LEFT else (1 - mask, RED, BLACK))), COLORS, TABLE),
+    "colours": (lambda mask: rgb(mask, BLACK, RED), COLORS, TABLE),
+    "CamVid": (lambda mask: rgb(mask, BLACK, RED), {"label_colors": "0 0 0\tground\n200 10 30\ta thing\n"}, TABLE),
+    "CVAT": (lambda mask: rgb(mask, BLACK, RED), {"labelmap": "# label\nground:0,0,0::\na thing:200,10,30::\n"}, TABLE),
+    "names in an order": (lambda mask: rgb(1 - mask, BLACK, RED), COLORS | {"class_name": "thing\nground\n"}, TABLE),
+    "greys of a table": (lambda mask: 130 * mask, {"colors": "130 130 130 thing\n0 0 0 ground\n"} | TWO, TABLE),
     "VOC": (lambda mask: rgb(mask, *PALETTE[:2]), TWO, "have the colours of PASCAL VOC"),
     "soft": (soft, TWO, "have soft edges .* cut at 128 into ground and thing"),
     "JPEG": (soft, TWO | {"suffix": "jpg"}, "cut at 128"),
@@ -109,7 +110,7 @@ def refused(root, *texts, masks=(), **options):
     return line
 
 
-def test_masks_that_can_be_read_in_two_ways_are_refused_with_what_decides(tmp_path):
+def test_masks_that_can_be_read_in_two_ways_are_refused_with_what_decides(tmp_path, capsys):
     cut = "0 and 1, cut at 128, or name two classes in class_name.txt"
     refused(tmp_path / "soft", "/masks/0.png has ", " values, most of them only at edges", cut, masks=[soft(LEFT)] * 2)
     refused(tmp_path / "jpeg", "values", cut, masks=[jpeg(soft(LEFT))] * 2)
@@ -121,10 +122,20 @@ def test_masks_that_can_be_read_in_two_ways_are_refused_with_what_decides(tmp_pa
     refused(tmp_path / "named", "write PNG files of", masks=[soft(LEFT)] * 2, **three)
     palettes = [with_palette(LEFT, BLACK, RED), with_palette(TOP, RED, BLACK)]
     refused(tmp_path / "palettes", "/masks/0.png", "/masks/1.png", "index 0 is ", "colors.txt", masks=palettes)
-    refused(tmp_path / "unnamed", "it has colours, 200 10 30 say", "colors.txt", masks=[rgb(LEFT, BLACK, RED)] * 2)
+    refused(
+        tmp_path / "unnamed", "have colours (0 0 0, 200 10 30, ...)", "colors.txt", masks=[rgb(LEFT, BLACK, RED)] * 2
+    )
+    refused(tmp_path / "one", "it has colours, 200 10 30 say", masks=[LEFT, rgb(LEFT, BLACK, RED)])
     glass = np.dstack([LEFT, LEFT, LEFT, 255 * TOP])
     refused(tmp_path / "glass", "it has transparent pixels", masks=[glass] * 2)
     refused(tmp_path / "half", "a pixel is 0.5", masks=[LEFT * np.float32(0.5)] * 2, suffix="tif")
+    several = Image.fromarray(80 * LEFT + 80 * TOP)
+    (tmp_path / "colors.txt").write_text("0 0 0 a\n80 80 80 b\n160 160 160 c\n")  # the folder above will do
+    assert read(save(tmp_path / "levels", [several] * 2))[0].classes == ["a", "b", "c"]
+    (tmp_path / "colors.txt").unlink()
+    assert len(read(tmp_path / "levels")[0].classes) == 161
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "3 values up to 160, which are read as class numbers: if they are grey levels, colors.txt" in said
     refused(tmp_path / "other", "its colour 1 2 3 is not in", masks=[rgb(LEFT, RED, (1, 2, 3))] * 2, **COLORS)
 
 
@@ -153,6 +164,9 @@ def test_classes_with_gaps_and_ignored_pixels_stay_as_they_are(tmp_path, capsys)
     mask[:2, :2] = 255
     data, found = read(save(tmp_path, [mask, mask]))
     assert len(data.classes) == 27 and (found[0] == mask).all() and not capsys.readouterr().out
+    black, red = ([BLACK, RED, *[BLACK] * 253, color] for color in (BLACK, RED))  # where it is ignored, all are equal
+    ignoring = np.where(TOP == 1, LEFT, 255).astype(np.uint8)
+    read(save(tmp_path / "palettes", [with_palette(ignoring, *black), with_palette(ignoring, *red)]))
     tiny = np.zeros((32, 32), np.uint8)
     tiny[::5, ::5], tiny[1::5, 1::5], tiny[20:] = 1, 2, 255  # single pixels: no soft edges
     data, found = read(save(tmp_path / "tiny", [tiny, tiny]))
