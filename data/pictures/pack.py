@@ -25,8 +25,9 @@ from utils.files import fcntl, lock, megabytes, write_atomically
 from utils.notices import counted, note, note_once
 
 from .images import Images, LazyImages, in_threads
+from .read import decoders
 
-VERSION = 2  # of the two files; a function that reads may have one of its own, as attribute, for its facts
+VERSION = 3  # of the two files, and of what is decoded; a function that reads may have one of its own, for its facts
 UNUSED = 30  # days without use after which a pack is named
 DISK_SHARE = 0.5  # of the disk's free space, the largest part that a pack may take
 
@@ -83,7 +84,8 @@ def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[Packed
     if not found:
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_packer(path) as file:  # another process may have been first
-            found = load(path, key) or make(file, path, {"version": version, "key": key, "fit": fit}, lazy, also)
+            index = {"version": version, "key": key, "fit": fit, "decoders": decoders()}
+            found = load(path, key) or make(file, path, index, lazy, also)
         name_unused(path.parent)
     with contextlib.suppress(OSError):  # in a read-only folder it cannot be noted
         os.utime(path.with_suffix(".json"))  # when it was used last
@@ -122,12 +124,15 @@ def files_of(source: Any) -> tuple[Any, ...]:
 
 
 def load(path: Path, key: str) -> tuple[PackedImages, list[Any]] | None:
-    """(PackedImages, facts), or None if there is no pack with this key.
+    """(PackedImages, facts), or None if there is no pack with this key, or it lacks pictures and was made with other
+    decoders, which may read them now.
 
     If the file was changed or copied after it was packed, its rows have to match their checksums.
     """
     index = read_index(path)
     if index is None or index["key"] != key or not path.exists():
+        return None
+    if None in index["checksums"] and index["decoders"] != decoders():
         return None
     whole = np.array([value is not None for value in index["checksums"]])
     images = PackedImages(path, index["shape"][1:], np.where(whole, whole.cumsum() - 1, -1).tolist())
@@ -196,6 +201,7 @@ def make(
     if path.with_suffix(".json").exists():
         old = read_index(path)
         why = "the pictures have changed" if old and old["key"] != index["key"] else "it is damaged"
+        why = "other decoders are installed" if old and old.get("decoders") != index["decoders"] else why
         why = "it is of an older version" if old and old["version"] != index["version"] else why
         note(f"{path} is made again: {why}")
     for part in (path.with_suffix(".json"), path):

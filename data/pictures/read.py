@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
-import importlib
+import importlib.util
 import io
 import os
 import re
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch.nn import functional as F
@@ -90,12 +91,12 @@ def open_picture(path: Any) -> Any:
     if not os.path.isfile(path):  # reading a pipe would wait forever
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     try:
-        return Image.open(path, formats=[kind for kind in Image.ID if kind not in NOT_DECODED])
+        return Image.open(path, "r", [kind for kind in Image.ID if kind not in NOT_DECODED])
     except UnidentifiedImageError:
         with contextlib.suppress(ImportError, ValueError):  # not installed, or none needed
             plugin = importlib.import_module(other_kind(path)[1])
             getattr(plugin, "register_heif_opener", Image.init)()  # the others register when they are imported
-        return Image.open(path, formats=[kind for kind in Image.ID if kind not in NOT_DECODED])
+        return Image.open(path, "r", [kind for kind in Image.ID if kind not in NOT_DECODED])
     except ValueError as error:
         return without_text(path, error)
 
@@ -115,6 +116,11 @@ def other_kind(path: Any) -> tuple[str, str]:
         head = file.read(64)
     found = (others[1:] for others in OTHERS if re.match(others[0], head, re.DOTALL))
     return next(found, ("of no kind that Pillow can read" if head else "empty", ""))
+
+
+def decoders() -> list[str]:
+    """What decodes pictures here: Pillow's version, and the plugins that are installed."""
+    return [PIL.__version__, *(plugin for *_, plugin in OTHERS if plugin and importlib.util.find_spec(plugin))]
 
 
 def without_text(path: Any, error: ValueError) -> Any:

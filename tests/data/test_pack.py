@@ -504,6 +504,27 @@ def test_changed_sources_are_noticed_and_the_old_pack_goes(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_pack_that_lacks_pictures_is_made_again_when_a_decoder_is_installed(tmp_path, capsys, monkeypatch):
+    folder, packs = draw_folder(tmp_path / "set", per_class=3), tmp_path / "packs"
+    whole = (folder / "dog.1.jpg").read_bytes()
+    (folder / "dog.1.jpg").write_bytes(b"HEIC")
+    state = (folder / "dog.1.jpg").stat().st_mtime_ns
+    assert len(open_data(folder, packs)) == 5
+    (folder / "dog.1.jpg").write_bytes(whole[:4])  # broken still: the same number of bytes
+    os.utime(folder / "dog.1.jpg", ns=(state, state))
+    capsys.readouterr()
+    open_data(folder, packs)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(pack, "decoders", lambda: ["a plugin"])
+    open_data(folder, packs)
+    assert "is made again: other decoders are installed" in capsys.readouterr().out
+    (folder / "dog.1.jpg").write_bytes(whole)
+    open_data(folder, packs)
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert len(open_data(folder, packs)) == 6 and capsys.readouterr().out == ""  # nothing to gain
+
+
 def flip(path, position):
     content = bytearray(path.read_bytes())
     content[position] ^= 1
