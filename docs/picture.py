@@ -15,8 +15,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ["main.py", "train", "--config=Demo", "--vis-port=1", "--debug-file=none"]
 PICTURE = Path(__file__).with_name("run.png")
-PAGE = 1240, 1150  # pixels of the browser's window
-COLOURS = 250  # of the file
+PAGE = 1240, 1290  # pixels of the browser's window
 BROWSER = [
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=10000"),
@@ -45,7 +44,7 @@ def main():
         folder = Path(temporary)
         run = Path(sys.argv[1]).resolve() if sys.argv[1:] else train(folder / "checkpoints")
         picture = photograph(run / "index.html", folder)
-    picture.quantize(COLOURS).save(PICTURE, optimize=True)
+    picture.save(PICTURE, optimize=True)
     print(f"{PICTURE}: {picture.width} x {picture.height}, {PICTURE.stat().st_size / 1000:.0f} KB")
 
 
