@@ -155,8 +155,8 @@ def crop_by_products(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[in
     """resized_crop by matrix products in `dtype`, for GPUs: the work is the same for every picture. Half precision is
     enough, since the sums have 11 bits and the result 8."""
     n, channels, height, width = images.shape
-    rows = resize_weights(boxes[:, ::2], height, size[0]).to(dtype)  # [N, h, H]
-    columns = resize_weights(boxes[:, 1::2], width, size[1]).to(dtype)  # [N, w, W]
+    weights = resize_weights(boxes, max(height, width), size).to(dtype)
+    rows, columns = weights[0, :, : size[0], :height], weights[1, :, : size[1], :width]  # [N, h, H], [N, w, W]
     columns = torch.where(flip.view(-1, 1, 1), columns.flip(1), columns)
     planes = images.to(dtype, memory_format=torch.contiguous_format).view(n, channels * height, width)
     planes = (planes @ columns.mT).view(n, channels, height, size[1])
@@ -164,18 +164,19 @@ def crop_by_products(images: Tensor, boxes: Tensor, flip: Tensor, size: tuple[in
     return planes.round_().clamp_(max=255).to(torch.uint8, memory_format=torch.channels_last)
 
 
-def resize_weights(parts: Tensor, total: int, size: int) -> Tensor:
-    """How much each of a line's `total` pixels counts in each of the `size` pixels to which its part is resized:
-    float32 [N, size, total]. parts: (start, length), int64 [N, 2]. The weight falls linearly with the distance to the
-    new pixel's centre, to 0 at one pixel, old or new, whichever is larger (a triangle filter)."""
-    start, length = parts.T.unsqueeze(2).unsqueeze(3)  # [N, 1, 1] each
-    scale = length / size
+def resize_weights(boxes: Tensor, total: int, size: tuple[int, int]) -> Tensor:
+    """How much each of a line's `total` pixels counts in each of the size[0] or size[1] pixels to which its part in the
+    box is resized: float32 [2, N, max(size), total], first for columns, then for rows; both at once, because a GPU
+    waits for each small task. The weight falls linearly with the distance to the new pixel's centre, to 0 at one pixel,
+    old or new, whichever is larger (a triangle filter)."""
+    start, length = boxes.T.view(2, 2, -1, 1, 1)  # [2, N, 1, 1] each
+    scale = torch.stack([one / side for one, side in zip(length, size, strict=True)])
     reach = scale.clamp(min=1)
-    centre = (torch.arange(size, device=parts.device).view(-1, 1) + 0.5) * (scale / reach)
-    pixel = torch.arange(total, device=parts.device) - (start - 0.5)  # its centre, relative to `start`
+    centre = (torch.arange(max(size), device=boxes.device).view(-1, 1) + 0.5) * (scale / reach)
+    pixel = torch.arange(total, device=boxes.device) - (start - 0.5)  # its centre, relative to `start`
     pixel = pixel.where((pixel > 0) & (pixel < length), math.inf) / reach  # others are infinitely far away
     weight = (1 - (pixel - centre).abs()).clamp(min=0)  # the one large tensor: few operations on it
-    return weight / weight.sum(dim=2, keepdim=True)
+    return weight / weight.sum(dim=3, keepdim=True)
 
 
 def nearest_crop(masks: Tensor, boxes: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:

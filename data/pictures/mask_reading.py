@@ -16,7 +16,7 @@ from utils.notices import counted, note_once
 
 from .images import in_threads
 from .mask_tables import Row, cityscapes, known_table, own_table, packed, shown_color, to_classes
-from .masks import LIST, MaskReader, load_mask
+from .masks import LIST, MaskReader, open_mask
 
 LOOKED_AT = 32  # masks, the same in all modes: they have to be read alike
 FLAT = (
@@ -81,9 +81,9 @@ class Look:
 
 
 def attempt(target: Path) -> tuple[Path, Any]:
-    """(target, load_mask(target), or None where that fails)"""
+    """(target, open_mask(target), or None where that fails)"""
     try:
-        return target, load_mask(target)
+        return target, open_mask(target)
     except UserError:
         return target, None
 

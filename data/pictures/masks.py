@@ -65,7 +65,7 @@ class MaskReader:
 
     def one(self, target: Path) -> tuple[np.ndarray, list[list[int]]]:
         """(classes uint8 [h, w], facts) of a mask. Raises UserError."""
-        pixels, palette = load_mask(target)
+        pixels, palette = open_mask(target)
         if self.colors is not None:
             return self.colored(target, pixels, palette)
         if pixels.ndim == 3:
@@ -81,7 +81,7 @@ class MaskReader:
     def colored(
         self, target: Path, pixels: np.ndarray, palette: np.ndarray | None
     ) -> tuple[np.ndarray, list[list[int]]]:
-        """`one`, of load_mask's result, by its colours."""
+        """`one`, of open_mask's result, by its colours."""
         grey = np.arange(256).repeat(3).reshape(256, 3)
         colors = packed(pixels) if pixels.ndim == 3 else packed(grey if palette is None else palette)[pixels]
         keys = np.array(sorted(self.colors or ()))
@@ -102,7 +102,7 @@ class MaskReader:
         or are not of two values."""
         mask = np.zeros((0, 0), dtype=np.uint8)
         for target in targets:
-            pixels, _ = load_mask(target)
+            pixels, _ = open_mask(target)
             if pixels.ndim == 3 or 1 < pixels.max() < 128:
                 raise UserError(f"{target} (one file per object holds 0 and 1, or 0 and 255)")
             mask = mask if mask.size else np.zeros(pixels.shape, dtype=np.uint8)
@@ -113,7 +113,7 @@ class MaskReader:
         return mask, [[int(label), int(counts[label])] for label in counts.nonzero()[0]]
 
 
-def load_mask(target: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def open_mask(target: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """A mask's (pixels, palette): uint8 [h, w], with the palette uint8 [256, 3] where they are its indices; or where
     its channels differ, colours uint8 [h, w, 3]. Raises UserError that names the file."""
     palette: Any = None

@@ -129,7 +129,13 @@ def test_too_many_in_a_row_roll_back_to_what_was_saved_before_them_at_half_the_r
     (line,) = warnings(capsys, "back to")
     assert line.startswith(f"warning: step {first + 4} is skipped like the 3 before it, ")
     assert line.endswith(f"back to the weights after {EPOCH} steps, with half the learning rate")
-    assert read_checkpoint(run / "last.pth")["run"] == {"epoch": 3, "batch": 0, "step": 3 * EPOCH, "best": 100.0}
+    assert read_checkpoint(run / "last.pth")["run"] == {
+        "epoch": 3,
+        "batch": 0,
+        "step": 3 * EPOCH,
+        "best": 100.0,
+        "steered": [],
+    }
 
 
 def test_a_rollback_is_to_before_the_row_though_it_was_saved_since(train, capsys):
