@@ -6,8 +6,8 @@ the same weights: each computes its share of a step's samples, gradients are sum
 
 import atexit
 import contextlib
+import io
 import os
-import pickle
 import re
 import socket
 import sys
@@ -178,18 +178,20 @@ class World:
         states = [to_device(meter.state_dict(), "cpu") for meter in meters]
         names = [f"counted by {rank}" for rank in range(self.size)]
         try:
-            _store.set(names[self.rank], pickle.dumps((position, states)))
+            counted = io.BytesIO()
+            torch.save([list(position), states], counted)
+            _store.set(names[self.rank], counted.getvalue())
             disconnect()  # others may still wait for this process
             if not self.main:
                 return False
             _store.wait(names, LATE)
-            found = [pickle.loads(_store.get(name)) for name in names]
+            found = [torch.load(io.BytesIO(_store.get(name)), weights_only=True) for name in names]
         except RuntimeError:  # one was killed, or the store is gone with torchrun
             return False
-        if any(stands != position for stands, _ in found):
+        if any(stands != list(position) for stands, _ in found):
             return False
         for number, meter in enumerate(meters):
-            meter.merge([counted[number] for _, counted in found])
+            meter.merge([state[number] for _, state in found])
         return True
 
     def extend_timeout(self) -> None:
