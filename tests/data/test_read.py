@@ -92,6 +92,12 @@ def test_a_png_is_read_whatever_text_it_carries(tmp_path, kind, behind):
     assert upright_size(tmp_path / "a.png") == (60, 30)
 
 
+def test_an_error_of_another_format_is_not_hidden(tmp_path):
+    Image.fromarray(RED_LEFT).save(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="its own"):
+        read.without_text(tmp_path / "a.jpg", ValueError("its own"))
+
+
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
 def test_of_an_animation_the_first_frame_is_read_and_one_note_says_so(tmp_path, capsys, monkeypatch, suffix):
     monkeypatch.setattr(notices, "_said", set())

@@ -160,7 +160,7 @@ def test_in_test_mode_the_ids_are_as_written_and_a_header_is_none(tmp_path):
 
 
 def test_lists_in_utf_16_and_in_the_bytes_of_the_files_names(tmp_path):
-    name = os.fsdecode("图".encode("gbk"))
+    name = os.fsdecode("菊花".encode("gbk"))
     fill(tmp_path, *(f"{name}{number}.png" for number in range(4)))
     lines = [f"{name}{number}.png {'ab'[number % 2]}{name}" for number in range(4)]
     (tmp_path / "gbk.txt").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
