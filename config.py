@@ -2,8 +2,7 @@
 
 Marks follow the kind: `by("val")`, the commands that read it, without the mark train alone; `free`, --resume may
 change it; `of("dataset")`, only some data sets read it; `only(scheduler="step")`, it belongs to that choice;
-`was("colour")`, its former name, which still works. A preset is a subclass that lists only what differs, each line with
-its reason.
+`was("colour")`, its former name, which still works. A preset is a subclass: what differs, each line with its reason.
 """
 
 from utils import UserError
@@ -156,6 +155,24 @@ class Demo(DefaultConfig):
     max_epoch = 6
     scheduler = "cosine"
     warmup_epochs = 1.0  # without it one start in four needs two epochs more
+
+
+class Finetune(DefaultConfig):
+    """A new head on a body that was trained on ImageNet, without a network after `make pretrained`.
+
+    python main.py train --config=Finetune --train-data-root=data/train    99 % of 600 cats and dogs, by 1,402 others
+    """
+
+    model = "tf_efficientnet_lite0"
+    pretrained = "auto"
+    finetune = True
+    augment = False  # so the body looks once at each picture: all epochs but the first take seconds
+    optimizer = "AdamW"
+    lr = 0.01
+    weight_decay = 1.0  # strong: timm begins a head with large weights
+    max_epoch = 20
+    scheduler = "cosine"
+    monitor = "val_loss"  # accuracies differ by single pictures
 
 
 class Segmentation(DefaultConfig):
