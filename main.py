@@ -11,7 +11,6 @@ usage: python main.py train|val|test|pack|runs|control|replay|help [--option=val
   python main.py runs                                               all runs in a table, the best first
   python main.py control --lr=1e-4                                  steer the run that is being trained
   python main.py help lr                                            one option; `help` alone lists them all
-  torchrun --standalone --nproc-per-node=2 main.py train ...        two processes, one per GPU
   touch /tmp/debug                                                  step into the running loop
 """
 

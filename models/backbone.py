@@ -67,7 +67,10 @@ class Backbone(BasicModule):
             factor, shift = rescaling(x.device, self.mean_std)
             x = x * factor + shift
         frozen = not any(p.requires_grad for name, p in self.named_parameters() if not name.startswith(f"{self.head}."))
-        return self.net(x) if self.augment or not frozen or x.is_cuda else self.seen(x)
+        trains_or_validates = (
+            torch.is_grad_enabled() or torch.is_inference_mode_enabled()
+        )  # else FLOPs are counted, say
+        return self.seen(x) if frozen and not self.augment and not x.is_cuda and trains_or_validates else self.net(x)
 
 
 @lru_cache(maxsize=16)

@@ -11,7 +11,7 @@ ROOM = 1 << 30  # bytes of features that are kept at most: of 200,000 pictures w
 
 
 class FeatureCache:
-    """Scores of a network of which only the head learns: what the head gets for a picture is kept, by a hash of the
+    """Scores of a network whose head alone learns: what the head gets for a picture is kept, by a hash of the
     picture, some kilobytes each, so that all epochs but the first take the head's time alone.
 
     Each picture goes through the body by itself: its features have the same bits in every batch.

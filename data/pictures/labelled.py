@@ -26,15 +26,14 @@ class PictureData(PictureSet):
     """Pictures with a label. A subclass sets `classes`, then passes files and labels to __init__.
 
     Items are (uint8 [3, H, W], label or id): in train mode the whole picture, squeezed into 8/7 image_size (256 for
-    224), in val and test mode the largest part in its middle with the proportions of image_size, resized to that.
+    224), in val and test mode, or without `augment`, the largest part in its middle with the proportions of image_size.
 
     Args:
         paths: list of files.
         targets: list of int, the labels; in test mode the ids, numbers or text.
         mode: train, val or test.
         image_size: side of the square that `prepare` returns, pixels; or "320x192", width x height.
-        augment: False: in train mode the pictures are as in val mode; with True these apply, see Augment:
-            crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix.
+        crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix: augmentation, see Augment.
         resample: balance the classes in every epoch of train mode, see `order`: none, mean, log or sqrt.
         class_weights: set `weights` to N / N_c in train mode.
         pixels: the pictures, if they are decoded already, uint8 [N, H, W, 3] of any size; `paths` then only name them.

@@ -9,6 +9,7 @@ from data import DogCat
 from data.pictures.augment import MEAN, STD, normalise
 from models.backbone import IMAGENET
 from utils import UserError
+from utils.watch.model_summary import summary
 
 
 def test_pictures_are_prepared_as_the_weights_expect_them():
@@ -36,6 +37,7 @@ def counted_calls(model):
 def test_a_frozen_body_looks_once_at_each_picture_and_in_every_batch_with_the_same_bits():
     torch.manual_seed(0)
     model = models.resnet18(augment=False)
+    model.net.avgpool = nn.Sequential(model.net.avgpool, nn.Dropout(0.5))  # which belongs to the frozen body
     model.freeze_body()
     images, right = torch.randn(3, 3, 32, 32), model.eval()
     with torch.no_grad():
@@ -56,6 +58,7 @@ def test_a_frozen_body_looks_once_at_each_picture_and_in_every_batch_with_the_sa
     model(images)
     assert seen[4:] == [3]
     other = models.resnet18()
+    assert summary(model, images[:1])["flops"] == summary(other, images[:1])["flops"]  # though it is known
     other.freeze_body()
     seen = counted_calls(other)
     other(images), other(images)

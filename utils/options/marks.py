@@ -29,13 +29,3 @@ def was(name: str, **values: str) -> dict[str, Any]:
 def needs(*others: str) -> dict[str, Any]:
     """The option is refused unless one of the others is given."""
     return {"needs": others}
-
-
-# Marks that several options have.
-DATA = of("dataset")
-TESTED = by("train", "test", "pack")
-RESUME = by("train", hint="--run=NAME takes the best model of that run")
-ALL, USE, LABELLED = by("train", "val", "test", "pack"), by("train", "val", "test"), by("train", "val", "pack")
-RUNS, REPLAY, CONTROL, STEERED = by("runs"), by("replay"), by("control"), by("train", "control")
-NAMED, PACKS = by("val", "test", "replay", "control"), by("train", "val", "test", "pack", "runs")
-FOLDER = by("train", "val", "test", "runs", "replay", "control")

@@ -21,6 +21,8 @@ class Options:
         command: the command of main.py that they are for, or "".
     """
 
+    _rules = tuple[Callable[[Any], None], ...]()  # functions that check, or adapt, several options
+
     def __init__(self) -> None:
         self.explicit: set[str] = set()
         self.asked: set[str] = set()
@@ -147,7 +149,9 @@ class Options:
         self.found |= values.keys()
 
     def check(self) -> None:
-        """Raise UserError where one option lacks another, or contradicts it. A subclass adds rules of its own."""
+        """Raise UserError where one option lacks another, or contradicts it."""
+        for rule in self._rules:
+            rule(self)
         for name, kind in self.options().items():
             if kind.needs and getattr(self, name) and not any(getattr(self, other) for other in kind.needs):
                 raise UserError(f"{dashed(name)} needs {' or '.join(map(dashed, kind.needs))}")
