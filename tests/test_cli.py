@@ -182,7 +182,7 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "--lr=0.001  (learning rate)",
         "initial learning rate",
         "takes: a number above 0",
-        "presets: Coco 0.0003, Heart 0.1, CIFAR10 0.1",
+        "presets: Finetune 0.01, Coco 0.0003, Heart 0.1, CIFAR10 0.1",
         "read by: train, control",
         "on --resume: is fixed",
     ]

@@ -9,7 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -79,7 +79,8 @@ def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[
     """
     for stream in (sys.stdout, sys.stderr):  # names of files and classes need not be UTF-8, nor is every terminal
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            with suppress(OSError):  # a pipe has taken a file's place
+                stream.reconfigure(errors="backslashreplace")
     with one_line_errors():
         command, word, options = read(argv)
         opt = load(options, command="" if command == "help" else command)

@@ -7,7 +7,7 @@ from utils import UserError
 from utils.steer.client import control
 
 from . import compare, prune
-from .table import find_runs, printable, table
+from .table import find_runs, table
 
 
 def runs(opt: Any) -> None:
@@ -17,7 +17,7 @@ def runs(opt: Any) -> None:
     elif opt.compare:
         compare.show(find_runs(opt.work_dir, opt.compare), opt)
     else:
-        print(printable(table(find_runs(opt.work_dir), opt)))
+        print(table(find_runs(opt.work_dir), opt))
 
 
 def replay(opt: Any) -> None:

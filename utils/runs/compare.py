@@ -8,7 +8,7 @@ from typing import Any
 from utils import UserError
 from utils.options.kinds import dashed
 
-from .table import Found, number, printable, shown
+from .table import Found, number, shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LINES = 60  # of a difference in code that are printed
@@ -28,12 +28,12 @@ def show(runs: list[Found], opt: Any) -> None:
     rows.append(["code", *(run.code() for run in runs)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print(printable("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for one in runs[1:]:
         lines = code_difference(runs[0], one)
         print(f"\ncode of {runs[0].folder.name} and {one.folder.name}: {'the same' if not lines else ''}".rstrip(" "))
         for line in lines[:LINES]:
-            print(printable(line))
+            print(line)
         if len(lines) > LINES:
             print(f"... and {len(lines) - LINES} more lines")
     if any(run.rows for run in runs):

@@ -9,7 +9,7 @@ from utils.files import locked, megabytes
 from utils.notices import counted, warn
 from utils.run.run import is_run
 
-from .table import Found, find_runs, printable, size_of
+from .table import Found, find_runs, size_of
 
 WHAT = {
     "previous": "the checkpoints before the last ones (previous.pth)",
@@ -49,7 +49,7 @@ def show(opt: Any) -> None:
         total, count = total + sum(size for _, size in found), count + len(found)
         print(f"{kind}: {WHAT[kind]}")
         for path, size in found:
-            print(printable(f"  {megabytes(size):>12}  {path}"))
+            print(f"  {megabytes(size):>12}  {path}")
             if opt.yes:
                 remove(path)
     what = f"{counted(count, 'file or folder', 'files and folders')}, {megabytes(total)}"

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import itertools
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,9 +182,3 @@ def table(runs: list[Found], opt: Any) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([*text, "", f"{counted(len(runs), 'run')}, {megabytes(sum(run.size for run in runs))}"])
-
-
-def printable(text: str) -> str:
-    """Text that this terminal can show: what its encoding lacks is escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
