@@ -178,7 +178,7 @@ def evaluate(opt=None, **kwargs):
 def test(opt=None, **kwargs):
     """Write a checkpoint's predictions for samples without labels to opt.result_file."""
     opt, model, device = load_trained(config.load(kwargs, opt, "test"))
-    check_writable(opt.result_file)
+    check_writable(opt.result_file, "--result-file")
     test_data = make_data(opt, "test", device, model.info["classes"])
     name_broken(test_data, consequence="not predicted by the model")
     if not len(test_data):

@@ -67,7 +67,7 @@ def test_a_locked_file_is_refused_to_other_processes_and_the_lock_ends_with_its_
 
 
 def test_what_cannot_be_written_is_known_before_the_work(tmp_path):
-    check_writable(tmp_path / "new.csv")
+    check_writable(tmp_path / "new.csv", "--result-file")
     for path in (tmp_path, tmp_path / "nowhere" / "new.csv"):
         with pytest.raises(UserError, match="cannot be written"):
-            check_writable(path)
+            check_writable(path, "--result-file")

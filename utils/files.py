@@ -5,6 +5,8 @@ import csv
 import errno
 import itertools
 import os
+import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -20,11 +22,32 @@ except ImportError:  # Windows has no such lock: two processes may write one run
 TEXT: dict[str, Any] = {"mode": "w", "encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise UserError, before hours of work are spent on it, when the file `path` could not be written."""
+def check_writable(path: str | Path, option: str) -> None:
+    """Raise UserError, before hours of work are spent on it, when the file `path`, which `option` named, could not be
+    written."""
     folder = Path(path).absolute().parent
-    if Path(path).is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{path} cannot be written: it is a folder, or {folder} does not exist or is read-only")
+    problem = "it is a folder" if Path(path).is_dir() else "" if folder.is_dir() else f"there is no folder {folder}"
+    if not problem and not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        problem = f"no permission to write {'it' if os.path.exists(path) else f'in {folder}'}"
+    if problem:
+        raise UserError(f"{option}={path} cannot be written, {problem}: name another file")
+
+
+def mine(path: Path) -> bool:
+    """Whether a file or folder, or what a link leads to, is this process's user's."""
+    return not hasattr(os, "getuid") or path.stat().st_uid == os.getuid()
+
+
+def private_folder() -> Path:
+    """A folder for temporary things, named by the user's number, that this user alone can enter. Raises UserError where
+    one of that name is anything else."""
+    folder = Path(tempfile.gettempdir(), f"hearth_{os.getuid() if hasattr(os, 'getuid') else ''}")
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or not mine(folder) or (os.name == "posix" and found.st_mode & 0o077):
+        raise UserError(f"{folder} is not a folder of yours alone (mode 700): remove it, or set TMPDIR")
+    return folder
 
 
 def write_csv(path: str | Path, header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:

@@ -55,9 +55,11 @@ def open_images(
         try:
             return open_pack(Path(pack_dir, f"{name}_{shown}"), lazy, also)
         except OSError as error:
+            own = Path(str(error.filename or pack_dir)).absolute().is_relative_to(Path(pack_dir).absolute())
+            advice = "--pack-dir names another folder" if own else "let it be readable, or remove it"
             note(
                 f"{name} is not packed into {pack_dir} ({error}): its pictures are decoded whenever they are used; "
-                "--pack-dir names another folder"
+                f"{advice}"
             )
     return lazy, [fact for _, fact in in_threads(lazy.attempt, [*sources, *also])]
 

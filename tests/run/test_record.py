@@ -1,6 +1,10 @@
 """What is kept about a run besides its weights."""
 
+import os
 import subprocess
+from types import SimpleNamespace
+
+import pytest
 
 from utils.run import record
 from utils.run.record import Results
@@ -57,3 +61,17 @@ def test_an_epoch_that_is_repeated_replaces_its_row_and_a_resumed_run_adds_to_th
 def test_a_table_that_was_lost_is_a_warning(tmp_path, capsys):
     assert [row["epoch"] for row in Results(tmp_path).add({"epoch": 4, "loss": 1.0})] == ["4"]
     assert capsys.readouterr().err == f"warning: {tmp_path / 'results.csv'} has lost the rows before epoch 4\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, for another user's folder")
+def test_a_report_is_never_written_into_another_users_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    facts = {"report_dir": None, "dataset": "Demo", "val_data_root": [], "train_data_root": [str(tmp_path)]}
+    opt = SimpleNamespace(load_model_path="best.pth", image_size=32, **facts)
+    folder, data = record.open_report(opt, 3)
+    assert folder.name == "best_report" and record.open_report(opt, 3)[0] == folder, "the same data: it is replaced"
+    os.chown(folder, 65534, 65534)
+    assert record.open_report(opt, 3)[0].name == "best_report_2"
+    opt.load_model_path = "https://example.org/best.pth"  # beside that nothing can be written
+    assert record.open_report(opt, 3)[0].name == "best_report_2"
+    assert "the report is in best_report_2 (--report-dir names another)" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import multiprocessing
 import os
 import random
 import shutil
@@ -27,6 +28,7 @@ from benchmarks.faults_signals import NO_REPORTS
 from data import DogCat
 from main import val
 from models import ResNet34
+from utils import UserError
 from utils.run import resume
 from utils.run.checkpoint_file import read_checkpoint
 from utils.run.run import Run
@@ -343,3 +345,29 @@ Checkpoint.on_epoch_end = on_epoch_end
     assert (killed / "lock").read_text() == "finished" and not list(killed.glob("*.tmp"))
     last = lambda run: {(e["name"], e["x"]): e["y"] for e in events(run) if e["kind"] == "plot"}  # noqa: E731
     assert last(calm) == last(killed)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
+def test_runs_of_other_users_in_a_shared_folder_are_passed_over(tmp_path):
+    for number, (name, user) in enumerate({"mine": 65534, "root's": 0}.items()):
+        (tmp_path / name).mkdir()
+        for file in ("lock", "config.yaml", "last.pth"):
+            (tmp_path / name / file).touch()
+            os.utime(tmp_path / name / file, (number, number))  # root's is the newer one
+            os.chown(tmp_path / name / file, user, user)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+
+    def ask():
+        os.setuid(65534)
+        found = [resume.find_run(str(tmp_path), name) for name in ("auto", "newest")]
+        assert found == [tmp_path / "mine", tmp_path / "mine"]
+        (tmp_path / "mine" / "lock").write_text("finished")
+        assert resume.find_run(str(tmp_path), "auto") is None
+        with pytest.raises(UserError, match="no unfinished run but 1 run that this user may not change"):
+            resume.find_run(str(tmp_path), "newest")
+
+    process = multiprocessing.get_context("fork").Process(target=ask)
+    process.start()
+    process.join()
+    assert process.exitcode == 0

@@ -13,15 +13,13 @@ from utils.files import megabytes
 from utils.notices import warn_once
 
 
-def check_folder(folder: str | Path) -> None:
-    """Raise UserError when no file can be written to `folder`, or to where it will be made."""
+def check_folder(folder: str | Path, advice: str) -> None:
+    """Raise UserError, which ends with the advice, when no file can be written to `folder`, or to where it will be."""
     try:
         with tempfile.TemporaryFile(dir=existing(folder)) as file:
             file.write(b"x")  # root may write everywhere, but not to a read-only disk
     except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror}): change that, or name another --work-dir"
-        ) from None
+        raise UserError(f"{folder} cannot be written ({error.strerror}): {advice}") from None
 
 
 def existing(folder: str | Path) -> Path:

@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 import yaml
 
 from utils import VERSION, UserError
-from utils.files import numbered, write_atomically, write_csv
-from utils.notices import forget, once, warn
+from utils.files import mine, numbered, private_folder, write_atomically, write_csv
+from utils.notices import forget, note, once, warn
 from utils.options.options import read_yaml
 from utils.train import processes
 
@@ -102,9 +101,10 @@ class Results:
 def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     """(a folder for the report on the checkpoint opt.load_model_path, the data that it is about, in words).
 
-    The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or among the temporary files: the
-    first that can be written. An earlier report on the same data is replaced, one on other data stays, and the new
-    folder has a number. about.yaml in it names checkpoint, data and date. Raises UserError when none can be written.
+    The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or in a temporary folder of the
+    user's: the first that can be written, and never one of another user's; a note says so where it is not beside. An
+    earlier report on the same data is replaced, one on other data stays, and the new folder has a number. about.yaml in
+    it names checkpoint, data and date. Raises UserError when none can be written.
     """
     roots = ", ".join(root for root in opt.val_data_root or opt.train_data_root if os.path.exists(root))
     data = f"{opt.dataset} of {roots}" if roots else opt.dataset  # some need no files
@@ -113,14 +113,17 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
     name = f"{Path(opt.load_model_path).stem}_report"
     beside = Path(opt.load_model_path).parent / name  # may be somebody else's, or an address
-    places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), Path(tempfile.gettempdir(), name)]
+    places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), private_folder() / name]
     for place in places:
         with contextlib.suppress(OSError):
-            folder = next(one for one in numbered(place) if not one.exists() or reported_data(one) == data)
+            usable = (one for one in numbered(place) if not one.exists() or mine(one) and reported_data(one) == data)
+            folder = next(usable)
             folder.mkdir(parents=bool(opt.report_dir), exist_ok=True)  # never for an address
             for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
                 old.unlink()
             write_atomically(folder / "about.yaml", lambda file: file.write(text))
+            if place != places[0]:
+                note(f"{places[0].parent} cannot be written: the report is in {folder} (--report-dir names another)")
             return folder, data
     raise UserError(f"{places[-1]} cannot be written: name another folder with --report-dir")
 
@@ -137,7 +140,8 @@ def source_version(diff: Path) -> dict[str, Any]:
     the commit, new files included, is written to the file `diff`."""
 
     def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str | None:
-        command = ["git", "-C", str(ROOT), *arguments]
+        # The clone may be another user's, whose code runs here anyway.
+        command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
         return done.stdout.rstrip("\n") if done.returncode in fine else None
 
@@ -149,8 +153,8 @@ def source_version(diff: Path) -> dict[str, Any]:
                 git("diff", "HEAD"),
                 *(git("diff", "--no-index", os.devnull, name, fine=(0, 1)) for name in new if name),
             ]
-            text = "\n".join(part for part in parts if part) + "\n"
-            write_atomically(diff, lambda file: file.write(text))
+            if text := "\n".join(part for part in parts if part):  # else a new file that is no code
+                write_atomically(diff, lambda file: file.write(f"{text}\n"))
     except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or one that does not answer
         commit = changes = None
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from utils import UserError
 from utils.files import lock
-from utils.notices import warn
+from utils.notices import counted, warn
 from utils.options.kinds import nearest
 from utils.options.options import read_yaml
 from utils.train import processes
@@ -33,18 +33,22 @@ def find_run(work_dir: str, name: str) -> Path | None:
             f"--resume={name}: no such run (a folder with config.yaml and last.pth or previous.pth), also not in "
             f"{work_dir}"
         )
-    busy = []
+    busy, foreign = [], []
     paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}") if is_run(path.parent)]
     for folder in dict.fromkeys(path.parent for path in sorted(paths, key=written, reverse=True)):
-        with open(folder / "lock", "a+") as file:
-            file.seek(0)
-            if not lock(file):
-                busy.append(folder.name)
-            elif file.read() not in ("finished", "failed"):
-                return folder
+        try:
+            with open(folder / "lock", "a+") as file:
+                file.seek(0)
+                if not lock(file):
+                    busy.append(folder.name)
+                elif file.read() not in ("finished", "failed"):
+                    return folder
+        except PermissionError:  # another user's, in a folder that they share
+            foreign.append(folder.name)
     if name == "auto":
         return None
     others = f" but {', '.join(busy)}, which another process is training" if busy else ""
+    others += f" but {counted(len(foreign), 'run')} that this user may not change" if foreign else ""
     raise UserError(
         f"--resume: {work_dir} holds no unfinished run{others}; a finished one has to be named: --resume=<run>"
     )
@@ -110,7 +114,8 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
     opt = resumed(given, folder) if folder else given
     opt.assign(resume=str(folder) if folder else None)
-    check_folder(opt.resume or opt.work_dir)
+    copy = "it may be another user's: a new run can start from its best.pth, with --load-model-path"
+    check_folder(opt.resume or opt.work_dir, copy if opt.resume else "change that, or name another --work-dir")
     if opt.resume or not (opt.load_model_path or given.pretrained):
         return opt, None
     if opt.load_model_path and opt.pretrained:

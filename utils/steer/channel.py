@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import UserError
-from utils.files import locked, write_atomically
+from utils.files import locked, private_folder, write_atomically
 
 LONGEST = 65536  # bytes of a command
 FILES = "control"  # folder in the run's folder for commands that come as files
@@ -29,16 +29,7 @@ def address(folder: Path) -> Path:
     """The socket of the run in `folder`. It is in a folder of the user's: the run's own path could be too long, 108
     bytes are allowed."""
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:20]
-    return Path(tempfile.gettempdir(), f"hearth_{os.getuid()}", f"{name}.sock")
-
-
-def check_private(folder: Path) -> None:
-    """Make a folder that its user alone can enter. Raises UserError where one of that name is anything else."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise UserError(f"{folder} is not a folder of yours alone (mode 700): remove it, or set TMPDIR")
+    return Path(tempfile.gettempdir(), f"hearth_{os.getuid()}", f"{name}.sock")  # see private_folder
 
 
 class Request:
@@ -67,7 +58,7 @@ class Listener:
 
     def open(self) -> None:
         """Begin to listen, in a thread."""
-        check_private(self.path.parent)
+        private_folder()
         self.path.unlink(missing_ok=True)  # a killed run's; whoever trains this run holds its lock
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(self.path))
