@@ -169,7 +169,7 @@ class Finetune(DefaultConfig):
     optimizer = "AdamW"
     lr = 0.01
     weight_decay = 1.0  # strong: timm begins a head with large weights
-    max_epoch = 20
+    max_epoch = 14
     scheduler = "cosine"
     monitor = "val_loss"  # accuracies differ by single pictures
 

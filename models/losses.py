@@ -8,6 +8,7 @@ float [C], for a weighted mean; the mean of nothing is 0. The other losses take 
 no weight. All raise UserError for what they cannot compare.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +140,16 @@ def described(score: Tensor, target: Tensor) -> str:
     return f"not {list(score.shape)} with {list(target.shape)} ({str(target.dtype).removeprefix('torch.')})"
 
 
+def own_loss(name: str) -> Any:
+    """The loss my_file.my_loss of the user's. Raises UserError when it cannot be called as one."""
+    found = own.find("criterion", name, "")
+    try:
+        inspect.signature(found).bind("score", "target", "weight")
+    except TypeError as error:
+        raise UserError(f"--criterion={name}: {error}; a loss takes (score, target, weight)") from None
+    return found
+
+
 class Criterion(nn.Module):
     """A sum of losses: (score, target) -> {name: weighted scalar}, whose values the loop adds up.
 
@@ -157,7 +168,7 @@ class Criterion(nn.Module):
         unknown = [name for name in self.terms if name not in LOSSES and "." not in name]
         if unknown or len(self.terms) < len(terms):
             raise UserError(f"the criterion {names} is no sum of different losses: there are {', '.join(LOSSES)}")
-        self.losses = {name: LOSSES.get(name) or own.find("criterion", name, "") for name in self.terms}
+        self.losses = {name: LOSSES.get(name) or own_loss(name) for name in self.terms}
         if weight is not None and self.terms.keys() & LOSSES.keys() - OVER_CLASSES.keys():
             raise UserError(f"the criterion {names} takes no --class-weights: {', '.join(OVER_CLASSES)} do")
         weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
@@ -165,6 +176,8 @@ class Criterion(nn.Module):
 
     def forward(self, score: Tensor, target: Tensor) -> dict[str, Tensor]:
         """(score, target) -> {"loss": scalar} of a single loss, {"loss_<name>": scalar, ...} of several."""
+        if score is None:
+            raise UserError("the model's forward returns nothing: let it return the scores")
         several = len(self.terms) > 1
         shown = {name: f"loss_{name.rpartition('.')[2]}" if several else "loss" for name in self.terms}
         return {

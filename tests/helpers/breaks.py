@@ -87,6 +87,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("            keep_as(path, previous)", "            pass", "test_files.py:kept_under_another_name"),
         ("        flush_folder(path.parent)\n", "", "test_files.py:flushed"),
         ("        if fcntl:\n", "        if False:\n", "test_files.py:a_locked_file"),
+        ("found.st_mode & 0o077", "False", "steer/test_control.py:listens_to_nobody"),
     ],
     "utils/run/checkpoint_file.py": [
         ("found == TRAILER.unpack(end[-TRAILER.size :])[0]", "True", "run/test_checkpoint_file.py:every_flipped_byte"),
@@ -187,6 +188,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if free < need:", "if False:", "run/test_preflight.py:too_little_room"),
     ],
     "utils/run/record.py": [
+        ("not one.exists() or mine(one))", "True)", "run/test_record.py:another_users_folder"),
         ('git("rev-parse", "HEAD")', 'git("rev-parse", "HEAD~1")', "run/test_record.py:the_commit_and_the_diff"),
         ('git("diff", "HEAD"),', "None,", "run/test_record.py:the_commit_and_the_diff"),
         ('int(old["epoch"]) < row["epoch"]', "True", "run/test_record.py:an_epoch_that_is_repeated"),
@@ -216,7 +218,6 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/steer/channel.py": [
         ("found.st_uid == os.getuid() and", "True and", "steer/test_control.py:another_user"),
-        ("found.st_mode & 0o077", "False", "steer/test_control.py:listens_to_nobody"),
     ],
     "utils/steer/steering.py": [
         ("if one[0] >= self.run.step", "if one[0] > 10**9", "steer/test_control.py:killed_run"),

@@ -345,3 +345,14 @@ def refused(name, score, target, weight, message):
         losses.LOSSES[name](score, target, weight)
     text = str(error.value)
     assert message in text and text.startswith(f"the loss {name} ") and "\n" not in text and len(text) < 240
+
+
+def test_an_own_loss_that_cannot_be_called_as_one_and_a_model_without_scores_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_losses.py").write_text("def half(score, target): return score\n")
+    with pytest.raises(UserError, match="--criterion=own_losses.half: .*; a loss takes .score, target, weight."):
+        Criterion("own_losses.half")
+    with pytest.raises(UserError, match="no_such_file.*; files are looked for in .* and beside main.py"):
+        Criterion("no_such_file.half")
+    with pytest.raises(UserError, match="the model's forward returns nothing"):
+        Criterion("cross_entropy")(None, torch.tensor([1]))

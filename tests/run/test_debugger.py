@@ -132,6 +132,7 @@ def test_variables_can_be_looked_at_and_changed_with_effect(training):
 
     assert session.value("opt.lr") == 0.001
     assert session.value("run.epoch") == 0
+    assert re.search(r"^\d+", session.do("run.step"), re.MULTILINE), "not pdb's command of that name"
     session.do("for p in optimizer.param_groups: p['lr'] = 0.0123")
     session.do("!opt.print_freq = 1")
     path = session.folder / session.value("model.save()")

@@ -51,7 +51,10 @@ def test_a_run_or_its_folder_means_its_best_model(option, two):
 
 
 def test_what_names_no_model_is_one_line(two):
+    (two / "checkpoints" / "begun").mkdir()
+    (two / "checkpoints" / "begun" / "lock").touch()
     for options, message in {
+        ("--run=begun",): "--run=begun: it has finished no epoch: --resume=begun continues it",
         ("--run=oldr",): "--run=oldr: no such run with a best.pth, also not in checkpoints; did you mean older?",
         ("--run=older", "--load-model-path=x"): "--run and --load-model-path both name a model: give one of them",
         ("--load-model-path=checkpoints",): "checkpoint checkpoints/best.pth cannot be read: No such file",
@@ -82,6 +85,7 @@ def test_a_report_names_its_data_and_does_not_replace_one_on_other_data(two, tmp
     main("val", *options, cwd=two, check=0)  # the same data again: its own report is replaced
     main("val", "--report-dir=elsewhere/mine", cwd=two, check=0)
     assert sorted(path.name for path in report.parent.glob("best_report*")) == ["best_report", "best_report_2"]
+    assert "best_report_3" in main("val", "--val-size=5", cwd=two, check=0).stdout, "the same folder, other samples"
     assert (two / "elsewhere" / "mine" / "measures.csv").exists()
 
 

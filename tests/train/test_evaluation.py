@@ -2,6 +2,7 @@
 
 import csv
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from models.basic_module import BasicModule
 from utils import UserError, watch
 from utils.run.checkpoint_file import read_checkpoint
 from utils.train import memory
+from utils.train.evaluation import predicted
 from utils.train.memory import Splitter, in_parts, largest_batch
 
 
@@ -184,3 +186,30 @@ def test_a_validation_takes_a_quarter_of_a_gpus_free_memory_at_most(free, times,
     for name, value in {**numbers, "reset_peak_memory_stats": None}.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     assert largest_batch(Small(), range(100), 16) == 16 * times
+
+
+class Samples(list):
+    def __init__(self, number):
+        super().__init__(range(number))
+
+    def prepare(self, input, target, generator):
+        return input, target
+
+
+def test_predictions_that_are_not_finite_are_counted_in_a_warning(capsys):
+    class Fixed:
+        def __iter__(self):
+            yield torch.tensor([[1.0], [float("nan")]]), torch.tensor([1, 2])
+            yield torch.tensor([[float("inf")]]), torch.tensor([3])
+
+    class Same(nn.Linear):
+        def autocast(self):
+            return nullcontext()
+
+        def predict(self, input):
+            return input
+
+    loader = Fixed()
+    loader.dataset = Samples(3)
+    assert len([*predicted(Same(1, 1), loader)]) == 2
+    assert "warning: 2 predictions of 3 are not finite: the model has diverged" in capsys.readouterr().err

@@ -33,6 +33,7 @@ def test_a_class_in_a_file_of_the_users_watches_a_run(tmp_path, pictures):
     run = only_run(tmp_path)
     assert f"hello {run.name} SqueezeNet 0.002\n" in done.stdout and "callback" not in done.stderr
     assert (run / "mine.txt").read_text() == "1 7\n2 14\n"
+    assert (run / "source_1_my_file.py").read_text() == MY_FILE, "no diff of hearth's own code has it"
     # A resumed run has the callbacks that it began with, and another list takes their place.
     done = main("train", f"--resume={run}", "--max-epoch=3", cwd=tmp_path, check=0)
     assert "hello " in done.stdout and (run / "mine.txt").read_text() == "1 7\n2 14\n3 21\n"

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,10 @@ class Checkpoint(Control):
             elif self.saved and not self.run.step and not stopped:
                 self.run.mark("failed")  # of no use to --resume: it would fail again
         self.run.close()
-        command = f"python main.py train --resume={shlex.quote(str(self.run.folder))}"
+        several = [
+            word for word in sys.argv if word.startswith(("--processes=", "--gpus="))
+        ]  # else one process resumes
+        command = " ".join(["python main.py train", f"--resume={shlex.quote(str(self.run.folder))}", *several])
         if finished and self.lost:
             raise UserError(f"{self.lost}; fix that, then resume from there: {command}")
         if self.lost:

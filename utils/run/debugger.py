@@ -139,6 +139,8 @@ def open_prompt(frame: FrameType, leave: Callable[[], None]) -> None:
         debugger.set_continue()
 
     debugger.set_quit = quit  # instead of raising BdbQuit on the spot
+    # Not pdb's command, which would start the program again: `run` is the loop's variable.
+    debugger.do_run = lambda rest: debugger.default(f"run{' ' * (rest[:1] not in '.[(')}{rest}")
     debugger.nosigint = True  # Ctrl-C still ends the run; after `c` it would open the prompt wherever the run is
     debugger.set_next(frame)
     sys.settrace(debugger.trace_dispatch)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import functools
 import os
 import platform
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 from utils import VERSION, UserError
 from utils.files import mine, numbered, private_folder, write_atomically, write_csv
 from utils.notices import forget, note, once, warn
+from utils.options import own
 from utils.options.options import read_yaml
 from utils.train import processes
 
@@ -47,6 +49,11 @@ def write_config(run: Run, options: dict[str, Any]) -> None:
     try:
         run.mark("unfinished")
         write_atomically(path, lambda file: file.write(text))
+        for module, source in own.files.items():  # no diff of hearth's code has them
+            write_atomically(
+                run.folder / f"source_{len(starts) + 1}_{module}.py",
+                functools.partial(lambda code, file: file.write(code), source.read_text("utf-8", "replace")),
+            )
     except OSError as error:
         if not starts:
             raise
@@ -116,8 +123,8 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), private_folder() / name]
     for place in places:
         with contextlib.suppress(OSError):
-            usable = (one for one in numbered(place) if not one.exists() or mine(one) and reported_data(one) == data)
-            folder = next(usable)
+            same = (one for one in numbered(place) if not one.exists() or reported(one) == (data, samples))
+            folder = next(one for one in same if not one.exists() or mine(one))
             folder.mkdir(parents=bool(opt.report_dir), exist_ok=True)  # never for an address
             for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
                 old.unlink()
@@ -128,10 +135,11 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     raise UserError(f"{places[-1]} cannot be written: name another folder with --report-dir")
 
 
-def reported_data(folder: Path) -> Any:
-    """The data that the report in a folder is about, or None where there is no report."""
+def reported(folder: Path) -> tuple[Any, Any] | None:
+    """(the data that the report in a folder is about, how many samples), or None where there is no report."""
     with contextlib.suppress(UserError):
-        return read_yaml(folder / "about.yaml", ()).get("data")
+        about = read_yaml(folder / "about.yaml", ())
+        return about.get("data"), about.get("samples")
     return None
 
 

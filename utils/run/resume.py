@@ -85,6 +85,8 @@ def find_best(given: Any) -> tuple[Path, str]:
         for folder in (Path(given.run), Path(given.work_dir, given.run)):
             if (folder / "best.pth").is_file():
                 return folder / "best.pth", ""
+            if is_run(folder):
+                raise UserError(f"--run={given.run}: it has finished no epoch: --resume={given.run} continues it")
         hint = nearest(given.run, [path.parent.name for path in found])
         raise UserError(f"--run={given.run}: no such run with a best.pth, also not in {given.work_dir}{hint}")
     if not found:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from utils.notices import counted, warn
+
 from .device import device_of, prepared
 from .memory import in_parts
 
@@ -30,5 +32,12 @@ def predicted(model: Any, loader: Any) -> Iterator[tuple[list[Any], Any]]:
         with model.autocast():
             return ids.tolist() if isinstance(ids, torch.Tensor) else list(ids), model.predict(input)
 
+    lost = torch.zeros((), dtype=torch.int64)
     for batch in loader:
-        yield from in_parts(predict, *batch)
+        for ids, prediction in in_parts(predict, *batch):
+            if isinstance(prediction, torch.Tensor):
+                lost = lost.to(prediction.device) + (~prediction.isfinite()).flatten(1).any(dim=1).sum()
+            yield ids, prediction
+            prediction = None  # the next batch needs the memory
+    if lost:
+        warn(f"{counted(int(lost), 'prediction')} of {len(loader.dataset)} are not finite: the model has diverged")

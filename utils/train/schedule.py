@@ -179,7 +179,7 @@ def draw(lr: float, max_epoch: int, rows: int = 40, **options: Any) -> str:
     """
     schedule = Schedule(SimpleNamespace(param_groups=[{"lr": lr}]), STEPS, max_epoch=max_epoch, **options)
     every = math.ceil(max_epoch / rows)
-    lines = [schedule.shape.__doc__, f"{'epoch':>6}  lr"]
+    lines = [schedule.shape.__doc__ or schedule.shape.__name__, f"{'epoch':>6}  lr"]
     positions = {str(epoch): (epoch, 0) for epoch in range(0, max_epoch, every)}
     for name, position in {**positions, "end": (max_epoch - 1, STEPS - 1)}.items():
         schedule.step(*position)
