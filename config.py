@@ -87,7 +87,7 @@ class DefaultConfig(Options):
 
     # --- machine
     gpus: several(text) | free = []  # train on these GPUs, 0,1 say, or all: a process each, as with torchrun
-    processes: integer(1) | free = 1  # on CPUs: so many processes
+    processes: integer(1) | free = 1  # number of processes, on CPUs
     use_gpu: flag | free | USE = True  # train on the GPU where there is one
     precision: choice("auto", "fp32", "bf16", "fp16") | USE = "auto"  # of the arithmetic; auto: the fastest here
     compile: flag | free = False  # torch.compile the model's objective

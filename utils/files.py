@@ -130,7 +130,7 @@ def lock(file: IO[Any], wait: bool = False) -> bool:
 
 
 def locked(path: str | Path) -> bool:
-    """Whether another process holds the lock on a file; False where nobody can say. Raises OSError without the file."""
+    """Whether another process holds the lock on a file; False where no lock exists (Windows). Raises OSError."""
     with open(path, "rb") as file:
         try:
             if fcntl is not None:  # a shared lock needs no right to write

@@ -29,7 +29,7 @@ class Kind:
         commands: the commands of main.py that read it.
         hint: what to do instead where another command does not read it, or "".
         part: "model" or "dataset" when only some of these read the option, else "".
-        needs: other options, of which one has to be given with it.
+        needs: other options; one of them has to be given with it.
         only: {other option: the values of it with which this one is read}.
         old: former spellings of the option, {name: {old value: new value}}.
     """

@@ -9,7 +9,7 @@ from .tracker import Tracker
 
 class TensorBoard(Tracker):
     """Writes the run's curves, learning rate, pictures, log and options with the last measures into the folder
-    `tensorboard` of the run. That is written anew when the run is resumed, from its record. It needs no network."""
+    `tensorboard` of the run. A resumed run writes it again, from its record. It needs no network."""
 
     needs = "tensorboard"
 

@@ -79,7 +79,7 @@ class Tracker(Callback):
         self.size = size
 
     def hand_over(self, event: dict[str, Any]) -> None:
-        """One event of the record; what is no point, picture or line of log is passed over."""
+        """One event of the record; what is no point, picture or line of log is ignored."""
         kind, time = event.get("kind"), event.get("time", 0.0)
         if kind == "plot" and event["y"] is not None:  # nan and inf are kept as None
             self.scalar(event["name"], int(event["x"]), event["y"], time)
