@@ -159,7 +159,7 @@ class Demo(DefaultConfig):
 class Finetune(DefaultConfig):
     """A new head on a body that was trained on ImageNet, without a network after `make pretrained`.
 
-    python main.py train --config=Finetune --train-data-root=data/train    99 % of 600 cats and dogs, by 1,402 others
+    python main.py train --config=Finetune --train-data-root=data/train    99 % of 600, by 1,402 others, in 92 s
     """
 
     model = "tf_efficientnet_lite0"
