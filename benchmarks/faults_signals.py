@@ -8,6 +8,7 @@ stopped while they pack, and from their first moment on. Prints, for each kind o
 right exit code and no traceback, and steps that were finished and are not in the checkpoint, most of them.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -74,7 +75,8 @@ def disturb(server, pid, kind, folder, draw):
     sent, most = [], draw.choice((1, 2, 10_000))  # until it is gone
     while len(sent) < most and alive(pid):
         sent.append(draw.choice(SIGNALS))
-        kill(pid, sent[-1])
+        with contextlib.suppress(ProcessLookupError):  # it has gone since
+            kill(pid, sent[-1])
         time.sleep(draw.uniform(0, 0.01))
     return sent, server.wait()
 

@@ -1,5 +1,6 @@
 """`python main.py ...` again and again, as forks of a process that has loaded everything: a second instead of four."""
 
+import contextlib
 import json
 import os
 import select
@@ -45,10 +46,14 @@ class Server:
     def start(self, *command, cwd, first="", files=("output", "output")):
         """Start main.py with this command; its pid. What it prints, on stdout and on stderr, is added to these files in
         the folder cwd. `first` is Python code that the process runs before."""
+        if left := getattr(self.process, "running", None):  # of a test that failed
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(left, signal.SIGKILL)
+            self.process.stdout.readline()
         arguments = [str(ROOT / "main.py"), *map(str, command)]
         line = json.dumps([arguments, str(cwd), first, [*map(str, files)]]) + "\n"
         self.process.stdin.write(line.encode())
-        self.pid = int(self.process.stdout.readline())
+        self.pid = self.process.running = int(self.process.stdout.readline())
         return self.pid
 
     def wait(self, seconds=1800):
@@ -57,6 +62,7 @@ class Server:
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             os.killpg(pid, signal.SIGKILL)
             raise TimeoutError(f"main.py has not ended after {seconds} seconds")
+        self.process.running = None
         return int(self.process.stdout.readline())
 
     def run(self, *command, **options):

@@ -8,7 +8,9 @@ import random
 import shutil
 import signal
 import struct
+import tempfile
 import termios
+from pathlib import Path
 
 import numpy as np
 import pexpect
@@ -348,15 +350,15 @@ Checkpoint.on_epoch_end = on_epoch_end
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")
-def test_runs_of_other_users_in_a_shared_folder_are_passed_over(tmp_path):
+def test_runs_of_other_users_in_a_shared_folder_are_passed_over():
+    tmp_path = Path(tempfile.mkdtemp())  # that every user can reach
     for number, (name, user) in enumerate({"mine": 65534, "root's": 0}.items()):
         (tmp_path / name).mkdir()
         for file in ("lock", "config.yaml", "last.pth"):
             (tmp_path / name / file).touch()
             os.utime(tmp_path / name / file, (number, number))  # root's is the newer one
             os.chown(tmp_path / name / file, user, user)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    tmp_path.chmod(0o755)
 
     def ask():
         os.setuid(65534)
@@ -370,4 +372,5 @@ def test_runs_of_other_users_in_a_shared_folder_are_passed_over(tmp_path):
     process = multiprocessing.get_context("fork").Process(target=ask)
     process.start()
     process.join()
+    shutil.rmtree(tmp_path)
     assert process.exitcode == 0

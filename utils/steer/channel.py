@@ -58,8 +58,10 @@ class Listener:
 
     def open(self) -> None:
         """Begin to listen, in a thread."""
-        private_folder()
-        self.path.unlink(missing_ok=True)  # a killed run's; whoever trains this run holds its lock
+        for left in private_folder().glob("*.sock"):  # by killed runs: nobody listens there
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as tried:
+                if tried.connect_ex(str(left)):
+                    left.unlink()
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(self.path))
         self.socket.listen()
