@@ -26,7 +26,7 @@ from .device import has_gpu, to_device
 
 _store: Any = None  # where the processes meet; torchrun keeps it for as long as one of them runs
 DEBUGGING = timedelta(days=7)  # how long the others wait for the process at the debugger's prompt
-LATE = timedelta(seconds=10)  # how long a failed training waits for what its other processes have counted
+LATE = timedelta(seconds=5)  # how long a failed training waits for what its other processes have counted
 
 
 def start(use_gpu: bool = True) -> "World":
