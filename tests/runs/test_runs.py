@@ -92,7 +92,8 @@ def test_a_running_one_is_called_so_and_nothing_of_it_goes(work):
     started.wait()
     try:
         assert ["poor", "running"] in [cells[:2] for cells in lines(main("runs", f"--work-dir={work}", cwd=work))]
-        main("runs", f"--work-dir={work}", "--prune=last,previous", "--yes", cwd=work, check=0)
+        said = main("runs", f"--work-dir={work}", "--prune=last,previous", "--yes", cwd=work, check=0)
+        assert "good" in said.stdout and "poor" not in said.stdout + said.stderr
     finally:
         end.set()
         process.join()
