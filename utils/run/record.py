@@ -1,7 +1,6 @@
 """What is kept about a run besides its weights: options, code, versions and a row of numbers per epoch."""
 
 import contextlib
-import csv
 import functools
 import os
 import platform
@@ -21,7 +20,7 @@ from utils.options import own
 from utils.options.options import read_yaml
 from utils.train import processes
 
-from .run import Run
+from .run import Run, read_rows
 
 PACKAGES = ("torch", "torchvision", "torchnet", "visdom", "fire", "pillow", "numpy")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -79,18 +78,11 @@ class Results:
         self.path = folder / "results.csv"
         self._rows: list[dict[str, str]] | None = None
 
-    def read(self) -> list[dict[str, str]]:
-        """The rows of the file, values as text; none where there is no file."""
-        if not self.path.is_file():
-            return []
-        with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
-            return [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdecimal()]
-
     def add(self, row: dict[str, Any]) -> list[dict[str, str]]:
         """Add the finished epoch's row, a dict with `epoch`. A row of the same epoch (of a run that was killed between
         this and saving its checkpoint) is replaced. Returns all rows, values as text."""
         if self._rows is None:
-            self._rows = self.read()
+            self._rows = read_rows(self.path.parent)
         if not self._rows and row["epoch"] > 1:
             warn(f"{self.path} has lost the rows before epoch {row['epoch']}")
         self._rows = [old for old in self._rows if int(old["epoch"]) < row["epoch"]]

@@ -1,6 +1,7 @@
 """A run: its folder and where it stands."""
 
 import contextlib
+import csv
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,21 @@ def new_folder(work_dir: str, model: str) -> Path:
 def is_run(folder: Path) -> bool:
     """Whether a run began here, though one of its files may be lost."""
     return any((folder / file).is_file() for file in ("config.yaml", "lock"))
+
+
+def named_run(work_dir: str, name: str) -> Path | None:
+    """The folder of a run that is named by its path, or by its folder's name in work_dir; None where there is none."""
+    return next((folder for folder in (Path(name), Path(work_dir, name)) if is_run(folder)), None)
+
+
+def read_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of a run's results.csv, one per epoch, values as text; none where there is no file. Raises OSError and
+    csv.Error."""
+    path = folder / "results.csv"
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        return [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdecimal()]
 
 
 def monitored(names: Iterable[str], monitor: str | None) -> str:

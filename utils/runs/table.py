@@ -13,7 +13,7 @@ from utils.files import locked, megabytes
 from utils.notices import counted
 from utils.options.kinds import dashed, nearest
 from utils.options.options import read_yaml
-from utils.run.run import is_run, monitored
+from utils.run.run import is_run, monitored, named_run, read_rows
 
 HEADER = "run", "state", "epochs", "best", "epoch", "time", "disk", "code", "options that differ"
 
@@ -70,7 +70,7 @@ def find_runs(work_dir: str, names: Sequence[str] = ()) -> list[Found]:
         return [read_run(folder) for folder in folders]
     found = []
     for name in names:
-        folder = next((one for one in (Path(name), Path(work_dir, name)) if is_run(one)), None)
+        folder = named_run(work_dir, name)
         if folder is None:
             hint = nearest(Path(name).name, [path.name for path in Path(work_dir).glob("*") if is_run(path)])
             raise UserError(f"{name}: no such run, also not in {work_dir}{hint}")
@@ -85,11 +85,8 @@ def read_run(folder: Path) -> Found:
         options = read_yaml(folder / "config.yaml", ())
     starts = options.pop("run", [])
     starts = [one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else []
-    with (
-        contextlib.suppress(OSError, csv.Error),
-        open(folder / "results.csv", newline="", encoding="utf-8", errors="replace") as file,
-    ):
-        rows = [row for row in csv.DictReader(file) if (row.get("epoch") or "").isdecimal()]
+    with contextlib.suppress(OSError, csv.Error):
+        rows = read_rows(folder)
     with contextlib.suppress(OSError):
         text = (folder / "lock").read_text("utf-8", "replace")
         state = "running" if locked(folder / "lock") else text if text in ("finished", "failed") else state

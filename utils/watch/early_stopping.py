@@ -3,8 +3,7 @@
 from typing import Any
 
 from utils.events import Callback
-from utils.run.record import Results
-from utils.run.run import monitored
+from utils.run.run import monitored, read_rows
 
 
 class EarlyStopping(Callback):
@@ -24,7 +23,7 @@ class EarlyStopping(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, **_: Any) -> None:
-        self.rows = [row for row in Results(self.run.folder).read() if int(row["epoch"]) <= self.run.epoch]
+        self.rows = [row for row in read_rows(self.run.folder) if int(row["epoch"]) <= self.run.epoch]
 
     def on_epoch_end(self, metrics: dict[str, float], **_: Any) -> None:
         self.rows.append(metrics)
