@@ -119,7 +119,7 @@ def test_all_points_with_their_labels_are_drawn_once_a_training_begins(tmp_path,
     monkeypatch.setattr(plots, "scatter", lambda points, inside, *rest: drawn.append((points, inside, *rest)))
     heart, steps = data.Heart("", "train"), SimpleNamespace(batch=((), ()))
     run, loader = SimpleNamespace(folder=tmp_path, step=0), SimpleNamespace(dataset=heart)
-    History(run, 1, models.MLP(), loader, steps).on_train_begin()
+    History(run, SimpleNamespace(max_epoch=1), models.MLP(), loader, steps).on_train_begin()
     ((points, inside, classes, path, title),) = drawn
     assert len(points) == 100_000 and inside.sum() == 22_702 and classes == ("outside", "inside")
     assert path == tmp_path / "truth.png" and title == "all points, true labels"

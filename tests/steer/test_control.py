@@ -130,7 +130,7 @@ def test_two_processes_obey_after_the_same_step(tmp_path):
     control(both, "--lr=0.02", "--freeze=layers.1")
     control(both, "--go-on", "--max-epoch=2")
     printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+    assert process.returncode == 0 and "\nepoch 2/2: " in printed, printed
     done = subprocess.run([*command, f"--replay={run}"], cwd=again, **pipes)
     assert done.returncode == 0, done.stdout
     assert differences(last(run), last(only_run(again))) == [] and numbers(run) == numbers(only_run(again))

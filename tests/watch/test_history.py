@@ -16,7 +16,7 @@ def history(tmp_path):
     dataset, step = Squares(), SimpleNamespace(batch=(torch.zeros(3, 3, 8, 8), torch.zeros(3)))
     dataset.draw = lambda input, target, prediction: [*input.byte()]
     run, loader = SimpleNamespace(folder=tmp_path, step=1), SimpleNamespace(dataset=dataset)
-    return History(run, 1, MLP(), loader, step)
+    return History(run, SimpleNamespace(max_epoch=1), MLP(), loader, step)
 
 
 def test_a_batch_of_fewer_pictures_leaves_none_of_an_earlier_one(history, tmp_path):

@@ -19,7 +19,7 @@ def run(tmp_path, monkeypatch):
 
 def started(run):
     sampler = SimpleNamespace(batch_size=BATCH, length=SAMPLES)
-    progress = Progress(run, SimpleNamespace(batch_sampler=sampler), EPOCHS, progress=True)
+    progress = Progress(run, SimpleNamespace(batch_sampler=sampler), SimpleNamespace(max_epoch=EPOCHS), progress=True)
     progress.on_train_begin()
     return progress
 

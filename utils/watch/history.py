@@ -25,7 +25,7 @@ class History(Callback):
 
     Args:
         run: the Run, which has the folder.
-        max_epoch: epochs of the run.
+        schedule: the Schedule, which knows the epochs of the run: a command may change them.
         model: the model, which knows whether a GPU has to be waited for before a clock is read.
         train_loader: whose data set draws what is trained on.
         step: the TrainStep, which has the last batch.
@@ -34,9 +34,9 @@ class History(Callback):
 
     SHARE = 0.05  # largest share of the time for drawing: with epochs of a second it would take longer than training
 
-    def __init__(self, run: Any, max_epoch: int, model: Any, train_loader: Any, step: Any, monitor: str | None = None):
+    def __init__(self, run: Any, schedule: Any, model: Any, train_loader: Any, step: Any, monitor: str | None = None):
         self.dataset, self.step = train_loader.dataset, step
-        self.run, self.max_epoch, self.results, self.monitor = run, max_epoch, Results(run.folder), monitor
+        self.run, self.schedule, self.results, self.monitor = run, schedule, Results(run.folder), monitor
         self.on_gpu = device_of(model).type == "cuda"
         self.next_drawing = 0.0
         self.waiting: tuple[Any, Any, Any] | None = None  # (rows, metrics, val_meter) that are not drawn yet
@@ -66,7 +66,7 @@ class History(Callback):
             self.next_drawing = time.monotonic() + (time.monotonic() - began) / self.SHARE
         facts = [f"{name} {value:.4g}" for name, value in metrics.items() if name not in ("epoch", "step")]
         # Above the bar, where there is one.
-        tqdm.write(f"epoch {metrics['epoch']}/{self.max_epoch}: {', '.join(facts)}, {seconds:.1f} s")
+        tqdm.write(f"epoch {metrics['epoch']}/{self.schedule.max_epoch}: {', '.join(facts)}, {seconds:.1f} s")
 
     def on_train_end(self, **_: Any) -> None:
         self.draw()

@@ -15,16 +15,16 @@ class Progress(Callback):
     Args:
         run: the Run, which knows the position.
         train_loader: whose batches are counted.
-        max_epoch: epochs of the run.
+        schedule: the Schedule, which knows the epochs of the run: a command may change them.
         progress: whether to show anything.
     """
 
     EVERY = 10.0  # seconds between two plain lines
 
-    def __init__(self, run: Any, train_loader: Any, max_epoch: int, progress: bool):
+    def __init__(self, run: Any, train_loader: Any, schedule: Any, progress: bool):
         sampler = train_loader.batch_sampler
-        self.run, self.batch_size, self.max_epoch, self.progress = run, sampler.batch_size, max_epoch, progress
-        self.per_epoch, self.total = sampler.length, sampler.length * max_epoch
+        self.run, self.batch_size, self.schedule, self.progress = run, sampler.batch_size, schedule, progress
+        self.per_epoch = sampler.length
         self.bar: tqdm | None = None
         self.facts: dict[str, str] = {}
 
@@ -49,8 +49,10 @@ class Progress(Callback):
         self.facts = {"loss": f"{loss:.3f}", **measures}
 
     def on_batch_end(self, **_: Any) -> None:
-        head = f"epoch {min(self.run.epoch + 1, self.max_epoch)}/{self.max_epoch}"
+        epochs = self.schedule.max_epoch
+        head = f"epoch {min(self.run.epoch + 1, epochs)}/{epochs}"
         if self.bar is not None:
+            self.bar.total = self.total
             self.bar.set_description_str(head, refresh=False)
             self.bar.set_postfix(self.facts, refresh=False)
             self.bar.update(self._seen() - self.bar.n)
@@ -65,6 +67,11 @@ class Progress(Callback):
     def on_train_end(self, **_: Any) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    @property
+    def total(self) -> int:
+        """Samples of the whole run."""
+        return self.per_epoch * self.schedule.max_epoch
 
     def _seen(self) -> int:
         return self.run.epoch * self.per_epoch + min(self.run.batch * self.batch_size, self.per_epoch)
