@@ -5,6 +5,7 @@ nothing but a known command whose options are checked already. (It stays because
 """
 
 import difflib
+import importlib
 import io
 import os
 import sys
@@ -22,7 +23,10 @@ from .train.launch import several
 from .train.machine import NO_MEMORY
 from .train.schedule import Schedule, draw
 
-COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, "help")
+# {command: the module with its function} of those that main.py does not have itself; the function, named like the
+# command, gets main.py's module, whose functions make data and models, and the options.
+ROOMS: dict[str, str] = {}
+COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
 # What PyTorch says of batches and pictures that are too small, and what to do.
 HINTS = {
     **dict.fromkeys(NO_MEMORY, "out of memory: take a smaller --batch-size or --image-size, or another --model"),
@@ -108,16 +112,19 @@ def manual(opt: Options, word: str, doc: str) -> str:
 
 
 def run(program: ModuleType, command: str, opt: Options) -> None:
-    """Let Fire call the function of main.py that has the command's name, with options that are checked already."""
+    """Let Fire call the function of the command, main.py's or that of ROOMS, with options that are checked already."""
     import fire
 
     signals.loaded()
-    function = {"val": "evaluate"}.get(command, command)  # val(model, loader) is the book's function
+    function = {"val": "evaluate"}.get(command, command.replace("-", "_"))  # val(model, loader) is the book's function
     failures: list[Exception] = []
 
     def call() -> None:
         try:
-            getattr(program, function)(opt)
+            if command in ROOMS:
+                getattr(importlib.import_module(ROOMS[command]), function)(program, opt)
+            else:
+                getattr(program, function)(opt)
         except Exception as failure:  # raised below: Fire's frames would bury those of the user's model
             failures.append(failure)
 
