@@ -102,8 +102,8 @@ class Run:
         vars(self).update(state)
 
     def mark(self, word: str) -> None:
-        """Record "unfinished", "finished", or "failed" (before its first step): --resume looks for the first. Raises
-        OSError."""
+        """Record "unfinished", "finished", "failed" (before its first step) or "diverged": --resume looks for the first
+        and the last. Raises OSError."""
         if self._lock:
             self._lock.truncate(0)  # not opened again: closing any handle of the file would end the lock
             self._lock.write(word.encode())

@@ -15,6 +15,7 @@ from utils.options.kinds import dashed, nearest
 from utils.options.options import read_yaml
 from utils.run.run import is_run, monitored, named_run, read_rows
 
+WORDS = "finished", "failed", "diverged"  # of the file `lock` that are states
 HEADER = "run", "state", "epochs", "best", "epoch", "time", "disk", "code", "options that differ"
 
 
@@ -23,7 +24,7 @@ class Found(NamedTuple):
 
     Attributes:
         folder: Path.
-        state: "running", "finished", "failed" (before its first step) or "unfinished".
+        state: "running", "finished", "failed" (before its first step), "diverged" (ended by nan) or "unfinished".
         options: {name: value}, all of them; {} where config.yaml is lost.
         starts: a dict of command, commit and versions for each time that it was started or resumed.
         rows: those of results.csv, a dict of text per epoch.
@@ -89,7 +90,7 @@ def read_run(folder: Path) -> Found:
         rows = read_rows(folder)
     with contextlib.suppress(OSError):
         text = (folder / "lock").read_text("utf-8", "replace")
-        state = "running" if locked(folder / "lock") else text if text in ("finished", "failed") else state
+        state = "running" if locked(folder / "lock") else text if text in WORDS else state
     measure = monitored(rows[-1] if rows else (), options.get("monitor"))
     values = [(int(row["epoch"]), value) for row in rows if (value := number(row.get(measure))) is not None]
     best = (min if measure.endswith("loss") else max)(values, key=lambda one: one[1], default=None)

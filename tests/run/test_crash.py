@@ -1,0 +1,237 @@
+"""The step in which a training failed is kept, and made again with the same batch, augmentation and dropout."""
+
+import hashlib
+import json
+import math
+import multiprocessing
+import shutil
+import tempfile
+from importlib import metadata
+
+import pytest
+import torch
+from runs import differences, only_run, state
+from torch import nn
+
+import main as program
+import models
+from models.basic_module import BasicModule
+from utils import UserError, watch
+from utils.files import lock
+from utils.run import crash
+from utils.run.failure import FILE, Failed
+
+EPOCH = 9  # steps of three pictures
+
+
+class Fragile(BasicModule):
+    """A model with dropout and BatchNorm that fails with `error` in its training steps `numbers`, or where it sees one
+    of `wanted`: checksums of the batch, as augmented, and of what dropout left of it."""
+
+    numbers, wanted, error, validation = (), (), ValueError("no such luck"), False
+    seen = []  # checksums, in this order
+
+    def __init__(self, num_classes=2):
+        super().__init__()
+        self.norm, self.dropout, self.classifier = nn.BatchNorm2d(3), nn.Dropout(0.5), nn.Linear(3, num_classes)
+
+    def forward(self, x):
+        return self.classifier(self.dropout(self.norm(x).square().mean(dim=(2, 3))))
+
+    def objective(self, input, target):
+        score, losses = super().objective(input, target)
+        if self.training is self.validation:
+            return score, losses
+        text = b"".join(one.detach().numpy().tobytes() for one in (input.contiguous(), score))
+        self.seen.append(hashlib.sha256(text).hexdigest())
+        if len(self.seen) - 1 in self.numbers or self.seen[-1] in self.wanted:
+            if self.error is None:
+                return score, {name: value * math.nan for name, value in losses.items()}
+            raise self.error
+        return score, losses
+
+
+@pytest.fixture
+def train(tmp_path, pictures, monkeypatch):
+    """Train a Fragile in this process, in a folder; what it has seen is in Fragile.seen."""
+
+    def run(folder="a", error=Fragile.error, validation=False, numbers=(), wanted=(), **options):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        for name, value in {"error": error, "validation": validation, "numbers": numbers, "wanted": wanted}.items():
+            monkeypatch.setattr(Fragile, name, value)
+        Fragile.seen = []
+        if "step" not in options:
+            fast = {"image_size": 32, "batch_size": 3, "num_workers": 0, "vis_port": 1, "lr": 0.1, "ema": 0.9}
+            fast |= {"precision": "fp32", "progress": False, "pack": False, "max_epoch": 2, "print_freq": 2}
+            options = {"model": "Fragile", "train_data_root": str(pictures), **fast, **options}
+        program.train(**options)
+
+    monkeypatch.setattr(models, "Fragile", Fragile, raising=False)
+    monkeypatch.setattr(watch.History, "draw", lambda self: None)  # the most of the time, and of no use here
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return run
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def failed(train, kept, tmp_path):
+    """(A run that has failed in its step EPOCH + 3, from 0; the checksum of that step.)"""
+    if not list(kept.iterdir()):
+        with pytest.raises(ValueError):
+            train(numbers=[EPOCH + 3])
+        shutil.move(tmp_path / "a" / "checkpoints", kept)
+        (kept / "seen").write_text(Fragile.seen[-1])
+    shutil.copytree(kept / "checkpoints", tmp_path / "a" / "checkpoints")
+    return only_run(tmp_path / "a"), (kept / "seen").read_text()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_very_step_fails_again_and_the_run_stays_as_it_is(older, failed, train, tmp_path, capsys):
+    run, wanted = failed
+    step = json.loads((run / FILE).read_text())
+    assert (step["epoch"], step["batch"], step["step"], step["rank"]) == (1, 3, EPOCH + 3, 0)
+    assert step["error"] == "ValueError: no such luck" and step["traceback"][-1] == step["error"]
+    assert len(step["samples"]) == len(step["paths"]) == 3 and step["seed"] == 0 and step["device"] == "cpu"
+    if older:
+        shutil.copy(run / "last.pth", tmp_path)
+        (run / "last.pth").unlink()  # the steps from the start of the epoch on are made again
+    before = contents(run)
+    with pytest.raises(ValueError):
+        train(replay=run.name, step="last", wanted=[wanted])
+    assert len(Fragile.seen) == (4 if older else 1) and Fragile.seen[-1] == wanted
+    told = capsys.readouterr()
+    assert f"step {EPOCH + 4} (epoch 2, batch 4) failed again, as before" in told.err
+    assert "to resume" not in told.out and "--replay" not in told.err and contents(run) == before
+
+    if older:
+        shutil.copy(tmp_path / "last.pth", run)
+    train(resume=run.name)
+    train("undisturbed")
+    assert differences(state(run), state(only_run(tmp_path / "undisturbed"))) == []
+    with pytest.raises(UserError, match="last.pth is of epoch 3, step 18, which is later; .*previous.pth"):
+        train(replay=run.name, step="last")
+
+
+def test_a_step_that_does_not_fail_again_says_so_and_so_does_one_that_fails_otherwise(failed, train, capsys):
+    run, wanted = failed
+    before = contents(run)
+    record = run / "config.yaml"
+    record.write_text(record.read_text().replace("torch: ", "torch: 0"))
+    train(replay=str(run), step="last")
+    told = capsys.readouterr().out
+    assert Fragile.seen == [wanted] and "did not fail again; before: ValueError: no such luck" in told
+    assert f"note: changed since that run: torch 0{metadata.version('torch')} -> " in told
+    with pytest.raises(KeyError):
+        train(replay=str(run), step="last", wanted=[wanted], error=KeyError("x"))
+    assert "failed again, in another way; before: ValueError: no such luck" in capsys.readouterr().err
+    assert {**contents(run), "config.yaml": before["config.yaml"]} == before
+
+
+@pytest.mark.parametrize("bad", [range(13, 99), range(12, 15)])  # the last step has no effect, or it has one
+def test_too_many_nan_the_last_of_them_is_nan_again(bad, train, tmp_path, capsys):
+    with pytest.raises(UserError, match=f"step {min(bad[-1], 15) + 1} is skipped like the 2 before it"):
+        train(error=None, numbers=bad, max_bad_steps=3)
+    run, seen, last = only_run(tmp_path / "a"), Fragile.seen, min(bad[-1], 15)
+    assert json.loads((run / FILE).read_text())["step"] == last and len(seen) == 16
+    assert (run / "lock").read_text() == "diverged"
+    with pytest.raises(UserError, match=f"step {last + 1} is skipped: its loss or a gradient is not finite: loss nan"):
+        train(replay=run.name, step="last", error=None, wanted=seen[12:])
+    assert Fragile.seen == (seen[15:] if last == 15 else seen[9:15])
+    assert "failed again, as before" in capsys.readouterr().err
+
+
+def test_memory_that_runs_out_in_the_smallest_part_runs_out_again(train, tmp_path, capsys):
+    error = torch.OutOfMemoryError("out of memory")
+    with pytest.raises(UserError, match="out of memory with 3 samples at a time, and fewer are not possible"):
+        train(numbers=[2], error=error)
+    run, wanted = only_run(tmp_path / "a"), Fragile.seen[-1]
+    with pytest.raises(UserError, match="out of memory"):
+        train(replay=run.name, step="last", error=error, wanted=[wanted])
+    assert Fragile.seen == [wanted] and "failed again, as before" in capsys.readouterr().err
+
+
+def test_a_batch_of_the_validation_fails_again(train, tmp_path, capsys):
+    with pytest.raises(ValueError):
+        train(numbers=[3], validation=True, val_batch_size=5)  # the first is of the model's summary
+    run, seen = only_run(tmp_path / "a"), Fragile.seen
+    command = f"python main.py train --replay=checkpoints/{run.name} --step=last"
+    assert command in capsys.readouterr().err
+    kept = Failed(**json.loads((run / FILE).read_text()))
+    assert kept.validation and (kept.epoch, kept.batch, kept.step) == (0, 2, EPOCH)
+    with pytest.raises(ValueError):
+        train(replay=run.name, step="last", validation=True, wanted=seen[-1:], val_batch_size=2)
+    assert Fragile.seen == seen and "batch 3 of the validation of epoch 1 failed again" in capsys.readouterr().err
+    train(replay=run.name, step="last", validation=True)
+    assert Fragile.seen == seen and "did not fail again" in capsys.readouterr().out
+
+
+def test_at_a_terminal_the_debugger_opens_in_the_loop_before_the_step(failed, train, monkeypatch):
+    opened = []
+    monkeypatch.setattr(crash, "terminal", lambda: True)
+    monkeypatch.setattr(crash, "open_prompt", lambda *arguments: opened.append(arguments))
+    train(replay=failed[0].name, step="last")
+    ((frame, leave, why),) = opened
+    assert frame.f_code.co_name == "train" and frame.f_globals is vars(program) and why.startswith("before step 13")
+
+
+def hold(path, started, end):
+    with open(path, "r+") as file:
+        assert lock(file)
+        started.set()
+        end.wait()
+
+
+def test_a_run_that_is_being_trained_is_left_alone(failed, train):
+    context = multiprocessing.get_context("fork")
+    started, end = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(failed[0] / "lock", started, end))
+    process.start()
+    started.wait()
+    try:
+        with pytest.raises(UserError, match="this run is being trained: wait for it, or stop it first"):
+            train(replay=failed[0].name, step="last")
+    finally:
+        end.set()
+        process.join()
+
+
+BAD = {  # kind: (file, what is replaced in it, by what, more options, the line)
+    "unknown": (FILE, "", "", {"replay": "Fragil"}, "--replay=Fragil: no such run, also not in checkpoints"),
+    "not failed": (FILE, None, "", {}, f"no step of this run has failed, it has no {FILE}: leave --step out"),
+    "cut off": (FILE, "}", "", {}, f"{FILE} is damaged: resume the run"),
+    "other kinds": (FILE, '"epoch": 1', '"epoch": "1"', {}, f"{FILE} is damaged"),
+    "no list": (FILE, "{", "[{", {}, f"{FILE} is damaged"),
+    "too few": (FILE, '"processes": 1', '"processes": 0', {}, f"{FILE} is damaged"),
+    "several": (FILE, '"processes": 1', '"processes": 2', {}, "had other samples: .*removed or renamed since"),
+    "no checkpoint": ("last.pth", None, "", {}, "previous.pth is of step 9, and from there all 2 processes are needed"),
+    "renamed": (FILE, "/cat", "/catt", {}, "had other samples: .*removed or renamed since"),
+    "data gone": ("config.yaml", "/train", "/gone", {}, "--train-data-root: .*/gone"),
+    "resumed": (FILE, "", "", {"resume": "newest"}, "leave --resume, --processes and torchrun out"),
+    "fixed": (FILE, "", "", {"lr": 0.2}, "--step: lr=0.1 is fixed on resume and cannot become 0.2"),
+    "a number": (FILE, "", "", {"step": 7}, "--step cannot be 7: it takes one of last"),
+    "alone": (FILE, "", "", {"replay": None}, "--step needs --replay"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_cannot_be_made_again_is_one_line(kind, failed, train):
+    file, old, new, options, line = BAD[kind]
+    path = failed[0] / file
+    if old is None:
+        path.unlink()
+        path, old, new = failed[0] / FILE, '"processes": 1', '"processes": 2'
+    if path.exists():
+        path.write_text(path.read_text().replace(old, new))
+    before = contents(failed[0])
+    with pytest.raises(UserError, match=line):
+        train(**{"replay": failed[0].name, "step": "last", **options})
+    assert contents(failed[0]) == before
