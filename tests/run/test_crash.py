@@ -10,7 +10,9 @@ from importlib import metadata
 
 import pytest
 import torch
+from conftest import ROOT
 from runs import differences, only_run, state
+from terminal import PROMPT, Forked
 from torch import nn
 
 import main as program
@@ -174,13 +176,59 @@ def test_a_batch_of_the_validation_fails_again(train, tmp_path, capsys):
     assert Fragile.seen == seen and "did not fail again" in capsys.readouterr().out
 
 
-def test_at_a_terminal_the_debugger_opens_in_the_loop_before_the_step(failed, train, monkeypatch):
-    opened = []
+# For a process that the fork server starts, where the step with this checksum fails.
+FRAGILE = """
+import sys
+sys.path[:0] = {path}
+import models, test_crash
+models.Fragile, test_crash.Fragile.wanted = test_crash.Fragile, [{wanted!r}]
+"""
+IPYTHON = """
+from IPython.terminal.interactiveshell import TerminalInteractiveShell
+shell = TerminalInteractiveShell.instance(simple_prompt=True, colors="NoColor")
+shell.run_line_magic("run", {command!r})
+shell.run_line_magic("debug", "")
+test_crash.Fragile.wanted = []
+shell.run_line_magic("run", {command!r})
+sys.exit(3)
+"""
+
+
+def fragile(wanted):
+    folders = [ROOT, *(ROOT / "tests" / name for name in ("", "helpers", "run"))]
+    return FRAGILE.format(path=[str(folder) for folder in folders], wanted=wanted)
+
+
+def test_at_a_terminal_the_debugger_opens_before_the_step_and_where_it_fails(failed, tmp_path):
+    run, wanted = failed
+    before = contents(run)
+    session = Forked(["train", f"--replay={run.name}", "--step=last"], tmp_path / "a", fragile(wanted))
+    assert "before step 13 (epoch 2, batch 4): h help" in session.wait(PROMPT)
+    assert session.value("(run.step, len(batch[0]))") == (EPOCH + 3, 3)
+    session.do("model(batch[0])")  # draws numbers, which the step does not notice
+    assert "failed again, as before" in session.do("c") and session.value("self.seen") == [wanted]
+    assert session.end("q\n") == 1 and session.screen.count("Traceback") == 1
+    assert "to resume" not in session.screen and contents(run) == before
+
+
+def test_who_leaves_before_the_step_leaves_at_once(failed, train, monkeypatch, capsys):
     monkeypatch.setattr(crash, "terminal", lambda: True)
-    monkeypatch.setattr(crash, "open_prompt", lambda *arguments: opened.append(arguments))
+    monkeypatch.setattr(crash, "open_prompt", lambda frame, leave, why: leave())
     train(replay=failed[0].name, step="last")
-    ((frame, leave, why),) = opened
-    assert frame.f_code.co_name == "train" and frame.f_globals is vars(program) and why.startswith("before step 13")
+    assert Fragile.seen == [] and "again, " not in "".join(capsys.readouterr())
+
+
+def test_in_ipython_debug_opens_where_the_run_has_failed_and_it_can_be_resumed(failed, tmp_path):
+    run, wanted = failed
+    command = f"{ROOT / 'main.py'} train --resume={run.name}"
+    session = Forked([], tmp_path / "a", fragile(wanted) + IPYTHON.format(command=command))
+    session.wait(PROMPT)
+    assert session.value("self.seen") == [wanted]
+    while "train(" not in session.do("u"):
+        pass
+    assert session.value("run.step") == EPOCH + 3
+    assert session.end("q\n") == 3 and "\nfinished: " in session.screen
+    assert json.loads((run / FILE).read_text())["step"] == EPOCH + 3
 
 
 def hold(path, started, end):

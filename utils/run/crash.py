@@ -203,7 +203,7 @@ def changed(old: Path, new: Path) -> list[str]:
     with contextlib.suppress(UserError, OSError, LookupError, TypeError, AttributeError):
         (start, files), (now, others) = last_start(old), last_start(new)
         if start["git_commit"] != now["git_commit"]:
-            changes.append(f"commit {start['git_commit']} -> {now['git_commit']}")
+            changes.append("commit " + " -> ".join(str(one["git_commit"])[:7] for one in (start, now)))
         for name in sorted(files.keys() | others.keys()):
             if files.get(name) != others.get(name):
                 changes.append(name.lstrip("_") if name.startswith("_") else "the code that is not committed")
