@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import multiprocessing
+import re
 import shutil
 import tempfile
 from importlib import metadata
@@ -22,7 +23,10 @@ from utils import UserError, watch
 from utils.files import lock
 from utils.run import crash
 from utils.run.failure import FILE, Failed
+from utils.run.resume import find_run
+from utils.runs.table import read_run
 
+LINE = re.compile(r"^failed in batch 2, samples: (.*), (.*), ... and (\d+) more$", re.MULTILINE)
 EPOCH = 9  # steps of three pictures
 
 
@@ -144,7 +148,7 @@ def test_too_many_nan_the_last_of_them_is_nan_again(bad, train, tmp_path, capsys
         train(error=None, numbers=bad, max_bad_steps=3)
     run, seen, last = only_run(tmp_path / "a"), Fragile.seen, min(bad[-1], 15)
     assert json.loads((run / FILE).read_text())["step"] == last and len(seen) == 16
-    assert (run / "lock").read_text() == "diverged"
+    assert read_run(run).state == "diverged" and find_run("checkpoints", "newest").name == run.name
     with pytest.raises(UserError, match=f"step {last + 1} is skipped: its loss or a gradient is not finite: loss nan"):
         train(replay=run.name, step="last", error=None, wanted=seen[12:])
     assert Fragile.seen == (seen[15:] if last == 15 else seen[9:15])
@@ -229,6 +233,44 @@ def test_in_ipython_debug_opens_where_the_run_has_failed_and_it_can_be_resumed(f
     assert session.value("run.step") == EPOCH + 3
     assert session.end("q\n") == 3 and "\nfinished: " in session.screen
     assert json.loads((run / FILE).read_text())["step"] == EPOCH + 3
+
+
+def test_after_a_cuda_error_the_step_is_made_on_the_cpu(failed, train, capsys):
+    path = failed[0] / FILE
+    text = path.read_text().replace('"cpu"', '"cuda:0"')
+    path.write_text(text.replace("ValueError: no such luck", "AcceleratorError: CUDA error: device-side assert"))
+    train(replay=failed[0].name, step="last")
+    told = capsys.readouterr().out
+    assert "the step is made on the CPU (--use-gpu=True: on the GPU)" in told and "device cuda:0 -> cpu" in told
+    assert "use_gpu: False  (found)" in told
+    path.write_text(text.replace("ValueError: no such luck", "OutOfMemoryError: CUDA out of memory"))
+    train(replay=failed[0].name, step="last")
+    assert "use_gpu: False" not in capsys.readouterr().out
+
+
+def test_val_and_test_name_the_batch_and_its_samples(failed, train, unlabelled, monkeypatch, capsys):
+    predict, calls = Fragile.predict, []
+
+    def failing(self, input):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ValueError("no such luck")
+        return predict(self, input)
+
+    monkeypatch.chdir(failed[0].parent.parent)
+    monkeypatch.setattr(Fragile, "validation", True)
+    monkeypatch.setattr(Fragile, "numbers", [1])
+    monkeypatch.setattr(Fragile, "seen", [])
+    monkeypatch.setattr(Fragile, "predict", failing)
+    options = {"run": failed[0].name, "val_batch_size": 5, "num_workers": 0, "pack": False}
+    with pytest.raises(ValueError):
+        program.evaluate(**options)
+    first, second, more = LINE.search(capsys.readouterr().err).groups()
+    assert first != second and first.endswith(".jpg") and more == "3"
+    with pytest.raises(ValueError):
+        program.test(**options, test_data_root=str(unlabelled), progress=False)
+    names = ", ".join(str(unlabelled / f"{number}.jpg") for number in (6, 7))
+    assert f"failed in batch 2, samples: {names}, ... and 3 more\n" in capsys.readouterr().err
 
 
 def hold(path, started, end):

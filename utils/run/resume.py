@@ -55,15 +55,6 @@ def find_run(work_dir: str, name: str) -> Path | None:
     )
 
 
-def find_replayed(work_dir: str, name: str) -> Path:
-    """The folder of the run that --replay names. Raises UserError where there is none."""
-    folder = named_run(work_dir, name)
-    if folder is None:
-        hint = nearest(Path(name).name, [path.name for path in Path(work_dir).glob("*") if is_run(path)])
-        raise UserError(f"--replay={name}: no such run, also not in {work_dir}{hint}")
-    return folder
-
-
 def written(path: Path) -> float:
     """When a file was written, in seconds; 0 when a training has just renamed it."""
     try:
@@ -124,7 +115,7 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     if given.step and (given.resume or world.size > 1):
         raise UserError("--step makes one step again, in one process: leave --resume, --processes and torchrun out")
     if given.replay:
-        given.assign(replay=str(world.on_main(find_replayed, given.work_dir, given.replay)))
+        given.assign(replay=str(world.on_main(named_run, given.work_dir, given.replay, "--replay=")))
     if given.step:
         return prepare(resumed(given, Path(given.replay)), Path(given.replay), CHECKPOINTS), None
     if launched := world.on_main(find_launched, given.work_dir):  # torchrun has restarted these processes

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from utils import UserError
 from utils.files import locked, megabytes
 from utils.notices import counted
-from utils.options.kinds import dashed, nearest
+from utils.options.kinds import dashed
 from utils.options.options import read_yaml
 from utils.run.run import is_run, monitored, named_run, read_rows
 
@@ -69,14 +69,7 @@ def find_runs(work_dir: str, names: Sequence[str] = ()) -> list[Found]:
                 f"{work_dir} holds no run: `python main.py train` begins one, --work-dir=FOLDER names another"
             )
         return [read_run(folder) for folder in folders]
-    found = []
-    for name in names:
-        folder = named_run(work_dir, name)
-        if folder is None:
-            hint = nearest(Path(name).name, [path.name for path in Path(work_dir).glob("*") if is_run(path)])
-            raise UserError(f"{name}: no such run, also not in {work_dir}{hint}")
-        found.append(read_run(folder))
-    return found
+    return [read_run(named_run(work_dir, name)) for name in names]
 
 
 def read_run(folder: Path) -> Found:
