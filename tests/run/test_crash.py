@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,13 +19,17 @@ from torch import nn
 
 import main as program
 import models
+from data import DogCat
 from models.basic_module import BasicModule
 from utils import UserError, watch
 from utils.files import lock
 from utils.run import crash
-from utils.run.failure import FILE, Failed
+from utils.run.failure import FILE, Failed, Failure
+from utils.run.guard import Diverged
 from utils.run.resume import find_run
 from utils.runs.table import read_run
+from utils.train.loader import make_loader
+from utils.train.processes import LostProcess, World
 
 LINE = re.compile(r"^failed in batch 2, samples: (.*), (.*), ... and (\d+) more$", re.MULTILINE)
 EPOCH = 9  # steps of three pictures
@@ -233,6 +238,38 @@ def test_in_ipython_debug_opens_where_the_run_has_failed_and_it_can_be_resumed(f
     assert session.value("run.step") == EPOCH + 3
     assert session.end("q\n") == 3 and "\nfinished: " in session.screen
     assert json.loads((run / FILE).read_text())["step"] == EPOCH + 3
+
+
+def test_what_failed_in_a_worker_fails_in_the_process_itself(train, tmp_path, monkeypatch, capsys):
+    def failing(self, indices):
+        raise ValueError("no such luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DogCat, "__getitems__", failing)
+        with pytest.raises(ValueError, match="in DataLoader worker"):
+            train(num_workers=1)
+        with pytest.raises(ValueError, match="^no such luck$"):
+            train(replay=only_run(tmp_path / "a").name, step="last")
+    assert "step 1 (epoch 1, batch 1) failed again, as before" in capsys.readouterr().err
+    train(replay=only_run(tmp_path / "a").name, step="last")
+    assert "did not fail again; before: ValueError: no such luck\n" in capsys.readouterr().out
+
+
+def test_of_several_processes_the_one_that_failed_keeps_the_step_and_of_nan_the_first_one_all_of_it(pictures):
+    data, run = DogCat(pictures, "train", image_size=32), SimpleNamespace(epoch=1, batch=3, step=9)
+    state = SimpleNamespace(run=run, step=SimpleNamespace(device="cpu"))
+    found = []
+    for rank in range(2):
+        world = World(rank, 2)
+        failure = Failure(state, world, make_loader(data, 5, 0, seed=1, world=world), None, pdb=False)
+        failure.on_epoch_begin()
+        assert failure.failed(LostProcess()) is None
+        found += [failure.failed(ValueError()), failure.failed(Diverged("nan", step=7))]
+    one, whole, other, none = found
+    assert (one.rank, other.rank) == (0, 1) and one.processes == other.processes == 2 and none is None
+    assert len({*one.samples, *other.samples}) == 5 and (one.batch, one.step) == (3, 9)
+    assert (whole.rank, whole.processes, whole.epoch, whole.batch, whole.step) == (0, 1, 1, 1, 7)
+    assert whole.skipped and len(whole.samples) == 5
 
 
 def test_after_a_cuda_error_the_step_is_made_on_the_cpu(failed, train, capsys):

@@ -37,7 +37,7 @@ def read_failed(folder: Path) -> Failed:
     path = folder / FILE
     if not path.is_file():
         raise UserError(f"--replay={folder}: no step of this run has failed, it has no {FILE}: leave --step out")
-    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
         failed = Failed(**json.loads(path.read_text("utf-8")))
         kinds = {name: type(value) for name, value in vars(Failed()).items()}
         numbers = failed.epoch, failed.batch, failed.step, failed.rank, failed.processes - 1 - failed.rank
@@ -177,7 +177,7 @@ class Replay(Failure):
 
     def end(self) -> None:
         """The step is made: say so, and end the training."""
-        tqdm.write(f"{self.old} did not fail again; before: {self.old.error}")
+        tqdm.write(f"{self.old} did not fail again; before: {self.old.cause()}")
         raise Finished
 
     def keep(self, error: BaseException) -> None:
@@ -190,10 +190,10 @@ class Replay(Failure):
             old.step,
         ):
             verdict = "is not what failed this time"
-        elif new.error == old.error or old.skipped:
+        elif new.error in old.error or old.skipped:  # a worker's error is longer
             verdict = "failed again, as before"
         else:
-            verdict = f"failed again, in another way; before: {old.error}"
+            verdict = f"failed again, in another way; before: {old.cause()}"
         tqdm.write(f"{old} {verdict}", file=sys.stderr)
 
 

@@ -32,7 +32,8 @@ class Failed:
         epoch, batch, step: what the run had done before it: epochs, batches of the epoch or validation, steps over all.
         saved: steps that the run had made when it ended, which it then saved.
         skipped: whether it ended because too many steps in a row were not finite: this is the last one of them.
-        rank, processes: number of the process that failed, from 0, and how many there were.
+        rank, processes: number of the process that failed, from 0, and how many there were; 0 and 1 where it was
+            skipped, because then it is not known which one met the nan.
         seed: of the order of samples, augmentation and dropout.
         batch_size: samples of a whole batch, of all processes.
         device: cpu, cuda or cuda:1, say.
@@ -55,6 +56,11 @@ class Failed:
     traceback: list[str] = dataclasses.field(default_factory=list)
     samples: list[int] = dataclasses.field(default_factory=list)
     paths: list[str] = dataclasses.field(default_factory=list)
+
+    def cause(self) -> str:
+        """The error in a line."""
+        lines = self.error.splitlines() or [""]
+        return lines[-1 if "DataLoader worker" in lines[0] else 0]
 
     def __str__(self) -> str:
         if self.validation:
@@ -167,9 +173,11 @@ class Failure(FailingBatch):
     def failed(self, error: BaseException) -> Failed | None:
         """The step in which this error was raised; None where it was none, or another process's."""
         loader, epoch, batch, step = self.loader, self.run.epoch, self._batch(), self._step()
-        if isinstance(error, Diverged):  # in all processes
-            loader, step, steps = self.train_loader, error.step, len(self.train_loader)
+        rank, processes = self.world.rank, self.world.size
+        if isinstance(error, Diverged):  # in all processes, whoever met the nan
+            loader, step, steps, rank, processes = self.train_loader, error.step, len(self.train_loader), 0, 1
             epoch, batch = divmod(epoch * steps + self.run.batch - (self.run.step - step), steps)
+            loader.batch_sampler.share(rank, processes)
         other = isinstance(error, LostProcess) or isinstance(error, Diverged) and not self.world.main
         if other or loader is None or batch >= len(loader):
             return None
@@ -181,8 +189,8 @@ class Failure(FailingBatch):
             step=step,
             saved=self.run.step,
             skipped=isinstance(error, Diverged),
-            rank=self.world.rank,
-            processes=self.world.size,
+            rank=rank,
+            processes=processes,
             seed=self.train_loader.batch_sampler.seed,
             batch_size=loader.batch_sampler.batch_size,
             device=str(self.state.step.device),
