@@ -331,6 +331,8 @@ def test_a_run_that_is_being_trained_is_left_alone(failed, train):
         process.join()
 
 
+TRAINED = '"validation": false,\n "epoch": 1,\n "batch": 3,\n "step": 12'
+VALIDATED = '"validation": true,\n "epoch": 0,\n "batch": 1,\n "step": 9'  # the run stands behind it, at the same step
 BAD = {  # kind: (file, what is replaced in it, by what, more options, the line)
     "unknown": (FILE, "", "", {"replay": "Fragil"}, "--replay=Fragil: no such run, also not in checkpoints"),
     "not failed": (FILE, None, "", {}, f"no step of this run has failed, it has no {FILE}: leave --step out"),
@@ -340,6 +342,7 @@ BAD = {  # kind: (file, what is replaced in it, by what, more options, the line)
     "too few": (FILE, '"processes": 1', '"processes": 0', {}, f"{FILE} is damaged"),
     "several": (FILE, '"processes": 1', '"processes": 2', {}, "had other samples: .*removed or renamed since"),
     "no checkpoint": ("last.pth", None, "", {}, "previous.pth is of step 9, and from there all 2 processes are needed"),
+    "validated since": (FILE, TRAINED, VALIDATED, {}, "previous.pth is of epoch 2, step 9, which is later"),
     "renamed": (FILE, "/cat", "/catt", {}, "had other samples: .*removed or renamed since"),
     "data gone": ("config.yaml", "/train", "/gone", {}, "--train-data-root: .*/gone"),
     "resumed": (FILE, "", "", {"resume": "newest"}, "leave --resume, --processes and torchrun out"),
