@@ -143,6 +143,18 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("in only or vars(self):", 'in only or vars(self).keys() - {"schedule"}:', "run/test_checkpoint.py:every_part"),
         ("in only or vars(self):", 'in only or vars(self).keys() - {"step"}:', "run/test_checkpoint.py:the_middle"),
     ],
+    "utils/run/crash.py": [
+        ("loader.batch_sampler.share(self.old.rank, self.old.processes)", "pass", "train/test_processes.py:exception"),
+        ("self.checkpoint.writes = False", "pass", "run/test_crash.py:the_very_step"),
+        (
+            "stands[1] == failed.saved == failed.step + 1",
+            "stands[1] == failed.saved",
+            "run/test_crash.py:too_many_nan",
+        ),
+    ],
+    "utils/run/failure.py": [
+        ("isinstance(error, LostProcess) or", "", "train/test_processes.py:exception"),
+    ],
     "utils/run/guard.py": [
         ("initial_lr=initial / 2", "initial_lr=initial", "run/test_guard.py:half_the_rate"),
         ("restore(first)", "restore(self.run.step)", "run/test_guard.py:a_rollback_is_to_before"),

@@ -13,20 +13,28 @@ from utils.train.schedule import initial_lr
 MAX_ROLLBACKS = 3  # without max_bad_steps steps between them; once more would be no better
 
 
+class Diverged(UserError):
+    """Too many steps in a row were skipped; `step` is the index of the last of them."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
 class NonFiniteGuard(Control):
     """Reports skipped steps, and ends the run or takes it back when there are too many in a row.
 
     Args:
         position: the Run; where it stands does not change when the weights go back.
-        step: the TrainStep, which skips steps.
+        train_step: the TrainStep, which skips steps.
         optim: the optimizer, whose rates are halved with each rollback.
         world: the World, all of whose processes do the same; the first one prints.
         max_bad_steps: this many skipped steps in a row are too many.
         on_bad: "stop" or "rollback".
     """
 
-    def __init__(self, position: Any, step: Any, optim: Any, world: World, max_bad_steps: int, on_bad: str):
-        self.run, self.step, self.optimizer, self.world = position, step, optim, world
+    def __init__(self, position: Any, train_step: Any, optim: Any, world: World, max_bad_steps: int, on_bad: str):
+        self.run, self.step, self.optimizer, self.world = position, train_step, optim, world
         self.max_bad_steps, self.on_bad = max_bad_steps, on_bad
         # of skipped steps: how many in a row, the last one and its losses
         self.row, self.last, self.losses = 0, -2, dict[str, float]()
@@ -79,9 +87,8 @@ class NonFiniteGuard(Control):
         if restore is None or self.on_bad == "stop" or self.returns > MAX_ROLLBACKS:
             best = self.run.folder / "best.pth"  # the newest weights may be what is wrong
             start = f", from the weights of its best epoch (--load-model-path={best})" if best.exists() else ""
-            raise UserError(
-                f"{what}; look at the data, or let a new run start{start} with a lower --lr or --precision=fp32"
-            )
+            advice = f"look at the data, or let a new run start{start} with a lower --lr or --precision=fp32"
+            raise Diverged(f"{what}; {advice}", self.last)
         rates = [(initial_lr(group), group["lr"]) for group in self.optimizer.param_groups]
         made, self.returned = restore(first), self.run.step
         # Not the checkpoint's rates: it may be the same one as the last time, and a lower rate is the point.
