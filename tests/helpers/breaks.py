@@ -147,6 +147,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("initial_lr=initial / 2", "initial_lr=initial", "run/test_guard.py:half_the_rate"),
         ("restore(first)", "restore(self.run.step)", "run/test_guard.py:a_rollback_is_to_before"),
         ("self.returns > MAX_ROLLBACKS", "False", "run/test_guard.py:after_three_rollbacks"),
+        ("if self.ended == self.run.step:", "if False:", "run/test_guard.py:no_step_left"),
     ],
     "utils/run/signals.py": [
         (
