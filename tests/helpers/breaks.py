@@ -60,6 +60,9 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     "utils/train/loader.py": [
         ("seed_step(sampler.seed, run.step,", "seed_step(sampler.seed, 0,", "train/test_loader.py:every_batch_has"),
     ],
+    "utils/options/hints.py": [
+        ("        if path is not None:", "        if False:", "options/test_hints.py:lies_below"),
+    ],
     "utils/options/rules.py": [
         ("usual.warmup_epochs * opt.max_epoch / usual.max_epoch", "0.5", "train/test_schedule.py:a_presets_warm_up"),
     ],
