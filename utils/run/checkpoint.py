@@ -17,6 +17,7 @@ from utils.metrics.meters import val_losses, write_report
 from utils.notices import counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
+from . import record
 from .guard import Diverged
 from .run import State, monitored
 
@@ -185,7 +186,9 @@ class Checkpoint(Control):
             except UserError as error:
                 reason = error.__context__
                 if reason is None:  # it is whole, but not what this run can use: another model's, a newer hearth's
-                    raise
+                    changed = record.changed_code(self.run.folder)
+                    since = f"; since the run's last start this code has changed: {changed}" if changed else ""
+                    raise UserError(f"{error}{since}") from None
                 if isinstance(reason, (OSError, MemoryError)) and not isinstance(reason, FileNotFoundError):
                     raise UserError(f"{error}; fix that, then --resume continues from there") from None
                 errors.append(str(error))

@@ -7,13 +7,13 @@ from typing import Any
 
 from utils import UserError
 from utils.files import lock
-from utils.notices import counted, warn
+from utils.notices import counted, note, warn
 from utils.options.kinds import nearest
 from utils.options.options import read_yaml
 from utils.train import processes
 from utils.train.processes import World
 
-from . import pretrained
+from . import pretrained, record
 from .checkpoint_file import read_checkpoint
 from .crash import prepare
 from .preflight import check_folder
@@ -123,6 +123,8 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
     opt = resumed(given, folder) if folder else given
     opt.assign(resume=str(folder) if folder else None)
+    if folder and (changed := world.on_main(record.changed_code, folder)):
+        note(f"since the last start of {folder} this code has changed: {changed}")
     copy = "it may be another user's: a new run can start from its best.pth, with --load-model-path"
     check_folder(opt.resume or opt.work_dir, copy if opt.resume else "change that, or name another --work-dir")
     if opt.resume or not (opt.load_model_path or given.pretrained):
