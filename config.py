@@ -24,6 +24,8 @@ class DefaultConfig(Options):
     test_data_root: several(path) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
     val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
     columns: several(text) | DATA | ALL = []  # ListFile: a table's columns with pictures and labels, as id,label or 1,3
+    exif: choice("auto", "stored", "upright") | DATA | ALL = "auto"  # how pictures lie in which boxes were drawn
+    crowds: choice("ignore", "objects") | DATA | LABELLED = "ignore"  # what COCO's crowds, VOC's difficult objects, are
     download: flag | free | DATA | ALL = False  # CIFAR10: download the data (170 MB) when it is not there
     repeat: integer(1) | DATA = 1  # CocoMask: times that an epoch goes through the pictures
     resample: choice("none", "mean", "log", "sqrt") | DATA = "none"  # balance unequal classes in every epoch
