@@ -107,7 +107,8 @@ class Checkpoint(Control):
         if self.monitor not in metrics:  # a measure that the data set has and this model does not
             raise UserError(f"--monitor={self.monitor}: this model gives {', '.join(metrics)}")
         epoch, value, best = self.run.epoch, metrics[self.monitor], self.run.best
-        folder, save = self.run.folder, functools.partial(self.state.step.ema_model.save, metrics=metrics)
+        folder, state = self.run.folder, {"metrics": metrics, "info": self.model.info}
+        save = functools.partial(self.state.step.ema_model.save, **state)
         if best is None or best != best or (value < best if self.monitor.endswith("loss") else value > best):
             if self._try("best.pth", save, folder / "best.pth"):
                 self.run.best = value
