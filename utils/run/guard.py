@@ -116,11 +116,12 @@ class NonFiniteGuard(Control):
             warn(f"{what}; back to the weights after {counted(made, 'step')}, with half the learning rate")
 
     def _refuse_end(self) -> None:
-        """Raise UserError where the run was ended, and no step followed: it has not come to a good end since."""
+        """Raise Diverged where the run was ended, and no step followed: it has not come to a good end since."""
         if self.ended == self.run.step:
-            raise UserError(
+            raise Diverged(
                 f"the run has ended with skipped steps, the last one is step {self.last + 1}, {self._reason()}; to "
-                f"resume it, give it more epochs than --max-epoch={self.max_epoch}, or {self._advice()}"
+                f"resume it, give it more epochs than --max-epoch={self.max_epoch}, or {self._advice()}",
+                self.last,
             )
 
     def _advice(self) -> str:
