@@ -267,7 +267,7 @@ def new_model(opt, train_data, start):
         model.load(start["path"], partly=True, content=start, least=0 if opt.partly else 0.9)  # of its body
         start.clear()  # `train` holds the dict as long as it runs
     if opt.finetune:
-        model.freeze_body()
+        model.freeze_body(opt.unfreeze_epoch)
     return model
 
 

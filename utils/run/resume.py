@@ -7,19 +7,20 @@ from typing import Any
 
 from utils import UserError
 from utils.files import lock
-from utils.notices import counted, warn
+from utils.notices import counted, note, warn
 from utils.options.kinds import nearest
 from utils.options.options import read_yaml
 from utils.train import processes
 from utils.train.processes import World
 
-from . import pretrained
+from . import pretrained, record
 from .checkpoint_file import read_checkpoint
 from .crash import prepare
 from .preflight import check_folder
 from .run import is_run, named_run
 
 CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
+PREPARATION = "mean_std", "center_crop", "interpolation"  # of pictures: it stays with the weights
 OTHERS = 3  # trained models that are named besides the one that is taken
 
 
@@ -123,26 +124,28 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
     opt = resumed(given, folder) if folder else given
     opt.assign(resume=str(folder) if folder else None)
+    if folder and (changed := world.on_main(record.changed_code, folder)):
+        note(f"since the last start of {folder} this code has changed: {changed}")
     copy = "it may be another user's: a new run can start from its best.pth, with --load-model-path"
     check_folder(opt.resume or opt.work_dir, copy if opt.resume else "change that, or name another --work-dir")
     if opt.resume or not (opt.load_model_path or given.pretrained):
         return opt, None
     if opt.load_model_path and opt.pretrained:
         raise UserError("--pretrained and --load-model-path both name weights to start from: give one of them")
-    known = None
+    origin: dict[str, Any] = {}
+    expected: dict[str, Any] = {}
     if opt.pretrained:
-        path, source, known = pretrained.find(opt.model, opt.pretrained)
+        path, origin["origin"], expected = pretrained.find(opt.model, opt.pretrained.partition("  # ")[0])
+        source = "sha256 {sha256}, from {source}, {licence}".format(**origin["origin"])
         opt.assign(pretrained=f"{path}  # {source}")  # printed, and kept in config.yaml and in checkpoints
-        if known and "image_size" not in opt.explicit:
-            opt.assign(image_size=known.size)
     else:
         opt.assign(load_model_path=str(path := best_of_folder(opt.load_model_path)))
     content = read_checkpoint(path)
-    if "mean_std" not in opt.explicit:
-        saved = content.get("info", {}).get("config", {}).get("mean_std")
-        opt.assign(mean_std=saved or (known.mean_std if known else []))
-    content["path"] = str(path)
-    return opt, {name: content[name] for name in ("model", "info", "weights", "skipped", "path") if name in content}
+    info = content.get("info", {})
+    expected |= {name: value for name, value in info.get("config", {}).items() if name in PREPARATION}
+    opt.assign(**{name: value for name, value in expected.items() if name not in opt.explicit})
+    start: dict[str, Any] = {name: content[name] for name in ("model", "weights", "skipped") if name in content}
+    return opt, {**start, "path": str(path), "info": info | origin}
 
 
 def resumed(given: Any, folder: Path) -> Any:

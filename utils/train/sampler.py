@@ -1,16 +1,19 @@
 """The order of samples: a function of (seed, epoch), from any batch on."""
 
+import contextlib
 import functools
 import hashlib
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
 from utils import UserError
-from utils.notices import counted
+from utils.notices import counted, note
 
 from .seeds import generator
 
@@ -51,7 +54,7 @@ class ResumableBatchSampler(Sampler):
 
     def state_dict(self) -> dict[str, Any]:
         """What the order is made from; the position in it is the run's to know."""
-        return {"samples": self.length, "names": self._names}
+        return {"samples": self.length, "names": self._names, "items": self._items}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises UserError when the order of these samples is not the one that the run began with."""
@@ -65,6 +68,9 @@ class ResumableBatchSampler(Sampler):
                 "the training samples are not those that the run began with: files were added, removed or renamed; a "
                 "new run can start from this one's weights with --load-model-path"
             )
+        began = state.get("items")
+        if began and self._items and began != self._items:
+            note("the training samples are as many as when the run began, but some have other values")
 
     def __len__(self) -> int:
         full, rest = divmod(self.length, self.batch_size)
@@ -87,8 +93,30 @@ class ResumableBatchSampler(Sampler):
         share = slice(None) if self.seed is None else slice(self.rank, None, self.size)
         return order[batch * self.batch_size : (batch + 1) * self.batch_size][share].tolist()
 
+    @functools.cached_property
+    def _items(self) -> str:
+        """A checksum of a few samples that have no file names; "" where they are not the same every time."""
+        data, found = self.dataset, ""
+        some = [] if getattr(data, "paths", ()) or self.seed is None else {0, len(data) // 2, len(data) - 1}
+        drawn = random.getstate(), np.random.get_state()  # the run draws as if these samples had not been read
+        with torch.random.fork_rng([]), contextlib.suppress(Exception):  # what fails here fails in its batch, too
+            first, second = ([_bytes(data[index]) for index in some] for _ in range(2))
+            found = hashlib.sha256(b"".join(first)).hexdigest() if some and first == second else ""
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])
+        return found
+
     def _epoch(self, epoch: int) -> torch.Tensor:
         if self.seed is None:
             first, end = (len(self.dataset) * rank // self.size for rank in (self.rank, self.rank + 1))
             return torch.arange(first, end)
         return self.dataset.order(generator(self.seed, epoch, "cpu", stream=1))
+
+
+def _bytes(item: Any) -> bytes:
+    """What an item holds in tensors, arrays, numbers and text; nothing else is sure to look the same every time."""
+    if isinstance(item, (tuple, list)):
+        return b"".join(map(_bytes, item))
+    if isinstance(item, (torch.Tensor, np.ndarray)):
+        return np.asarray(item.tolist()).tobytes()
+    return repr(item).encode() if isinstance(item, (int, float, str)) else b""
