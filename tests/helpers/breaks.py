@@ -338,6 +338,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("zlib.crc32(images[[one[0]]].numpy().data) == one[1]", "True", "data/test_pack.py:a_damaged_pack"),
         ("{status.st_size} {status.st_mtime_ns}\\0", "0", "data/test_pack.py:changed_sources"),
         ("size > DISK_SHARE * free", "False", "data/test_pack.py:more_than_half"),
+        ("map(readable, ", "map(set().__contains__, ", "data/test_pack.py:the_system_does_not_give"),
         ('index["decoders"] != decoders()', "False", "data/test_pack.py:when_a_decoder_is_installed"),
     ],
     "data/pictures/augment.py": [
