@@ -16,12 +16,20 @@ from .checkpoint_file import read_checkpoint
 MAX_ROLLBACKS = 3  # without max_bad_steps steps between them; once more would be no better
 
 
+class Diverged(UserError):
+    """Too many steps in a row were skipped; `step` is the index of the last of them."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
 class NonFiniteGuard(Control):
     """Reports skipped steps, and ends the run or takes it back when there are too many in a row.
 
     Args:
         position: the Run; where it stands does not change when the weights go back.
-        step: the TrainStep, which skips steps.
+        train_step: the TrainStep, which skips steps.
         optim: the optimizer, whose rates are halved with each rollback.
         world: the World, all of whose processes do the same; the first one prints.
         max_bad_steps: this many skipped steps in a row are too many.
@@ -32,7 +40,7 @@ class NonFiniteGuard(Control):
     def __init__(
         self,
         position: Any,
-        step: Any,
+        train_step: Any,
         optim: Any,
         world: World,
         max_bad_steps: int,
@@ -40,7 +48,7 @@ class NonFiniteGuard(Control):
         max_epoch: int,
         precision: str,
     ):
-        self.run, self.step, self.optimizer, self.world = position, step, optim, world
+        self.run, self.step, self.optimizer, self.world = position, train_step, optim, world
         self.max_bad_steps, self.on_bad, self.max_epoch, self.precision = max_bad_steps, on_bad, max_epoch, precision
         # of skipped steps: how many in a row, the last one and its losses
         self.row, self.last, self.losses = 0, -2, dict[str, float]()
@@ -98,7 +106,7 @@ class NonFiniteGuard(Control):
         self.returns = self.returns + 1 if first < self.returned + self.max_bad_steps else 1
         if restore is None or self.on_bad == "stop" or self.returns > MAX_ROLLBACKS:
             self.ended = self.run.step
-            raise UserError(f"{what}; {self._advice()}")
+            raise Diverged(f"{what}; {self._advice()}", self.last)
         rates = [(initial_lr(group), group["lr"]) for group in self.optimizer.param_groups]
         made, self.returned = restore(first), self.run.step
         # Not the checkpoint's rates: it may be the same one as the last time, and a lower rate is the point.
@@ -108,11 +116,12 @@ class NonFiniteGuard(Control):
             warn(f"{what}; back to the weights after {counted(made, 'step')}, with half the learning rate")
 
     def _refuse_end(self) -> None:
-        """Raise UserError where the run was ended, and no step followed: it has not come to a good end since."""
+        """Raise Diverged where the run was ended, and no step followed: it has not come to a good end since."""
         if self.ended == self.run.step:
-            raise UserError(
+            raise Diverged(
                 f"the run has ended with skipped steps, the last one is step {self.last + 1}, {self._reason()}; to "
-                f"resume it, give it more epochs than --max-epoch={self.max_epoch}, or {self._advice()}"
+                f"resume it, give it more epochs than --max-epoch={self.max_epoch}, or {self._advice()}",
+                self.last,
             )
 
     def _advice(self) -> str:

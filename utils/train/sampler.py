@@ -32,20 +32,25 @@ class ResumableBatchSampler(Sampler):
     """
 
     def __init__(self, dataset: Any, batch_size: int, seed: int | None = None, rank: int = 0, size: int = 1):
-        self.dataset, self.batch_size, self.seed, self.rank, self.size = dataset, batch_size, seed, rank, size
-        self.length = len(self._epoch(0))
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.share(rank, size)
         if seed is not None and min(batch_size, self.length) < size:
             least = f"--batch-size={batch_size}" if batch_size < size else counted(self.length, "training sample")
             raise UserError(f"{least} cannot be shared by {size} processes: each needs one at least")
         self.set_position(0, 0)
+
+    def share(self, rank: int, size: int) -> None:
+        """Yield the share of the process `rank` of so many."""
+        self.rank, self.size = rank, size
+        self.length = len(self._epoch(0))
 
     def set_position(self, epoch: int, batch: int) -> None:
         """Let the next iteration begin with this batch of this epoch."""
         self.epoch, self.batch = epoch, batch
 
     def samples(self, epoch: int, batch: int) -> list[int]:
-        """The indices of one batch, of all processes."""
-        return self._epoch(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size].tolist()
+        """The indices of one batch, those of this process."""
+        return self._batch(self._epoch(epoch), batch)
 
     def state_dict(self) -> dict[str, Any]:
         """What the order is made from; the position in it is the run's to know."""
@@ -75,15 +80,18 @@ class ResumableBatchSampler(Sampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self._epoch(self.epoch)
-        share = slice(None) if self.seed is None else slice(self.rank, None, self.size)
         for batch in range(self.batch, len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size][share].tolist()
+            yield self._batch(order, batch)
 
     @functools.cached_property
     def _names(self) -> str:
         """A checksum of the samples' file names in their order, without the folders, which may move."""
         names = (Path(path).name for path in getattr(self.dataset, "paths", ()))
         return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _batch(self, order: torch.Tensor, batch: int) -> list[int]:
+        share = slice(None) if self.seed is None else slice(self.rank, None, self.size)
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size][share].tolist()
 
     @functools.cached_property
     def _items(self) -> str:
