@@ -126,9 +126,10 @@ def test_a_run_that_was_ended_and_has_no_step_left_is_not_finished_by_resuming_i
         train(bad=range(EPOCH), max_epoch=1, **options)
     (run,) = tmp_path.glob("checkpoints/*")
     for _ in range(2):
+        assert (run / "lock").read_text() == "diverged" and not (run / "best.pth").exists()
         with pytest.raises(UserError, match=f"the last one is step {EPOCH}, its loss is not finite.*more epochs than"):
             train(resume=str(run), max_epoch=1)
-        assert (run / "lock").read_text() == "diverged" and not (run / "best.pth").exists()
+    assert (run / "lock").read_text() == "diverged"
     train(resume=str(run), max_epoch=2)
     assert (run / "lock").read_text() == "finished"
 
