@@ -160,7 +160,7 @@ def evaluate(opt=None, **kwargs):
     refuse_broken(val_data)
     name_broken(val_data)
     loader, losses = make_val_loader(opt, model, val_data, device), LossMeter()
-    folder, about = record.open_report(opt, len(val_data))
+    folder, about = record.open_report(opt, val_data, model.info)
     cam.draw(model, val_data, opt.cam, folder)  # before the work, because not every model has such maps
     pictures = watch.Pictures(opt.draw_freq, show=functools.partial(plots.image, folder))
     with Callbacks([pictures], *loop_controls(loader, opt.debug_file)) as callbacks:

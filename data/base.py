@@ -23,6 +23,7 @@ class BaseData(Dataset):
         weights: factor on the loss of each class, float [C], or None.
         paths: the samples' files, where they have any; resume compares their names.
         broken: what could not be read, each as `path (reason)`; the data set leaves it out.
+        whole_roots: whether a root is taken whole as val_data_root, and in training where there is val_data_root.
         no_workers_needed: whether reading a sample costs next to nothing, so that workers would only slow it down.
         cached_on_device: whether all samples are in the device's memory, which workers cannot read.
     """
@@ -31,6 +32,7 @@ class BaseData(Dataset):
     classes: Sequence[str] = ()
     weights: Sequence[float] | None = None
     broken: Sequence[Any] = ()
+    whole_roots = False
     no_workers_needed = False
     cached_on_device = False
 

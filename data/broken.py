@@ -1,10 +1,11 @@
 """Samples that could not be read: named, and too many of them refused."""
 
+import os
 from pathlib import Path
 
 from utils import UserError
 from utils.files import write_atomically
-from utils.notices import counted, warn
+from utils.notices import counted, note, warn
 
 from .base import BaseData
 
@@ -21,8 +22,8 @@ def name_broken(*data_sets: BaseData, folder: Path | None = None, consequence: s
 
 
 def refuse_broken(*data_sets: BaseData) -> None:
-    """Raise UserError when there are no samples, more than 5 % of them cannot be used, or all of a class. The last of
-    the data sets is the one for validation."""
+    """Raise UserError when there are no samples, more than 5 % of them cannot be used, or all of a class; a note, when
+    several data sets share samples. The last of them is the one for validation."""
     lost = [
         (part, *one)
         for part, data in zip(("validate", "train"), reversed(data_sets), strict=False)
@@ -45,3 +46,14 @@ def refuse_broken(*data_sets: BaseData) -> None:
         if not len(data):
             part, other = ("validate", ", --val-data-root") if data is data_sets[-1] else ("train", "")
             raise UserError(f"{type(data).__name__} found no sample to {part} on: check --train-data-root{other}")
+    if len(data_sets) > 1:
+        note_shared(data_sets[0], data_sets[-1])
+
+
+def note_shared(train: BaseData, val: BaseData) -> None:
+    """A note, when files of the validation's samples, one each, are trained on."""
+    names = {str(path) for path in getattr(val, "paths", ())}
+    shared = names & {str(path) for path in getattr(train, "paths", ())} if len(names) == len(val) else set()
+    if shared and os.path.exists(min(shared)):
+        count = f"{counted(len(shared), 'sample')} of {len(val)} to validate on"
+        note(f"{count} are trained on, too, the first is {min(shared)}: measures are better than on new ones")

@@ -65,6 +65,7 @@ class MaskFolder(PictureSet):
     """
 
     task = "segmentation"
+    whole_roots = True
 
     def __init__(
         self,

@@ -29,6 +29,8 @@ class PictureFiles(PictureData):
     Raises UserError when a class of `root` has too few samples.
     """
 
+    whole_roots = True
+
     def __init__(self, root: Roots, mode: str, val_data_root: Roots = (), val_size: int | None = None, **options: Any):
         samples = (
             unique_ids(self.unlabelled(root)) if mode == "test" else self.choose(mode, root, val_data_root, val_size)

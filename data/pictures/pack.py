@@ -1,8 +1,9 @@
 """Pictures decoded once: <name>.u8 holds only their pixels, uint8 [N, H, W, C]; <name>.json is its index: the source
-files, their state when they were packed, and checksums."""
+files, their state when they were packed, checksums, and which of them the system refused to give."""
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ import shutil
 import time
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,11 +25,12 @@ from utils import UserError
 from utils.files import fcntl, lock, megabytes, write_atomically
 from utils.notices import counted, note, note_once
 
-from .images import Images, LazyImages, in_threads
+from .images import Images, LazyImages, in_threads, reason
 from .read import decoders
 
 VERSION = 3  # of the two files, and of what is decoded; a function that reads may have one of its own, for its facts
 UNUSED = 30  # days without use after which a pack is named
+OWN_FAULTS = errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN  # of this process or machine, not of a file
 DISK_SHARE = 0.5  # of the disk's free space, the largest part that a pack may take
 
 
@@ -78,14 +80,19 @@ def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[Packed
         raise OSError("this system cannot lock files")
     fit = f"{lazy.read.__name__} {lazy.shape}"
     version = getattr(lazy.read, "version", VERSION)
-    names, key = fingerprints([*lazy.sources, *also], fit, version)
+    sources = [*lazy.sources, *also]
+    names, key = fingerprints(sources, fit, version)
     path = path.with_name(f"{path.name}_{names}.u8")
-    found = load(path, key)
+
+    def readable(number: int) -> bool:
+        return lazy.attempt(sources[number])[0] is not None
+
+    found = load(path, key, readable)
     if not found:
         path.parent.mkdir(parents=True, exist_ok=True)
         with only_packer(path) as file:  # another process may have been first
             index = {"version": version, "key": key, "fit": fit, "decoders": decoders()}
-            found = load(path, key) or make(file, path, index, lazy, also)
+            found = load(path, key, readable) or make(file, path, index, lazy, also)
         name_unused(path.parent)
     with contextlib.suppress(OSError):  # in a read-only folder it cannot be noted
         os.utime(path.with_suffix(".json"))  # when it was used last
@@ -123,9 +130,11 @@ def files_of(source: Any) -> tuple[Any, ...]:
     return source if isinstance(source, tuple) else (source,)
 
 
-def load(path: Path, key: str) -> tuple[PackedImages, list[Any]] | None:
+def load(
+    path: Path, key: str, readable: Callable[[int], bool] = lambda number: False
+) -> tuple[PackedImages, list[Any]] | None:
     """(PackedImages, facts), or None if there is no pack with this key, or it lacks pictures and was made with other
-    decoders, which may read them now.
+    decoders, which may read them now, or the system did not give a source that is readable now, by its number.
 
     If the file was changed or copied after it was packed, its rows have to match their checksums.
     """
@@ -133,6 +142,8 @@ def load(path: Path, key: str) -> tuple[PackedImages, list[Any]] | None:
     if index is None or index["key"] != key or not path.exists():
         return None
     if None in index["checksums"] and index["decoders"] != decoders():
+        return None
+    if any(map(readable, index.get("refused", ()))):
         return None
     whole = np.array([value is not None for value in index["checksums"]])
     images = PackedImages(path, index["shape"][1:], np.where(whole, whole.cumsum() - 1, -1).tolist())
@@ -200,7 +211,8 @@ def make(
     begin = time.monotonic()
     if path.with_suffix(".json").exists():
         old = read_index(path)
-        why = "the pictures have changed" if old and old["key"] != index["key"] else "it is damaged"
+        why = "it lacks pictures that could not be read" if old and old.get("refused") else "it is damaged"
+        why = "the pictures have changed" if old and old["key"] != index["key"] else why
         why = "other decoders are installed" if old and old.get("decoders") != index["decoders"] else why
         why = "it is of an older version" if old and old["version"] != index["version"] else why
         note(f"{path} is made again: {why}")
@@ -218,11 +230,12 @@ def make(
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not supported by this file system
                 raise
     checksums: list[int | None] = []
-    facts = []
+    facts, refused = [], []
     sources = [*lazy.sources, *also]
-    found = in_threads(lambda source: lazy.attempt(source, strict=True), sources)
+    found = in_threads(functools.partial(decode, lazy), sources)
     with contextlib.closing(found):
-        for row, fact in tqdm(found, "packing", len(sources), unit=" pictures", leave=False, disable=None):
+        for row, fact, here in tqdm(found, "packing", len(sources), unit=" pictures", leave=False, disable=None):
+            refused += [] if here else [len(facts)]
             facts.append(fact)
             if len(facts) <= len(lazy.sources):
                 checksums.append(None if row is None else zlib.crc32(row))
@@ -234,7 +247,8 @@ def make(
         raise OSError("not one picture can be decoded")
     status = os.fstat(file.fileno())
     shape, stamp = [count, *lazy.shape[1:]], [status.st_size, status.st_mtime_ns]
-    write_index(path, {**index, "shape": shape, "stamp": stamp, "checksums": checksums, "facts": facts})
+    index |= {"shape": shape, "stamp": stamp, "checksums": checksums, "facts": facts, "refused": refused}
+    write_index(path, index)
     os.replace(file.name, path)  # now the pack exists
     made = load(path, index["key"])
     if not made:
@@ -242,6 +256,17 @@ def make(
     size, seconds = megabytes(status.st_size), time.monotonic() - begin
     note(f"packed {counted(count, 'picture')} into {path}, {size}, in {seconds:.1f} s")
     return made
+
+
+def decode(lazy: LazyImages, source: Any) -> tuple[np.ndarray | None, Any, bool]:
+    """(image, fact, True) of a source; (None, why, False) where the system does not give the file, which may change.
+    Raises OSError where the fault is not the file's."""
+    try:
+        return *lazy.attempt(source, strict=True), True
+    except OSError as error:
+        if error.errno in OWN_FAULTS:
+            raise
+        return None, reason(error, source), False
 
 
 def write_index(path: Path, index: dict[str, Any]) -> None:

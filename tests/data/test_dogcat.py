@@ -94,7 +94,7 @@ def test_augmentation_is_a_function_of_its_generator_with_one_draw_per_image(pic
     assert all(not torch.equal(images[0], image) for image in images[1:])
 
 
-def test_broken_pictures_are_left_out_and_listed_with_the_reason(tmp_path):
+def test_broken_pictures_are_left_out_and_listed_with_the_reason(tmp_path, capsys):
     draw_folder(tmp_path, per_class=50)
     names = ["cat.500.jpg", "cat.501.jpg", "dog.500.jpg", "dog.501.jpg"]
     broken_kinds(tmp_path, names)
@@ -102,7 +102,13 @@ def test_broken_pictures_are_left_out_and_listed_with_the_reason(tmp_path):
     for line, name, why in zip(sorted(train.broken + val.broken), names, REASONS, strict=True):
         assert line.startswith(f"{tmp_path / name} ({why}") and line.count(name) == 1 and "\n" not in line
     assert len(train) + len(val) == 100
+    capsys.readouterr()
     refuse_broken(train, val)  # 4 of 104 are less than 5 %
+    assert capsys.readouterr().out == ""
+    refuse_broken(train, DogCat(tmp_path, "val", val_data_root=tmp_path, image_size=32))
+    assert f"note: {len(train)} samples of 100 to validate on are trained on, too, the first is " in (
+        capsys.readouterr().out
+    )
 
 
 def test_more_than_5_percent_broken_is_an_error(tmp_path):

@@ -461,23 +461,29 @@ def test_a_folder_that_cannot_be_one_is_named(many, expected, tmp_path, capsys):
     unpacked(many, expected, tmp_path / "file", capsys, "File exists")
 
 
-def test_a_disk_that_does_not_answer_makes_no_picture_broken_for_ever(tmp_path, monkeypatch, capsys):
+def test_a_picture_that_the_system_does_not_give_is_left_out_of_the_pack_until_it_does(tmp_path, monkeypatch, capsys):
     open_set = picture_folder(tmp_path / "set")
-    original = Image.open
+    original, fault = Image.open, [errno.EMFILE]  # that is of this process: soon no picture can be opened
 
     def fail(path, *rest):
         if str(path).endswith("cat.1.jpg"):
-            raise OSError(errno.EIO, "Input/output error", str(path))
+            raise OSError(fault[0], os.strerror(fault[0]), str(path))
         return original(path, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(Image, "open", fail)
-        data = [open_set(mode, pack=True, pack_dir=tmp_path / "packs") for mode in ("train", "val")]
-    first, second = sorted(line for one in data for line in one.broken)
-    assert first.endswith("/cat.1.jpg (Input/output error)") and "/cat.7.jpg (cannot identify" in second
-    assert "_train is not packed" in capsys.readouterr().out and files(tmp_path / "packs") == [".json", ".u8"]
+        open_set("train", pack=True, pack_dir=tmp_path / "packs")
+        assert "_train is not packed" in capsys.readouterr().out and files(tmp_path / "packs") == []
+        for fault[0], packed in ((errno.EIO, 2), (errno.EACCES, 0)):  # the second time the packs are there
+            data = [open_set(mode, pack=True, pack_dir=tmp_path / "packs") for mode in ("train", "val")]
+            first, second = sorted(line for one in data for line in one.broken)
+            assert first.endswith("/cat.1.jpg (Input/output error)") and "/cat.7.jpg (cannot identify" in second
+            assert capsys.readouterr().out.count("note: packed ") == packed
+            assert files(tmp_path / "packs") == [".json", ".json", ".u8", ".u8"]
     data = [open_set(mode, pack=True, pack_dir=tmp_path / "packs") for mode in ("train", "val")]
     assert [line for one in data for line in one.broken] == [second]
+    assert capsys.readouterr().out.count("is made again: it lacks pictures that could not be read\n") == 1
+    assert same(data[0], open_set("train", pack=False)) and len(data[0]) + len(data[1]) == 59
 
 
 # --- changed and damaged

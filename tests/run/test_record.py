@@ -6,6 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+import config
+from data import VOC
+from data.pictures.files import PictureFiles
+from main import evaluate
 from utils.run import record
 from utils.run.record import Results
 from utils.run.run import Run, new_folder
@@ -101,10 +105,48 @@ def test_a_report_is_never_written_into_another_users_folder(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     facts = {"report_dir": None, "dataset": "Demo", "val_data_root": [], "train_data_root": [str(tmp_path)]}
     opt = SimpleNamespace(load_model_path="best.pth", image_size=32, **facts)
-    folder, data = record.open_report(opt, 3)
-    assert folder.name == "best_report" and record.open_report(opt, 3)[0] == folder, "the same data: it is replaced"
+    folder, data = record.open_report(opt, range(3), {})
+    assert folder.name == "best_report" and record.open_report(opt, range(3), {})[0] == folder, (
+        "the same data: it is replaced"
+    )
     os.chown(folder, 65534, 65534)
-    assert record.open_report(opt, 3)[0].name == "best_report_2"
+    assert record.open_report(opt, range(3), {})[0].name == "best_report_2"
     opt.load_model_path = "https://example.org/best.pth"  # beside that nothing can be written
-    assert record.open_report(opt, 3)[0].name == "best_report_2"
+    assert record.open_report(opt, range(3), {})[0].name == "best_report_2"
     assert "the report is in best_report_2 (--report-dir names another)" in capsys.readouterr().out
+
+
+def test_samples_that_a_checkpoint_was_trained_on_are_named_where_its_options_prove_it(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    here, absolute = tmp_path / "runs" / "x" / "best.pth", str(tmp_path / "a")
+
+    def seen(now, then, path=here, data=PictureFiles, dataset="DogCat"):
+        train, val = (value.split() for value in now)
+        opt = SimpleNamespace(
+            load_model_path=str(path), dataset=dataset, train_data_root=train, val_data_root=val, image_size=32
+        )
+        options = {"work_dir": "runs", "dataset": "DogCat"}
+        options |= dict(zip(("train_data_root", "val_data_root"), (value.split() for value in then), strict=True))
+        return record.trained_on(opt, data.__new__(data), options)
+
+    assert seen(("b", "a"), ("a", "")) == "a", "all of what 70 % were trained on"
+    assert seen(("a b", ""), ("a", "v")) == "a", "30 % of what all were trained on"
+    assert seen(("b", "v ./a/"), ("a", "v")) == "./a/"
+    assert seen(("a", ""), ("a", "")) == "", "its own 30 %"
+    assert seen(("a", "v"), ("a", "v")) == seen(("b", "v"), ("a", "")) == ""
+    elsewhere = tmp_path / "copies" / "best.pth"
+    assert seen(("b", "a"), ("a", ""), elsewhere) == "", "of another folder than this one, perhaps"
+    assert seen(("b", "a"), (absolute, ""), elsewhere) == "a"
+    assert seen(("b", "a"), ("a", ""), data=VOC) == "", "its lists may divide the folder"
+    assert seen(("b", "a"), ("a", ""), dataset="ImageFolder") == ""
+
+
+def test_a_report_on_samples_that_were_trained_on_says_so(trained, capsys, monkeypatch, tmp_path):
+    folder, run, _ = trained
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+    (root,) = config.load({"config": str(run / "config.yaml")}).train_data_root
+    evaluate(val_data_root=root, report_dir=str(tmp_path / "report"))
+    assert f"note: the model was trained on samples that are measured here, of {root}: " in capsys.readouterr().out
+    assert f"trained_on: {root}\n" in (tmp_path / "report" / "about.yaml").read_text()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from drawn import trees
 from runs import only_run, rows
 
 import config
-from utils.run import record
+import main as program
+from utils.cli import one_line_errors
+from utils.files import lock
+from utils.run import record, resume
+from utils.run.run import Run
 
 
 @pytest.fixture
@@ -146,5 +151,66 @@ def test_a_finished_run_keeps_what_it_is_told_to(tmp_path, pictures):
 def test_a_report_on_a_checkpoint_from_an_address_lies_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     opt = config.load({"load_model_path": "https://example.org/models/resnet18.pth"}, command="val")
-    folder, about = record.open_report(opt, samples=7)
+    folder, about = record.open_report(opt, range(7), {})
     assert (folder, about) == (Path("resnet18_report"), "DogCat") and [*tmp_path.iterdir()] == [tmp_path / folder]
+
+
+def begin(folder, name, **options):
+    """Resume or begin a run in the folder, as a process of its own; its number."""
+    if pid := os.fork():
+        return pid
+    sys.stdout, sys.stderr = (open(folder / f"{name}.{kind}", "w") for kind in ("out", "err"))
+    code = 1
+    try:
+        os.chdir(folder)
+        with one_line_errors():
+            program.train(resume="auto", vis_port=1, progress=False, **options)
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def test_of_two_that_resume_at_once_one_does_and_the_other_begins_a_run_or_names_it(trained, tmp_path):
+    _, run, _ = trained
+    copy = shutil.copytree(run, tmp_path / "checkpoints" / run.name)
+    (copy / "lock").write_text("unfinished")
+    pids = [begin(tmp_path, name, max_epoch=3) for name in ("one", "two")]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    said = "".join((tmp_path / f"{name}.err").read_text() for name in ("one", "two"))
+    assert sorted(codes) in ([0, 0], [0, 2]), said
+    assert codes.count(2) == said.count(f"{copy.name} is being trained by another process: wait for it"), said
+    assert [row["epoch"] for row in rows(copy)] == ["1", "2", "3"] and (copy / "lock").read_text() == "finished"
+    assert all(len(rows(other)) > 0 for other in (tmp_path / "checkpoints").iterdir())
+
+
+def test_a_lock_that_somebody_has_for_a_moment_is_waited_for(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    ask, tell = os.pipe()
+    ready, locked = os.pipe()
+    if not (pid := os.fork()):  # looks whether the run is unfinished, as --resume does
+        with open(tmp_path / "run" / "lock", "a+") as file:
+            lock(file)
+            os.write(locked, b"1")
+            os.read(ask, 1)
+        os._exit(0)
+    os.read(ready, 1)
+
+    def release(_):
+        os.write(tell, b"1")
+        os.waitpid(pid, 0)
+
+    monkeypatch.setattr("utils.run.run.time.sleep", release)
+    Run(tmp_path / "run").close()
+
+
+def test_auto_names_the_run_that_another_process_trains_and_begins_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a").mkdir()
+    for file in ("lock", "last.pth"):
+        (tmp_path / "a" / file).touch()
+    monkeypatch.setattr("utils.run.resume.lock", lambda file: False)
+    assert resume.find_run(str(tmp_path), "auto") is None
+    said = capsys.readouterr().out
+    assert said == f"note: a in {tmp_path} is being trained by another process: a new run begins\n"

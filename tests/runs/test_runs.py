@@ -10,6 +10,8 @@ from conftest import FAST, cold, main
 
 import config
 from utils.files import lock, write_csv
+from utils.runs import compare
+from utils.runs.table import find_runs
 
 DIFF = "diff --git a/main.py b/main.py\n-old\n+{}\n"
 
@@ -141,3 +143,22 @@ def test_runs_of_real_trainings_are_read_without_torch(tmp_path, pictures):
     assert {line.partition("_")[0] for line in table[1:3]} == {"SqueezeNet", "resnet18"}
     assert all(" finished " in line and " 1/1 " in line for line in table[1:3])
     assert sum("--model=resnet18" in line for line in table) == 1
+
+
+def test_runs_that_differ_in_the_seed_alone_have_a_mean_and_a_standard_deviation(tmp_path):
+    for seed, accuracy in ((1, 80.0), (2, 82.0), (3, 87.0)):
+        make(tmp_path, f"same_{seed}", [70.0, accuracy], seed=seed, num_workers=seed)
+    make(tmp_path, "again", [10.0], seed=3)  # a seed counts once, its last run
+    make(tmp_path, "stopped", [50.0], "unfinished", seed=4)
+    make(tmp_path, "other_rate", [60.0], seed=5, lr=0.5)
+    make(tmp_path, "other_code", [60.0], seed=6, diff="x")
+    make(tmp_path, "longer", [60.0], seed=7, max_epoch=99)
+    make(tmp_path, "other_data", [60.0], seed=8, train_data_root=["elsewhere"])
+    runs = find_runs(str(tmp_path), [path.name for path in tmp_path.iterdir() if path.name != "again"])
+    (line,) = compare.over_seeds(sorted(runs), config.DefaultConfig())
+    assert line == "best val_accuracy over the seeds 1, 2, 3: 83 ± 3.6 (mean ± standard deviation, n = 3)\n"
+    (line,) = compare.over_seeds([*sorted(runs), *find_runs(str(tmp_path), ["again"])], config.DefaultConfig())
+    assert line.endswith(" 57.33 ± 41 (mean ± standard deviation, n = 3)\n")
+    names = "--compare=same_1,same_2,other_rate"
+    printed = main("runs", f"--work-dir={tmp_path}", names, cwd=tmp_path, check=0).stdout
+    assert "best val_accuracy over the seeds 1, 2: 81 ± 1.4 (mean ± standard deviation, n = 2)\n" in printed

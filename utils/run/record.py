@@ -99,8 +99,9 @@ class Results:
         return self._rows
 
 
-def open_report(opt: Any, samples: int) -> tuple[Path, str]:
-    """(a folder for the report on the checkpoint opt.load_model_path, the data that it is about, in words).
+def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, str]:
+    """(a folder for the report on the checkpoint opt.load_model_path, the data that it is about, in words); a note, and
+    a line in about.yaml, where the checkpoint, whose `info` is given, was trained on samples of the data set measured.
 
     The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or in a temporary folder of the
     user's: the first that can be written, and never one of another user's; a note says so where it is not beside. An
@@ -109,7 +110,11 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     """
     roots = ", ".join(root for root in opt.val_data_root or opt.train_data_root if os.path.exists(root))
     data = f"{opt.dataset} of {roots}" if roots else opt.dataset  # some need no files
+    samples, seen = len(measured), trained_on(opt, measured, info.get("config", {}))
     about = {"checkpoint": opt.load_model_path, "data": data, "samples": samples, "image_size": opt.image_size}
+    if seen:
+        about["trained_on"] = seen
+        note(f"the model was trained on samples that are measured here, of {seen}: on new ones it is probably worse")
     about |= {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "hearth": VERSION}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
     name = f"{Path(opt.load_model_path).stem}_report"
@@ -127,6 +132,17 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
                 note(f"{places[0].parent} cannot be written: the report is in {folder} (--report-dir names another)")
             return folder, data
     raise UserError(f"{places[-1]} cannot be written: name another folder with --report-dir")
+
+
+def trained_on(opt: Any, measured: Any, then: dict[str, Any]) -> str:
+    """The roots, with commas, whose samples are measured though the checkpoint was trained on some of them, as far as
+    its options `then` prove it; "" for none."""
+    same_place = os.path.realpath(Path(opt.load_model_path).parent.parent) == os.path.realpath(then.get("work_dir", ""))
+    trained = {os.path.realpath(root) for root in then.get("train_data_root", ()) if same_place or os.path.isabs(root)}
+    seen = [root for root in opt.val_data_root or opt.train_data_root if os.path.realpath(root) in trained]
+    # Each takes a share of a root by the samples' names, the same ones as then, unless there are --val-data-root.
+    whole = getattr(measured, "whole_roots", False) and (opt.val_data_root or then.get("val_data_root"))
+    return ", ".join(seen) if whole and opt.dataset == then.get("dataset") else ""
 
 
 def reported(folder: Path) -> tuple[Any, Any] | None:
@@ -147,7 +163,7 @@ def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str | None:
 
 
 def changes_since(commit: str) -> str:
-    """The diff from a commit to the project's code as it is now, new files included; "" for an unknown commit."""
+    """The diff from a commit to the project's present code, new files included; "" for an unknown commit."""
     if (known := git("diff", commit)) is None:
         return ""
     new = (git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py") or "").split("\0")

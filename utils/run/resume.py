@@ -48,6 +48,8 @@ def find_run(work_dir: str, name: str) -> Path | None:
         except PermissionError:  # another user's, in a folder that they share
             foreign.append(folder.name)
     if name == "auto":
+        if busy:
+            note(f"{', '.join(busy)} in {work_dir} is being trained by another process: a new run begins")
         return None
     others = f" but {', '.join(busy)}, which another process is training" if busy else ""
     others += f" but {counted(len(foreign), 'run')} that this user may not change" if foreign else ""

@@ -11,6 +11,8 @@ from utils import UserError
 from utils.files import lock, numbered
 from utils.options.kinds import nearest
 
+GLANCES = 10  # times that a run's lock is asked for
+
 
 def new_folder(work_dir: str, model: str) -> Path:
     """Make <work_dir>/<model>_<mmdd_HH_MM_SS>, never one that exists: two runs of one second get different ones."""
@@ -77,8 +79,15 @@ class Run:
         self.over = ""
         self._lock = open(self.folder / "lock", "ab", buffering=0) if writes else None  # noqa: SIM115 - open for life
         if self._lock:
-            if not lock(self._lock):
-                raise UserError(f"{folder} is being trained by another process: wait for it, or stop it first")
+            for _ in range(GLANCES):  # who looks for an unfinished run has its lock for a moment
+                if lock(self._lock):
+                    break
+                time.sleep(0.1)
+            else:
+                raise UserError(
+                    f"{folder} is being trained by another process: wait for it, stop it first, or begin a new run "
+                    "without --resume"
+                )
             for leftover in self.folder.glob("*.tmp"):  # of a save that was killed
                 leftover.unlink()
 

@@ -1,6 +1,7 @@
 """Runs beside each other: their curves in one picture, the options and the code in which they differ."""
 
 import difflib
+import statistics
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def show(runs: list[Found], opt: Any) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(*over_seeds(runs, opt), sep="", end="")
     for one in runs[1:]:
         lines = code_difference(runs[0], one)
         print(f"\ncode of {runs[0].folder.name} and {one.folder.name}: {'the same' if not lines else ''}".rstrip(" "))
@@ -40,6 +42,29 @@ def show(runs: list[Found], opt: Any) -> None:
         path = Path(opt.work_dir, "compare.png")
         draw(runs, path)
         print(f"curves: {path}")
+
+
+def over_seeds(runs: list[Found], opt: Any) -> list[str]:
+    """A line for each group of finished runs that differ in the seed alone: mean and standard deviation of their best
+    values. Their code is the same, and so are all options that decide about the numbers."""
+    decide = {"max_epoch", "train_data_root", "val_data_root", "callbacks", "stop_patience", "min_delta"}
+    names = [name for name, kind in opt.options().items() if (not kind.free or name in decide) and name != "seed"]
+    groups: dict[str, dict[Any, Found]] = {}
+    for run in runs:
+        code = [run.starts[-1].get("git_commit") if run.starts else None, changes(run)]
+        if run.best and run.state == "finished":
+            same = repr([run.measure, code, *(run.options.get(name) for name in names)])
+            groups.setdefault(same, {})[run.options.get("seed")] = run
+    lines = []
+    for group in groups.values():
+        values = [run.best[1] for run in group.values() if run.best]
+        if len(values) > 1:
+            spread = f"{statistics.mean(values):.4g} ± {statistics.stdev(values):.2g}"
+            measure, seeds = next(iter(group.values())).measure, ", ".join(map(str, group))
+            lines.append(
+                f"best {measure} over the seeds {seeds}: {spread} (mean ± standard deviation, n = {len(values)})\n"
+            )
+    return lines
 
 
 def code_difference(one: Found, other: Found) -> list[str]:
