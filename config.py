@@ -121,6 +121,7 @@ class DefaultConfig(Options):
     # --- control of a run that is being trained
     steer: flag | free = True  # train: obey `control`, from this user alone
     replay: optional(path) | by("train") = None  # train: make the commands of that run again, at the same steps
+    step: optional(choice("last")) | free | needs("replay") = None  # last: make only the failed step of --replay again
     freeze: several(text) | free | CONTROL = []  # train these parts of the model no longer: layer1,features.0
     unfreeze: several(text) | free | CONTROL = []  # train them again
     save: flag | free | CONTROL = False  # write last.pth
