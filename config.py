@@ -171,6 +171,7 @@ class Finetune(DefaultConfig):
     model = "tf_efficientnet_lite0"
     pretrained = "auto"
     finetune = True
+    center_crop = 1.0  # 99.0 %; with the weights' own 0.875 98.8, one picture of 600 less
     augment = False  # so the body looks once at each picture: all epochs but the first take seconds
     optimizer = "AdamW"
     lr = 0.01

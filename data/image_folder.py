@@ -15,9 +15,9 @@ from .pictures.split import SUFFIXES, RootError, Roots, Sample, as_folder, as_li
 
 WANTED = "give a folder of pictures"
 PARTS = {  # words in the names of folders for a part of the data
-    "train": {"train", "training"},
-    "val": {"val", "valid", "validation", "dev"},
-    "test": {"test", "testing", "eval", "evaluation"},
+    "train": {"train", "training", "trn"},
+    "val": {"val", "valid", "validation", "dev", "holdout"},
+    "test": {"test", "testing", "eval", "evaluation", "tst"},
 }
 
 
@@ -132,7 +132,23 @@ def pick_classes(folders: dict[str, list[Sample]], listed: list[str] | None, roo
             refuse_parts(path, folders_in(path))
         hint = [f", or give --train-data-root={shlex.quote(str(path))}" for path in below if len(folders_in(path)) > 1]
         raise UserError(f"{shown(root)} has {found}: two are needed{''.join(hint)}")
+    if not listed:
+        note_alike({name: folders[name] for name in classes}, Path(as_list(root)[0]))
     return classes
+
+
+def note_alike(folders: dict[str, list[Sample]], root: Path) -> None:
+    """A note where the classes all have the same subfolders: they may be parts of the data, and those the classes."""
+    inside = {
+        frozenset(path.parts[1] for one in some if len((path := Path(one.name)).parts) > 2) for some in folders.values()
+    }
+    names = sorted(next(iter(inside)), key=alphabetical)
+    if len(inside) == 1 and len(names) > 1:
+        first, second = (shlex.quote(str(root / name)) for name in [*folders][:2])
+        note_once(
+            f"the classes are the folders {', '.join(folders)}, each of which has {', '.join(names)}: if those are the "
+            f"classes, give --train-data-root={first} --val-data-root={second}; class_name.txt in {root} ends this note"
+        )
 
 
 def folders_in(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ from utils import UserError
 from utils.notices import counted, note_once
 
 from .coco.box_files import BoxFiles, Parts, from_box, note_boxes, pictures_of
+from .coco.exports import CVAT
 from .coco.format import THIN, Picture, clip
 from .coco.values import FAR, as_number, short
 from .pictures.split import SUFFIXES, RootError, class_names, read_lines
@@ -145,6 +146,8 @@ def visible(picture: Picture) -> list[dict[str, Any]]:
 def read_picture_file(file: Path, by_stem: dict[str, list[Path]], folder: Path) -> Picture:
     """The Picture of an XML file: the one with its stem, else that of its <filename>. Raises UserError."""
     whole = read_xml(file)
+    if whole.name == "annotations":
+        raise UserError(f"{file} is not VOC's, but {CVAT}")
     if whole.name != "annotation":
         raise UserError(f"{file}:{whole.line}: it begins with <{whole.name}>, not <annotation>: {WHERE}")
     name = whole.get("filename").replace("\\", "/").rpartition("/")[2]

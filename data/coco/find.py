@@ -11,6 +11,7 @@ from data.pictures.split import SUFFIXES, RootError, picture_files, shown
 from utils import UserError
 from utils.notices import note_once
 
+from .exports import foreign_file
 from .format import WHERE, Picture
 
 OTHERS = "--dataset=VOC reads XML files, YOLO text files"
@@ -20,12 +21,16 @@ def find_json(root: str | Path, split: str, kind: str = "instances") -> Path:
     """The COCO file that `root` names: the file itself, or in a folder the only annotations/<kind>_*<split>*.json, else
     the only JSON file of the folder and its annotations/. Raises UserError."""
     root = Path(root)
+    if root.suffix.lower() == ".xml" and (known := foreign_file(root)):
+        raise RootError(root, f"{root} is not COCO's, but {known}")
     if root.is_file():
         return root
     if not root.is_dir():
         raise RootError(root, f"there is no file {root}: {WHERE}")
     wanted = f"annotations/{kind}_*{split}*.json"
     found = sorted(root.glob(wanted)) or sorted([*root.glob("*.json"), *root.glob("annotations/*.json")])
+    if len(found) > 1 and (known := foreign_file(found[0])):
+        raise RootError(root, f"{found[0]} is not COCO's, but {known}")
     if len(found) != 1:
         below = sorted(root.glob("*/*.json"))
         names = f" ({', '.join(str(path.relative_to(root)) for path in found or below)})" if found or below else ""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from utils import UserError
 from utils.notices import counted
 
+from .exports import foreign
 from .values import as_id, as_number, as_numbers, in_order, short
 
 HIGHEST_ID = 10_000  # of a category that is its own label: a model has an output for every label up to the highest
@@ -66,6 +67,8 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON ({' '.join(str(error).split())}): {WHERE}") from None
+    if known := foreign(content):
+        raise UserError(f"{path} is not COCO's, but {known}")
     for name in ("images", "annotations", "categories") if labelled else ("images",):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise UserError(f"{path} is no such COCO file, it has no list `{name}`: {WHERE}")

@@ -9,6 +9,7 @@ from typing import TypeVar
 from utils import UserError
 from utils.notices import note_once
 
+from .mask_arrays import ARRAYS
 from .split import SUFFIXES, RootError, as_folder, folder_files
 
 WHERE = "give folders with the pictures in images/ and, for training, PNG files of the same names in masks/"
@@ -68,7 +69,7 @@ def folders(root: str | Path) -> tuple[Path, Path]:
     """The folders of a root's pictures and of its masks: in it, or beside it where it is images/ or images/train. They
     are the same where both lie together. Raises RootError."""
     folder = as_folder(root, WHERE)
-    pictures, masks = subfolder(folder, IMAGES), subfolder(folder, MASKS)
+    pictures, masks = subfolder(folder, IMAGES), subfolder(folder, MASKS) or subfolder(folder, MASKS, ARRAYS)
     if pictures and masks:
         return pictures, masks
     own = pictures or folder
@@ -91,14 +92,14 @@ def folders(root: str | Path) -> tuple[Path, Path]:
     raise RootError(root, f"{root} has no folder {part}{hint}: {WHERE}; other names are {', '.join(others)}")
 
 
-def subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
+def subfolder(folder: Path, names: tuple[str, ...], suffixes: set[str] = SUFFIXES) -> Path | None:
     """The folder within `folder` with the first of these names, else the only one with another of them, in any case,
-    that holds pictures. Raises RootError when there are several."""
+    that holds pictures, or files with these suffixes. Raises RootError when there are several."""
     if (folder / names[0]).is_dir():
         return folder / names[0]
     wanted = [name.lower() for name in names]
     found = [path for path in sorted(folder.iterdir()) if path.name.lower() in wanted and path.is_dir()]
-    found = [path for path in found if in_folder(path) or deeper(path)]
+    found = [path for path in found if in_folder(path, suffixes) or deeper(path, suffixes)]
     if len(found) > 1:
         several = ", ".join(path.name for path in found)
         raise RootError(folder, f"{folder} has the folders {several}: rename the right one {names[0]}")
@@ -119,7 +120,10 @@ def named_after(folder: Path) -> list[Path]:
 def listed(root: str | Path, own: Path, other: Path) -> tuple[list[Path], list[Path]]:
     """The files in these two folders that may be pictures, and those that may be masks: of these PNG alone, if there is
     any. Raises RootError where they are in folders like train and val."""
-    pictures, masks = (in_folder(folder) or deeper(folder) for folder in (own, other))
+    pictures = in_folder(own) or deeper(own)
+    masks = next(
+        filter(None, (listing(other, one) for one in (SUFFIXES, ARRAYS) for listing in (in_folder, deeper))), []
+    )
     if own == other:
         masks = [path for path in [*pictures, *own.glob("*/label.png")] if is_mask(path, own)]
         pictures = [path for path in pictures if path not in set(masks)]
@@ -130,14 +134,14 @@ def listed(root: str | Path, own: Path, other: Path) -> tuple[list[Path], list[P
     return pictures, [path for path in masks if path.suffix.lower() == ".png"] or masks
 
 
-def in_folder(folder: Path) -> list[Path]:
-    """The pictures directly in a folder."""
-    return [path for path in folder_files(folder, WHERE) if path.suffix.lower() in SUFFIXES]
+def in_folder(folder: Path, suffixes: set[str] = SUFFIXES) -> list[Path]:
+    """The pictures, or files with these suffixes, directly in a folder."""
+    return [path for path in folder_files(folder, WHERE) if path.suffix.lower() in suffixes]
 
 
-def deeper(folder: Path) -> list[Path]:
-    """The pictures in its subfolders; of those of labelme (x_json/label.png beside img.png) the masks alone."""
-    paths = [path for one in sorted(folder.rglob("*")) if one.is_dir() for path in in_folder(one)]
+def deeper(folder: Path, suffixes: set[str] = SUFFIXES) -> list[Path]:
+    """The same in its subfolders; of those of labelme (x_json/label.png beside img.png) the masks alone."""
+    paths = [path for one in sorted(folder.rglob("*")) if one.is_dir() for path in in_folder(one, suffixes)]
     labelme = {path.parent for path in paths if path.name == "label.png"}
     return [path for path in paths if path.parent not in labelme or path.name == "label.png"]
 

