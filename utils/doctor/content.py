@@ -13,6 +13,7 @@ from torch.nn import functional as F
 SIDE = 8  # of the coarse hash: it has SIDE * SIDE bits
 LIKE = 58  # bits of it in which two versions of a picture agree at least
 THUMB, CLOSE = 16, 3.0  # side of the thumbnails that confirm it; their mean difference, of 255
+PALE = 0.1  # the same as a share of their standard deviation
 CONSTANT = 3  # largest difference of two pixels of a picture that shows nothing
 ROWS = 512  # of the table of all pairs that are compared at a time
 
@@ -138,7 +139,7 @@ def between(mask: torch.Tensor, label: int) -> int:
 
 def pairs(samples: Sequence[Sample], data_sets: dict[str, Any]) -> Iterator[tuple[Sample, Sample, bool]]:
     """Yield (one, other, whether they are the same byte for byte) of all samples that show the same, the first of
-    several with each of the others.
+    several with each of the others; of those that are only alike, each with the one before it that is most alike.
 
     data_sets: {part: data set}, whose pictures confirm what the coarse hashes say.
     """
@@ -153,9 +154,13 @@ def pairs(samples: Sequence[Sample], data_sets: dict[str, Any]) -> Iterator[tupl
     table = torch.stack([samples[number].coarse for number in rows]) if rows else torch.zeros(0, SIDE**2)  # type: ignore[misc]
     for start in range(0, len(rows), ROWS):
         agree = (table[start : start + ROWS] @ table.T + SIDE**2) / 2  # bits
-        for i, j in (agree >= LIKE).nonzero().tolist():
-            if start + i < j:
-                one, other = samples[rows[start + i]], samples[rows[j]]
-                small = [thumbnail(data_sets[each.part], each.number) for each in (one, other)]
-                if (small[0] - small[1]).abs().mean() < CLOSE:
-                    yield one, other, False
+        most, best = agree.tril(start - 1).max(dim=1)  # of those before it
+        for row in (most >= LIKE).nonzero().flatten().tolist():
+            one, other = samples[rows[int(best[row])]], samples[rows[start + row]]
+            if close(*(thumbnail(data_sets[each.part], each.number) for each in (one, other))):
+                yield one, other, False
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two thumbnails differ as little as two versions of one picture; of a pale picture, even less."""
+    return bool((one - other).abs().mean() < min(CLOSE, PALE * one.std().item()))
