@@ -16,7 +16,7 @@ def draw(layers: Sequence[Any], path: Path) -> None:
     """Write a picture of measured layers, see layers.Layer, in the order in which they compute."""
     count = max(len(layers), 1)
     figure = Figure(figsize=(min(7 + 0.12 * count, 16), 8.5), layout="constrained")
-    *lines, bars = figure.subplots(3, 1, sharex=True)
+    *lines, bars = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     for axes, name in zip(lines, ("activations", "gradients"), strict=True):
         spread(axes, [getattr(layer, name) for layer in layers], name)
     for name, label, color in (("dead", "ReLU: never above 0", 1), ("saturated", "sigmoid, tanh: at its ends", 4)):
@@ -29,9 +29,14 @@ def draw(layers: Sequence[Any], path: Path) -> None:
     bars.set(ylim=(0, 100), ylabel="% of the units", title="dead and saturated units", xlim=(-0.7, count - 0.3))
     shown = range(0, len(layers), -(-count // NAMES))
     slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
-    bars.set_xticks(shown, [short(layers[place].name, 32) for place in shown], **slant)
+    bars.set_xticks(shown, [ending(layers[place].name) for place in shown], **slant)
     bars.grid(axis="y")
     save(figure, path)
+
+
+def ending(name: str, length: int = 24) -> str:
+    """The end of a layer's name, which tells more than its beginning."""
+    return short(name if len(name) <= length else f"…{name[1 - length :]}", length)
 
 
 def spread(axes: Any, sums: Sequence[Any], name: str) -> None:
