@@ -33,7 +33,8 @@ def test_the_command_prints_a_line_per_check_and_ends_with_1_where_something_is_
     assert {one.name for one in folder.iterdir()} == {"about.yaml", "doctor.txt", "doctor.png", "layers.csv"}
     done = main("doctor", "--config=Heart", "--lr=1000", "--report-dir=report", cwd=tmp_path, check=1)
     assert "wrong  learning rate          the loss explodes, lr 1000: loss " in done.stdout
-    assert (tmp_path / "report" / "doctor.txt").exists()
+    last = "31 checks, 1 wrong (checks that depend on it are left out), 0 to look at; report: report"
+    assert (tmp_path / "report" / "doctor.txt").read_text().endswith(f"{last}\n")
     done = main("doctor", "--train-data-root=nowhere", cwd=tmp_path, check=2)
     assert done.stderr.startswith("main.py: --train-data-root: ") and len(done.stderr.splitlines()) == 1
 

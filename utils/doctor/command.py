@@ -33,7 +33,8 @@ def doctor(program: ModuleType, opt: Any) -> None:
         print(finding, flush=True)
         lines.append(finding)
     counts = Counter(finding.verdict for finding in lines)
-    last = f"{len(lines)} checks, {counts[WRONG]} wrong, {counts[LOOK]} to look at; report: {folder}"
+    left_out = " (checks that depend on it are left out)" if counts[WRONG] else ""
+    last = f"{len(lines)} checks, {counts[WRONG]} wrong{left_out}, {counts[LOOK]} to look at; report: {folder}"
     text = "\n".join([*map(str, lines), last]) + "\n"
     write_atomically(folder / "doctor.txt", lambda file: file.write(text))
     print(last)

@@ -107,13 +107,11 @@ def alike(samples: Sequence[Sample], parts: dict[str, Any]) -> Iterator[Finding]
     the lines = is the same file, ~ the same picture in another size or encoding."""
     found = list(pairs([sample for sample in samples if not sample.constant], parts))
     shown = [(f"{one} {'=' if exact else '~'} {other}", one, other, exact) for one, other, exact in found]
-    both = [(words, exact) for words, one, other, exact in shown if one.part != other.part]
+    both = {words: exact for words, one, other, exact in shown if one.part != other.part}
     name, advice = "train and val", "validation measures what was learned by heart: leave them in one part"
-    if same := [words for words, exact in both if exact]:
-        yield judged(name, same, "", f"{counted(len(same), 'sample')} in both parts:", advice)
-    else:
-        similar = [words for words, _ in both]
-        yield judged(name, similar, "no sample is in both", "look the same in both parts:", advice, LOOK)
+    found_both = f"{counted(len(both), 'sample')} in both parts, {sum(both.values())} of them the same file:"
+    first = sorted(both, key=lambda words: not both[words])
+    yield judged(name, first, "no sample is in both", found_both, advice, WRONG if any(both.values()) else LOOK)
     twice = [words for words, one, other, _ in shown if one.part == other.part and one.label == other.label]
     yield judged("duplicates", twice, "none within a part", "twice in a part:", "keep one of each", LOOK)
     odd = [words for words, one, other, _ in shown if one.label != other.label]
