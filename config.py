@@ -61,7 +61,7 @@ class DefaultConfig(Options):
     run: optional(text) | NAMED = None  # run whose best.pth is taken; None: the newest one's
     finetune: flag | needs("load_model_path", "pretrained") = False  # train the model's head only
     unfreeze_epoch: optional(integer(1)) | needs("finetune") = None  # after that many epochs train the rest, too
-    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val") = None  # 0.7*focal+0.3*mse, say; None: the model's
+    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val", "doctor") = None  # 0.7*focal+0.3*mse; None: model's
 
     # --- training
     max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
@@ -110,7 +110,7 @@ class DefaultConfig(Options):
     keep_optimizer: flag | free = True  # False: of a finished run only best.pth stays, it cannot get more epochs
     result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
     labels: flag | DATA | by("test") = False  # write classes (Dogs vs. Cats), not probabilities (its Redux edition)
-    report_dir: optional(path) | by("val") = None  # folder for the report; None: beside the checkpoint
+    report_dir: optional(path) | by("val", "doctor") = None  # folder for the report; None: beside the checkpoint
 
     # --- many runs
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other

@@ -25,7 +25,7 @@ from .train.schedule import Schedule, draw
 
 # {command: the module with its function} of those that main.py does not have itself; the function, named like the
 # command, gets main.py's module, whose functions make data and models, and the options.
-ROOMS: dict[str, str] = {}
+ROOMS: dict[str, str] = {"doctor": "utils.doctor.command"}
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
 # What other projects call a command.
 SYNONYMS = {"fit": "train", "eval": "val", "evaluate": "val", "validate": "val", "predict": "test", "infer": "test"}
@@ -88,7 +88,8 @@ def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[
         if command in looking.COMMANDS:
             looking.COMMANDS[command](opt)
             sys.exit()
-        several(opt)
+        if command not in ROOMS:
+            several(opt)
         return command, opt
 
 
