@@ -214,7 +214,12 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("signed > best + min_delta", "signed > best", "watch/test_early_stopping.py:counted"),
     ],
     "utils/watch/tracker.py": [
-        ("        self.size = size\n", "", "watch/test_trackers.py:other_programs"),
+        ("        self.size = size\n        self.flush()\n", "", "watch/test_trackers.py:other_programs"),
+        ("if self.thread.is_alive():", "if False:", "watch/test_trackers.py:hangs_or_fails"),
+        ("if self.sizes.empty():", "if True:", "watch/test_trackers.py:hangs_or_fails"),
+    ],
+    "utils/watch/clearml.py": [
+        ("if written < self.points or not kept:", "if False:", "watch/test_trackers.py:lacks_points"),
     ],
     "utils/steer/channel.py": [
         ("found.st_uid == os.getuid() and", "True and", "steer/test_control.py:another_user"),
