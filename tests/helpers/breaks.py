@@ -224,6 +224,10 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     "utils/steer/channel.py": [
         ("found.st_uid == os.getuid() and", "True and", "steer/test_control.py:another_user"),
     ],
+    "utils/steer/pane.py": [
+        ('event.get("eid") != self.env or', "False or", "steer/test_pane.py:typed_into_the_pane"),
+        ("            self._tell(str(error))", "            raise", "steer/test_pane.py:typed_into_the_pane"),
+    ],
     "utils/steer/steering.py": [
         ("if one[0] >= self.run.step", "if one[0] > 10**9", "steer/test_control.py:killed_run"),
         ("self.run.steered.append([self.run.step, command])", "pass", "steer/test_control.py:killed_run"),

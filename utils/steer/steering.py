@@ -13,6 +13,7 @@ from utils.run.record import change_config
 from utils.visdom.screen import read_events
 
 from .channel import Listener, Request
+from .pane import Pane
 
 CHANGES = ("lr", "freeze", "unfreeze", "max_epoch")  # what decides about the numbers, and is made again by a replay
 NAMED = 6  # parts of a model that are listed
@@ -36,6 +37,7 @@ class Steering(Control):
         self.model, self.state, self.run = checkpoint.model, checkpoint.state, checkpoint.run
         self.record = self.run.folder / "events.jsonl"
         self.listener = Listener(self.run.folder, self.status)
+        self.pane = Pane(self.listener, opt, self.run.folder.name)
         self.script: list[tuple[int, dict[str, Any]]] = []
         self.paused = self.validating = False
 
@@ -54,6 +56,7 @@ class Steering(Control):
                 self.listener.open()
             except (UserError, OSError) as error:
                 warn(f"`control` reaches this run by files only: {error}")
+            self.pane.open()
 
     def on_test_begin(self, **_: Any) -> None:
         self.validating = True
@@ -72,6 +75,7 @@ class Steering(Control):
         """Tell who still waits."""
         if self.world.main:
             self.listener.close()
+            self.pane.close()
 
     def status(self) -> str:
         """Where the run stands, in words."""
