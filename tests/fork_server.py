@@ -43,14 +43,14 @@ class Server:
     def __exit__(self, *_):
         self.process.communicate()
 
-    def start(self, *command, cwd, first="", files=("output", "output")):
-        """Start main.py with this command; its pid. What it prints, on stdout and on stderr, is added to these files in
-        the folder cwd. `first` is Python code that the process runs before."""
+    def start(self, *command, cwd, first="", files=("output", "output"), program=None):
+        """Start main.py, or another program, with this command; its pid. What it prints, on stdout and on stderr, is
+        added to these files in the folder cwd. `first` is Python code that the process runs before."""
         if left := getattr(self.process, "running", None):  # of a test that failed
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(left, signal.SIGKILL)
             self.process.stdout.readline()
-        arguments = [str(ROOT / "main.py"), *map(str, command)]
+        arguments = [str(program or ROOT / "main.py"), *map(str, command)]
         line = json.dumps([arguments, str(cwd), first, [*map(str, files)]]) + "\n"
         self.process.stdin.write(line.encode())
         self.pid = self.process.running = int(self.process.stdout.readline())

@@ -6,12 +6,11 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import NO_SERVER, ROOT, cold, server
+from conftest import NO_SERVER, cold, server
+from launched import Launched
 from runs import differences, events, only_run, rows
 from wait import until
 
@@ -122,17 +121,17 @@ def test_two_processes_obey_after_the_same_step(tmp_path):
     both, again = tmp_path / "both", tmp_path / "again"
     for folder in (both, again):
         folder.mkdir()
-    command = [sys.executable, str(ROOT / "main.py"), "train", *HEART, "--processes=2", "--max-epoch=40"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL, "text": True}
-    process = subprocess.Popen(command, cwd=both, **pipes)
+    command = ["train", *HEART, "--processes=2", "--max-epoch=40"]
+    process = Launched(*command, cwd=both)
     run = begun(both)
     control(both, "--pause")
     control(both, "--lr=0.02", "--freeze=layers.1")
     control(both, "--go-on", "--max-epoch=2")
     printed, _ = process.communicate()
     assert process.returncode == 0 and "\nepoch 2/2: " in printed, printed
-    done = subprocess.run([*command, f"--replay={run}"], cwd=again, **pipes)
-    assert done.returncode == 0, done.stdout
+    process = Launched(*command, f"--replay={run}", cwd=again)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
     assert differences(last(run), last(only_run(again))) == [] and numbers(run) == numbers(only_run(again))
 
 

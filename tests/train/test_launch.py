@@ -3,13 +3,13 @@
 import logging
 import os
 import signal
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import FAST, ROOT, main
+from conftest import FAST, cold, main
+from launched import Launched
 from runs import only_run, rows
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -21,35 +21,26 @@ from utils.run.checkpoint_file import read_checkpoint
 from utils.train import launch, processes
 
 
-def start(*arguments, cwd):
-    """A whole new process: the fork server's would share its threads."""
-    command = [sys.executable, str(ROOT / "main.py"), "train", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.slow
 def test_two_processes_train_one_model_and_a_signal_ends_both(tmp_path, pictures):
     options = [f"--train-data-root={pictures}", *FAST, "--processes=2"]
-    launched = start(*options, "--max-epoch=1", cwd=tmp_path)
-    printed, errors = launched.communicate()
-    assert launched.returncode == 0 and "Traceback" not in errors, errors
+    done = cold("train", *options, "--max-epoch=1", cwd=tmp_path)
+    printed = done.stdout
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     run = only_run(tmp_path)
     assert printed.count("finished: ") == 1 and [row["step"] for row in rows(run)] == ["7"]
     assert read_checkpoint(run / "last.pth")["run"]["step"] == 7  # of 28 samples, 4 a step over both
-    resumed = start(f"--resume={run}", "--max-epoch=500", "--processes=2", "--save-freq=1", cwd=tmp_path)
+    resumed = Launched("train", f"--resume={run}", "--max-epoch=500", "--processes=2", "--save-freq=1", cwd=tmp_path)
     until(lambda: read_checkpoint(run / "last.pth")["run"]["step"] > 9)
     resumed.send_signal(signal.SIGTERM)
-    printed, errors = resumed.communicate()
-    assert resumed.returncode == 128 + signal.SIGTERM, errors
+    printed, _ = resumed.communicate()
+    assert resumed.returncode == 128 + signal.SIGTERM, printed
     assert "stopped; to resume: python main.py train --resume=" in printed
 
 
 @pytest.mark.slow
 def test_an_error_that_every_process_meets_is_said_once(tmp_path):
-    launched = start("--processes=2", "--train-data-root=nowhere", cwd=tmp_path)
-    _, errors = launched.communicate()
-    assert launched.returncode == 2
-    (line,) = errors.splitlines()
+    (line,) = cold("train", "--processes=2", "--train-data-root=nowhere", cwd=tmp_path, check=2).stderr.splitlines()
     assert line.startswith("main.py: --train-data-root: there is no folder nowhere: ")
 
 

@@ -1,5 +1,6 @@
 """Several processes under a real torchrun: one run, one writer, and none lost."""
 
+import json
 import os
 import re
 import signal
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import ROOT, main
+from conftest import ROOT, main, server
+from launched import torchrun
 from runs import differences, events, only_run, rows
 from terminal import PROMPT, Training
 from wait import until
@@ -20,21 +22,13 @@ from utils.run.checkpoint_file import read_checkpoint
 pytestmark = pytest.mark.slow
 OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--max-epoch=6"]
 OPTIONS += ["--precision=fp32", "--print-freq=1", "--ema=0.9", "--save-freq=2", "--accumulate=2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 WAIT = 600  # seconds: only processes that hang take as long
 
 
 def launch(*arguments, cwd, restarts=0, hold=-1):
-    """Start torchrun with two processes, see HELD; a group of its own, so that nothing is left behind."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", f"--max-restarts={restarts}"]
-    return subprocess.Popen(
-        [sys.executable, *torchrun, str(held(cwd, hold)), "train", *map(str, arguments)],
-        cwd=cwd,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """Start torchrun with two processes, see HELD, as forks of one that has loaded everything."""
+    return torchrun(held(cwd, hold), "train", *arguments, cwd=cwd, restarts=restarts)
 
 
 # main.py, whose processes wait for the test in a step, or in a validation: until there is a file `go`, or a signal has
@@ -115,13 +109,13 @@ def logged(run):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, pictures):
-    """The run of two processes that nobody disturbed, and what was printed."""
+    """The run of two processes that nobody disturbed, of torchrun's own command line, and what was printed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = launch(f"--train-data-root={pictures}", *OPTIONS, cwd=folder)
-    printed, _ = process.communicate(timeout=WAIT)
-    assert process.returncode == 0, printed
+    options = [str(held(folder, -1)), "train", f"--train-data-root={pictures}", *OPTIONS]
+    done = subprocess.run([*TORCHRUN, *options], cwd=folder, capture_output=True, text=True, timeout=WAIT)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert the_same_weights(folder)
-    return only_run(folder), printed
+    return only_run(folder), done.stdout + done.stderr
 
 
 def test_two_processes_train_one_run(undisturbed):
@@ -201,39 +195,48 @@ def test_a_killed_process_ends_all_or_starts_them_again(restarts, undisturbed, t
 
 
 FAILS = """
-objective, calls = TrainStep.objective, []
-def failing(self, *batch):
-    calls.append(1)
-    if int(rank) == FAILING and len(calls) == 11:  # the second half of the sixth step
-        raise ValueError("no such luck")
-    return objective(self, *batch)
+import hashlib, os
+from utils.train.step import TrainStep
+objective, seen = TrainStep.objective, []
+def failing(self, input, target):
+    score, losses = objective(self, input, target)
+    seen.append(hashlib.sha256(input.numpy().tobytes() + score.detach().numpy().tobytes()).hexdigest())
+    if CONDITION:
+        raise ValueError("no such luck " + seen[-1])
+    return score, losses
 TrainStep.objective = failing
-sys.argv[0] ="""
+"""
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_an_exception_in_one_process_keeps_what_all_have_done(failing, tmp_path, pictures):
     """Saved were four steps, and five are made; what the two counted in the fifth is not merged yet."""
     program = held(tmp_path, -1)
-    program.write_text(f"FAILING = {failing}\n" + program.read_text().replace("sys.argv[0] =", FAILS))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    second = FAILS.replace("CONDITION", f"int(rank) == {failing} and len(seen) == 11")  # half of the sixth step
+    program.write_text(program.read_text().replace("sys.argv[0] =", f"{second}\nsys.argv[0] ="))
     options = [f"--train-data-root={pictures}", *OPTIONS, "--print-freq=100"]
     options.remove("--print-freq=1")
-    done = subprocess.run(
-        [sys.executable, *torchrun, str(program), "train", *options], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode and "ValueError: no such luck" in done.stderr and "is not saved" not in done.stderr
-    assert done.stdout.count("stopped; to resume: ") == 1
+    process = torchrun(program, "train", *options, cwd=tmp_path)
+    printed, _ = process.communicate(timeout=WAIT)
+    assert process.returncode and "ValueError: no such luck" in printed and "is not saved" not in printed
+    assert printed.count("stopped; to resume: ") == 1
     saved = state(only_run(tmp_path))
     weights = b"".join(value.numpy().tobytes() for value in saved["weights"].values())
     assert saved["run"]["step"] == 5 and saved["meters"]["scores"]["counts"].sum() == 8  # of both, of one step
     assert the_same_weights(tmp_path) and weights == (tmp_path / "weights_0").read_bytes()
 
+    step = json.loads((only_run(tmp_path) / "failed_step.json").read_text())
+    assert (step["rank"], step["processes"], step["step"], len(step["samples"])) == (failing, 2, 5, 4)
+    again = FAILS.replace("CONDITION", f"seen[-1] in {step['error']!r}")  # by one process
+    replayed = ["train", f"--replay={only_run(tmp_path).name}", "--step=last"]
+    assert server().run(*replayed, cwd=tmp_path, first=again) == 1
+    output = (tmp_path / "output").read_text()
+    assert "step 6 (epoch 2, batch 2) failed again, as before" in output and f"{step['error']}\n" in output
+
 
 def test_the_others_wait_for_the_debugger_and_all_stop_together(undisturbed, tmp_path, pictures):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     options = [f"--train-data-root={pictures}", *OPTIONS, f"--debug-file={tmp_path / 'debug'}"]
-    session = Training([*torchrun, str(held(tmp_path, 9)), "train", *options], tmp_path)
+    session = Training([*TORCHRUN, str(held(tmp_path, 9)), "train", *options], tmp_path)
     until(lambda: all((tmp_path / f"held_{rank}").exists() for rank in range(2)))
     session.touch_file.touch()
     (tmp_path / "go").touch()
