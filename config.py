@@ -116,7 +116,7 @@ class DefaultConfig(Options):
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
     prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # name files that may go
     yes: flag | free | RUNS = False  # delete what --prune lists
-    to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: TensorBoard
+    to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
 
     # --- control of a run that is being trained
     steer: flag | free = True  # train: obey `control`, from this user alone
@@ -131,7 +131,7 @@ class DefaultConfig(Options):
     status: flag | free | CONTROL = False  # where the run stands
 
     # --- watching and debugging
-    callbacks: several(name_in("utils.watch", own=True)) | free = []  # EarlyStopping, TensorBoard, Notify, my_file.Mine
+    callbacks: several(name_in("utils.watch", own=True)) | free = []  # EarlyStopping, Trackio, ..., my_file.Mine
     stop_patience: integer(1) | free | only(callbacks="EarlyStopping") = 5  # epochs without a better --monitor
     min_delta: number(0) | free | only(callbacks="EarlyStopping") = 0.0  # by how much it has to be better to count
     notify: optional(text) | free | only(callbacks="Notify") = None  # command that gets a line when the run ends

@@ -93,9 +93,14 @@ class Callbacks(Callback):
                 raise
             except Exception as error:
                 if once(f"failing {number}", owner=self):
-                    name, place = type(observer).__name__, traceback.extract_tb(error.__traceback__)[-1]
-                    what = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-                    warn(f"the callback {name} fails at {event}: {what}; the run continues")
+                    name = type(observer).__name__
+                    warn(f"the callback {name} fails at {event}: {describe(error)}; the run continues")
+
+
+def describe(error: Exception) -> str:
+    """What was raised, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
 
 
 def _forward(event: str) -> Callable[..., None]:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from utils import UserError
+from utils.events import describe
 from utils.steer.client import control
 
 from . import compare, prune
@@ -32,8 +33,10 @@ def replay(opt: Any) -> None:
         raise UserError(f"--to={opt.to} does not read a run's record: it has to be a Tracker of utils/watch/, or yours")
     (found,) = find_runs(opt.work_dir, [opt.run])
     tracker = made(run=SimpleNamespace(folder=found.folder))
-    tracker.on_train_begin()
-    tracker.on_train_end()
+    try:
+        tracker.replay()
+    except Exception as error:
+        raise UserError(f"{opt.to} fails: {describe(error)}") from error
     print(f"{found.folder} is handed over to {opt.to}")
 
 

@@ -15,7 +15,7 @@ COMMANDS = ("lr", "freeze", "unfreeze", "max_epoch", "print_freq", "save", "paus
 
 def control(opt: Any) -> None:
     """Send what the options say and print the answer. Raises UserError, also where the run refuses."""
-    command = {name: getattr(opt, name) for name in COMMANDS if name in opt.asked and getattr(opt, name) is not False}
+    command = said(opt)
     if not command:
         raise UserError(f"control says nothing: give one or more of {', '.join(map(dashed, COMMANDS))}")
     folder = find_running(opt.work_dir, opt.run)
@@ -23,6 +23,11 @@ def control(opt: Any) -> None:
     if ": refused: " in answer:
         raise UserError(answer)
     print(answer)
+
+
+def said(opt: Any) -> dict[str, Any]:
+    """{command: value} of the options that are given."""
+    return {name: getattr(opt, name) for name in COMMANDS if name in opt.asked and getattr(opt, name) is not False}
 
 
 def find_running(work_dir: str, name: str | None) -> Path:

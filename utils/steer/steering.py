@@ -14,6 +14,7 @@ from utils.run.record import change_config
 from utils.visdom.screen import read_events
 
 from .channel import Listener, Request
+from .pane import Pane
 
 CHANGES = ("lr", "freeze", "unfreeze", "max_epoch")  # what decides about the numbers, and is made again by a replay
 NAMED = 6  # parts of a model that are listed
@@ -38,6 +39,7 @@ class Steering(Control):
         self.model, self.state, self.run = checkpoint.model, checkpoint.state, checkpoint.run
         self.record = self.run.folder / "events.jsonl"
         self.listener = Listener(self.run.folder, self.status)
+        self.pane = Pane(self.listener, opt, self.run.folder.name)
         self.script: list[tuple[int, dict[str, Any]]] = []
         self.paused = self.validating = False
 
@@ -58,6 +60,7 @@ class Steering(Control):
                 self.listener.open()
             except (UserError, OSError) as error:
                 warn(f"`control` reaches this run by files only: {error}")
+            self.pane.open()
 
     def on_epoch_begin(self, **_: Any) -> None:
         if self.run.batch == 0 and self.run.epoch == self.opt.unfreeze_epoch:
@@ -80,6 +83,7 @@ class Steering(Control):
         """Tell who still waits."""
         if self.world.main:
             self.listener.close()
+            self.pane.close()
 
     def status(self) -> str:
         """Where the run stands, in words."""

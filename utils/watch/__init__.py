@@ -1,5 +1,6 @@
 """Observers of a run are picked by name: getattr(watch, name). A new one is one file here and one line below."""
 
+from .clearml import ClearML
 from .curves import Curves
 from .early_stopping import EarlyStopping
 from .history import History
@@ -7,3 +8,4 @@ from .notify import Notify
 from .pictures import Pictures
 from .progress import Progress
 from .tensorboard import TensorBoard
+from .trackio import Trackio

@@ -2,18 +2,24 @@
 
 import itertools
 import os
+import queue
+import threading
 from pathlib import Path
 from typing import Any
 
 from utils import UserError
-from utils.events import Callback
+from utils.events import Callback, describe
+from utils.notices import warn
 from utils.options.options import read_yaml
 from utils.visdom.screen import gather, read_events
+
+PATIENCE = 10.0  # seconds that the end of a run waits for a tracker
 
 
 class Tracker(Callback):
     """Hands over what the record has: at the start of a run all that is there, afterwards what was added. A subclass
-    says what is done with it, in the methods below. What fails is one warning, like that of any callback.
+    says what is done with it, in the methods below. In a training they are called by a thread of their own, so that a
+    program that is slow, or hangs, holds up no step; what fails, or takes too long at the end, is one warning.
 
     Attributes:
         needs: the package that it imports, which need not be installed.
@@ -43,10 +49,58 @@ class Tracker(Callback):
     def end(self, options: dict[str, Any], metrics: dict[str, float]) -> None:
         """The run ends, or is stopped. options: its numbers, texts and flags; metrics: the last of every curve."""
 
+    def flush(self) -> None:
+        """What was added to the record is handed over: points that were collected may be written now."""
+
     def on_train_begin(self, **_: Any) -> None:
+        self.sizes: queue.SimpleQueue[int | None] = queue.SimpleQueue()  # of the record when it grew; None at the end
+        arguments = (self.record_size(),)
+        self.thread = threading.Thread(target=self._work, args=arguments, name=type(self).__name__, daemon=True)
+        self.thread.start()
+
+    def on_train_summary(self, **_: Any) -> None:
+        if self.sizes.empty():  # else the thread is behind, and catches up with a later size
+            self.sizes.put(self.record_size())
+
+    def on_epoch_end(self, **_: Any) -> None:
+        self.on_train_summary()
+
+    def on_train_end(self, **_: Any) -> None:
+        self.sizes.put(self.record_size())
+        self.sizes.put(None)
+        self.thread.join(PATIENCE)
+        if self.thread.is_alive():
+            name = type(self).__name__
+            warn(
+                f"the callback {name} is not ready {PATIENCE:.0f} seconds after the end, and is left alone; "
+                f"`python main.py replay --run={self.folder} --to={name}` makes all of it"
+            )
+
+    def _work(self, size: int) -> None:
+        """What the thread does from the beginning of the run to its end."""
+        try:
+            self.catch_up(size)
+            while (grown := self.sizes.get()) is not None:
+                self.follow(grown)
+            self.finish()
+        except Exception as error:
+            warn(f"the callback {type(self).__name__} fails: {describe(error)}; the run continues")
+
+    def replay(self) -> None:
+        """Hand over the whole record of a run that is not trained now. What fails is raised."""
+        self.catch_up(size := self.record_size())
+        self.follow(size)
+        self.finish()
+
+    def record_size(self) -> int:
+        """Bytes of the record: whole lines, where no other thread writes it."""
+        return os.path.getsize(self.record) if self.record.exists() else 0
+
+    def catch_up(self, size: int) -> None:
+        """Begin, with the first `size` bytes of the record."""
         self.pictures: dict[str, itertools.count[int]] = {}
         self.begin()
-        self.size = size = os.path.getsize(self.record) if self.record.exists() else 0
+        self.size = size
         events = [*read_events(self.record, 0, size)]
         drawn = [event for event in events if event.get("kind") == "plot"]
         times = {(event["name"], event["x"]): event["time"] for event in drawn}
@@ -57,26 +111,20 @@ class Tracker(Callback):
             if event.get("kind") != "plot":
                 self.hand_over(event)
 
-    def on_train_summary(self, **_: Any) -> None:
-        self.follow()
+    def follow(self, size: int) -> None:
+        """Hand over what was added to the record, which has now `size` bytes."""
+        for event in read_events(self.record, self.size, size - self.size):
+            self.hand_over(event)
+        self.size = size
+        self.flush()
 
-    def on_epoch_end(self, **_: Any) -> None:
-        self.follow()
-
-    def on_train_end(self, **_: Any) -> None:
-        self.follow()
+    def finish(self) -> None:
+        """End, with the last value of every curve."""
         last: dict[str, float] = {}
         for (kind, name), values in gather(read_events(self.record)).items():
             if kind == "plot" and values[max(values)] is not None:
                 last[name] = values[max(values)]
         self.end(self.options(), last)
-
-    def follow(self) -> None:
-        """Hand over what was added to the record: whole lines."""
-        size = os.path.getsize(self.record) if self.record.exists() else 0
-        for event in read_events(self.record, self.size, size - self.size):
-            self.hand_over(event)
-        self.size = size
 
     def hand_over(self, event: dict[str, Any]) -> None:
         """One event of the record; what is no point, picture or line of log is ignored."""
