@@ -1,5 +1,6 @@
 """What controls a run: a fixed set in a fixed order, around the loop."""
 
+import shlex
 from typing import Any
 
 from utils.events import Control
@@ -29,6 +30,7 @@ def run_controls(
         debug_file, pdb: as in config.py.
     """
     state = checkpoint.state
-    failure, debugger = Failure(state.run, train_loader, val_loader, pdb), Debugger(debug_file, world)
+    otherwise = f"; to open it: python main.py control --debug --run={shlex.quote(str(state.run.folder))}" * opt.steer
+    failure, debugger = Failure(state.run, train_loader, val_loader, pdb), Debugger(debug_file, world, otherwise)
     signals, ending = Signals(world, state.meters, debugger), Ending(state.run, world)
     return failure, state.guard, checkpoint, ending, Steering(checkpoint, world, signals, opt), signals, debugger
