@@ -129,6 +129,8 @@ class DefaultConfig(Options):
     go_on: flag | free | CONTROL = False  # end the pause
     stop: flag | free | CONTROL = False  # end the run; --resume continues it
     status: flag | free | CONTROL = False  # where the run stands
+    debug: flag | free | CONTROL = False  # open the debugger of the running loop at this terminal
+    rank: integer(0) | free | needs("debug") | CONTROL = 0  # number of the process that is entered, of several
 
     # --- watching and debugging
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # EarlyStopping, Trackio, ..., my_file.Mine

@@ -166,14 +166,15 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if self.ended == self.run.step:", "if False:", "run/test_guard.py:no_step_left"),
     ],
     "utils/run/signals.py": [
+        ("and _typed and _typed.pop()", "and False", "steer/test_attach.py:after_the_prompt"),
         (
             'if program["loading"]:',
             "if False:",
             "run/test_signals.py:while_the_program_loads",
         ),
         (
-            "if not self.ending:\n",
-            "if not self.ending:\n            raise Stopped(128 + number)\n",
+            "if not self.ending and not typed:\n",
+            "if not self.ending and not typed:\n            raise Stopped(128 + number)\n",
             "run/test_signals.py:in_a_notebook",
         ),
         (
@@ -181,6 +182,9 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
             "pass",
             "run/test_signals.py:in_a_notebook",
         ),
+    ],
+    "utils/run/terminal.py": [
+        ("if not self.ended and self.gone:", "if False:", "steer/test_attach.py:survives_the_callers_end"),
     ],
     "utils/run/debugger.py": [
         ("owner != os.getuid()", "False", "run/test_debugger.py:a_file_that_is_not_meant"),

@@ -17,13 +17,13 @@ COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 WAIT = 300  # seconds: only a run that hangs takes so long
 
 
-def environment(folder, ipdb=True, home=None):
+def environment(folder, ipdb=True, home=None, term="dumb"):
     """A home of its own, so that the debugger's history leaves no trace, and if wanted an ipdb that is not there."""
     hidden = folder / "without_ipdb"
     hidden.mkdir(exist_ok=True)
     if not ipdb:
         (hidden / "ipdb.py").write_text("raise ImportError('No module named ipdb')\n")
-    plain = {"TERM": "dumb", "PROMPT_TOOLKIT_NO_CPR": "1", "OMP_NUM_THREADS": "1"}
+    plain = {"TERM": term, "PROMPT_TOOLKIT_NO_CPR": "1", "OMP_NUM_THREADS": "1"}
     return {**os.environ, **plain, "HOME": str(home or folder), "PYTHONPATH": str(hidden)}
 
 

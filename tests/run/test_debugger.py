@@ -241,7 +241,9 @@ def test_without_a_terminal_there_is_one_warning_and_the_run_continues(pictures,
         (tmp_path / file).touch()
     code, output = server().wait(), (tmp_path / "output").read_text()
     assert code == 0, output
-    assert output.count("there is no terminal to type at: the run continues") == 1 and "Traceback" not in output
+    assert output.count("there is no terminal to type at: the run continues; to open it: ") == 1
+    (run,) = tmp_path.glob("checkpoints/*")
+    assert f"python main.py control --debug --run={run.relative_to(tmp_path)}\n" in output and "Traceback" not in output
 
 
 def test_a_run_in_the_background_is_stopped_when_it_is_in_the_foreground_again(pictures, tmp_path):

@@ -284,13 +284,15 @@ def in_a_notebook(number, before, answer):
     signal.signal(number, before)
     watcher, steps = Watcher(), []
     try:
-        with Callbacks([watcher], Signals(ALONE, NO_METERS, NOBODY)) as callbacks:
+        signals = Signals(ALONE, NO_METERS, NOBODY)
+        with Callbacks([watcher], signals) as callbacks:
             callbacks.on_train_begin()
             for step in range(10):
                 if step == 5:
                     signal.raise_signal(number)
                     signal.raise_signal(number)
                 steps.append(step)
+                signals.agree()
                 callbacks.on_batch_end()
     except BaseException as error:
         answer.send((watcher.ends, repr(error), len(steps), signal.getsignal(number) == before))

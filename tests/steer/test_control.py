@@ -202,7 +202,7 @@ def test_another_user_is_not_obeyed(tmp_path):
     process.join()
     assert process.exitcode == 0
     foreign = tmp_path / "control" / "1.json"
-    foreign.parent.mkdir()
+    foreign.parent.mkdir(exist_ok=True)
     foreign.write_text('{"stop": true}')
     os.chown(foreign, 65534, 65534)
     listener.look_for_files(now=True)

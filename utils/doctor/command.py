@@ -66,7 +66,7 @@ def report_folder(case: Case) -> Path:
     folder = Path(opt.report_dir)
     if is_run(folder) and (folder / "lock").exists() and locked(folder / "lock"):
         raise UserError(f"--report-dir={folder} is the folder of a run that is being trained: name another")
-    return record.open_report(opt, len(case.train_data) + len(case.val_data))[0]
+    return record.open_report(opt, case.val_data, {})[0]
 
 
 def examined(case: Case, folder: Path, refuse: Any) -> Iterator[Finding]:

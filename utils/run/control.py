@@ -1,5 +1,6 @@
 """What controls a run: a fixed set in a fixed order, around the loop."""
 
+import shlex
 from typing import Any
 
 from utils.events import Control
@@ -29,7 +30,9 @@ def run_controls(
         train_loader, val_loader: whose batches may fail.
         debug_file, pdb: as in config.py.
     """
-    state, debugger, watched = checkpoint.state, Debugger(debug_file, world), (world, train_loader, val_loader)
+    state, watched = checkpoint.state, (world, train_loader, val_loader)
+    otherwise = f"; to open it: python main.py control --debug --run={shlex.quote(str(state.run.folder))}" * opt.steer
+    debugger = Debugger(debug_file, world, otherwise)
     failure = Replay(checkpoint, opt, *watched) if opt.step else Failure(state, *watched, pdb)
     signals, ending = Signals(world, state.meters, debugger), Ending(state.run, world)
     return failure, state.guard, checkpoint, ending, Steering(checkpoint, world, signals, opt), signals, debugger

@@ -28,6 +28,7 @@ from .checkpoint import Checkpoint
 from .checkpoint_file import read_checkpoint
 from .debugger import caller, open_prompt, terminal
 from .failure import FILE, Failed, Failure, samples_of
+from .terminal import Here
 
 CUDA = re.compile(r"CUDA error|cuDNN|cuBLAS|cuSOLVER|cuFFT|NCCL|device-side", re.IGNORECASE)  # clearer on the CPU
 
@@ -169,7 +170,7 @@ class Replay(Failure):
         """Open the debugger in the loop, where somebody can type."""
         self.reached = True
         if terminal():
-            open_prompt(caller(), self.leave, f"before {self.old}: h help, n next line, c make it, q leave")
+            open_prompt(caller(), self.leave, Here(f"before {self.old}: h help, n next line, c make it, q leave"))
 
     def leave(self) -> None:
         """Quit at once: there is nothing to save."""

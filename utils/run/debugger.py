@@ -1,4 +1,4 @@
-"""`touch /tmp/debug` stops the running loop in the debugger, in the frame of main.py's loop, with its variables."""
+"""`touch /tmp/debug`, or a caller, stops the running loop in the debugger, in the frame of main.py's loop."""
 
 import getpass
 import os
@@ -15,7 +15,8 @@ from utils.events import Control
 from utils.notices import once, warn
 from utils.train.processes import ALONE, World
 
-STOPPED = "stopped by the touch file: h help, c continue, q end the run safely"
+from .terminal import HERE, Here
+
 UTILS = Path(__file__).resolve().parent.parent
 
 
@@ -27,10 +28,19 @@ class Debugger(Control):
     terminal to type at there is one warning and the run continues.
 
     Of the several processes of a World all have to end: Signals looks at `left`.
+
+    Args:
+        path: the touch file.
+        world: the World; its first process looks for the file.
+        otherwise: what the warning says is to be done without a terminal.
+
+    Attributes:
+        terminal: that of who called from elsewhere; when somebody waits there, the debugger opens there.
     """
 
-    def __init__(self, path: str, world: World = ALONE):
-        self.world, self.left = world, False
+    def __init__(self, path: str, world: World = ALONE, otherwise: str = ""):
+        self.world, self.left, self.otherwise = world, False, otherwise
+        self.terminal: Here = HERE
         if world.on_main(terminal):
             world.extend_timeout()  # for whoever sits there, at the prompt
         # Not compared with the clock: the file system may have another one.
@@ -39,7 +49,10 @@ class Debugger(Control):
     def on_batch_end(self, **_: Any) -> None:
         if self.left and self.world.size == 1:
             raise BdbQuit
-        if self.world.main and not self.left and any([self._asked(path) for path in self.before]):
+        self.terminal.release()
+        if self.terminal.waiting and not self.left:
+            open_prompt(caller(), self._leave, self.terminal)
+        elif self.world.main and not self.left and any([self._asked(path) for path in self.before]):
             open_prompt(caller(), self._leave)
 
     on_test_summary = on_batch_end
@@ -61,7 +74,7 @@ class Debugger(Control):
         elif found == self.before[path]:
             problem = "is older than this run: `touch` it again to open the debugger"
         elif not terminal():
-            problem = "asks for the debugger, but there is no terminal to type at: the run continues"
+            problem = f"asks for the debugger, but there is no terminal to type at: the run continues{self.otherwise}"
         else:
             try:
                 os.unlink(path)
@@ -113,32 +126,60 @@ def post_mortem(error: BaseException) -> None:
     prompt(lambda ipdb: ipdb.post_mortem(error.__traceback__), lambda: pdb.post_mortem(error.__traceback__))
 
 
-def prompt(with_ipdb: Callable[[Any], Any], with_pdb: Callable[[], Any]) -> None:
-    """Call with_ipdb(ipdb), or where it does not start with_pdb()."""
+def prompt(with_ipdb: Callable[[Any], Any], with_pdb: Callable[[], Any]) -> Any:
+    """What with_ipdb(ipdb) returns, or where that does not start with_pdb()."""
     main, excepthook = sys.modules["__main__"], sys.excepthook
     try:
         import ipdb
+        from prompt_toolkit.application import create_app_session
 
-        with_ipdb(ipdb)
+        with create_app_session():  # else it keeps the terminal that its first prompt was at
+            found = with_ipdb(ipdb)
     except (Exception, SystemExit) as error:  # it does not start with a home it cannot write to, or a broken profile
         if not isinstance(error, ImportError):
             print(f"pdb instead of ipdb, which does not start: {error}", flush=True)
-        with_pdb()
+        found = with_pdb()
     sys.modules["__main__"], sys.excepthook = main, excepthook  # IPython puts its own in their places
+    return found
 
 
-def open_prompt(frame: FrameType, leave: Callable[[], None], why: str = STOPPED) -> None:
-    """Stop at the next line of `frame`: ipdb where it is installed, else pdb. To quit there means leave() and `c`."""
-    print(f"\n{why}", flush=True)
-    prompt(lambda ipdb: ipdb.set_trace(frame), lambda: pdb.Pdb().set_trace(frame))
-    debugger = sys.gettrace().__self__  # type: ignore[union-attr]
-    sys.settrace(None)  # else it would stop in the next function that is called, which is not in `frame`
+def open_prompt(frame: FrameType, leave: Callable[[], None], at: Here = HERE) -> None:
+    """Stop at the next line of `frame`: ipdb where it is installed, else pdb, `at` this terminal. To quit there means
+    leave() and `c`; so does `c` alone when the terminal is gone."""
+
+    def stopped(set_trace: Callable[[FrameType], None]) -> Any:
+        set_trace(frame)
+        debugger = sys.gettrace().__self__  # type: ignore[union-attr]
+        sys.settrace(None)  # else it would stop in the next function that is called, which is not in `frame`
+        return debugger
+
+    with at.streams():
+        print(f"\n{at.reason}", flush=True)
+        debugger = prompt(lambda ipdb: stopped(ipdb.set_trace), lambda: stopped(pdb.Pdb().set_trace))
+        at.attach(debugger)
+    plain, words = debugger.interaction, "the run goes on"
+
+    def interaction(*facts: Any) -> None:
+        with at.streams():
+            try:
+                if not at.gone:
+                    plain(*facts)
+            except (Exception, KeyboardInterrupt) as error:
+                if not at.gone and isinstance(error, Exception):
+                    raise
+        at.release()
+        if not sys.gettrace():  # `c`, and no breakpoint is left
+            at.end(words)
 
     def quit() -> None:
-        leave()
+        nonlocal words
+        if not at.gone:  # else nobody has typed Ctrl-D
+            words = ""
+            leave()
         debugger.clear_all_breaks()
         debugger.set_continue()
 
+    debugger.interaction = interaction
     debugger.set_quit = quit  # instead of raising BdbQuit on the spot
     # Not pdb's command, which would start the program again: `run` is the loop's variable.
     debugger.do_run = lambda rest: debugger.default(f"run{' ' * (rest[:1] not in '.[(')}{rest}")

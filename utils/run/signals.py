@@ -83,10 +83,19 @@ def say(message: str) -> None:
         os.write(2, ("\n" * os.isatty(2) + message + "\n").encode())  # a bar may be there
 
 
+_typed: list[bool] = []  # not empty: the next SIGINT is Ctrl-C of who sits at another terminal
+
+
+def interrupt_prompt() -> None:
+    """Raise KeyboardInterrupt in the main thread if it is at a debugger's prompt when it hears of it."""
+    _typed.append(True)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
 class Signals(Control):
     """From the training's first step on a signal is noted, and the training ends after the step: Stopped. Until the
     process is gone, further ones do nothing. A validation ends at once; of several processes all end after the same
-    step, or when they have validated, also when the debugger is left in one.
+    step, or when they have validated, also when the debugger is left in one: they agree on it once a step.
 
     In a notebook Ctrl-C is KeyboardInterrupt, as it always is there, but after the step.
 
@@ -94,12 +103,16 @@ class Signals(Control):
         world: the World, all of whose processes end together.
         meters: the TrainMeters, which the processes merge before they end.
         debugger: the Debugger; it was left, when its `left` is True.
+
+    Attributes:
+        agreed: what ends the run in all processes: a signal's exit code, 1 for another end, 0 while it goes on.
     """
 
     def __init__(self, world: Any, meters: Any, debugger: Any):
         self.world, self.meters, self.debugger = world, meters, debugger
         self.ending: BaseException | None = None
         self.before: dict[int, Any] = {}
+        self.agreed = 0
 
     def on_train_begin(self, **_: Any) -> None:
         if program.get("code") is not None:  # an import took Stopped for its own failure
@@ -110,11 +123,17 @@ class Signals(Control):
                 self.before[number] = signal.getsignal(number)
                 signal.signal(number, self._note)
 
+    def agree(self, *others: int) -> list[int]:
+        """Let all processes know what each has to do, so that they stop after the same step; in the same message the
+        largest of every other number that they bring, which is returned. Steering calls it after each step."""
+        own = getattr(self.ending, "code", 0) or bool(self.ending) or self.debugger.left
+        self.agreed, *found = self.world.all_reduce_maxima(own, *others)
+        return found
+
     def on_batch_end(self, **_: Any) -> None:
-        number = self.world.all_reduce_max(getattr(self.ending, "code", 0) or bool(self.ending) or self.debugger.left)
-        if number:  # what one process has to do, all do: so they stop after the same step
+        if self.agreed:
             self.meters.reduce()
-            raise self.ending or (BdbQuit() if number == 1 else Stopped(number))
+            raise self.ending or (BdbQuit() if self.agreed == 1 else Stopped(self.agreed))
 
     def on_test_summary(self, **_: Any) -> None:
         if self.ending and self.world.size == 1:
@@ -122,6 +141,7 @@ class Signals(Control):
 
     def on_test_end(self, **_: Any) -> None:
         if self.world.size > 1:
+            self.agree()
             self.on_batch_end()
 
     def close(self, finished: bool, error: BaseException | None, **_: Any) -> None:
@@ -136,9 +156,10 @@ class Signals(Control):
     def _note(self, number: int, frame: Any) -> None:
         if os.getpid() != self.pid:  # a worker that has just been forked
             return
+        typed = number == signal.SIGINT and _typed and _typed.pop()  # too late, perhaps: it is not meant for the run
         if number == signal.SIGINT and at_prompt(frame):
             raise KeyboardInterrupt  # drop what was being typed
-        if not self.ending:
+        if not self.ending and not typed:
             say(f"{signal.Signals(number).name}: the run ends after this step")
             notebook = self.before[number] is signal.default_int_handler
             self.ending = KeyboardInterrupt() if notebook else Stopped(128 + number)

@@ -1,11 +1,13 @@
 """The command `control`: what is said to a run that is being trained, by this process or another. No torch here."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from utils import UserError
 from utils.files import locked
 from utils.options.kinds import dashed
+from utils.options.options import read_yaml
 from utils.run.run import is_run, named_run
 
 from .channel import send
@@ -14,11 +16,20 @@ COMMANDS = ("lr", "freeze", "unfreeze", "max_epoch", "print_freq", "save", "paus
 
 
 def control(opt: Any) -> None:
-    """Send what the options say and print the answer. Raises UserError, also where the run refuses."""
+    """Send what the options say and print the answer, or open the debugger here. Raises UserError, also where the run
+    refuses."""
     command = said(opt)
-    if not command:
-        raise UserError(f"control says nothing: give one or more of {', '.join(map(dashed, COMMANDS))}")
+    if not command and not opt.debug:
+        raise UserError(f"control says nothing: give one or more of {', '.join(map(dashed, (*COMMANDS, 'debug')))}")
+    if command and opt.debug:
+        raise UserError(f"--debug only opens a prompt: give {', '.join(map(dashed, command))} in another command")
     folder = find_running(opt.work_dir, opt.run)
+    if not listens(folder):
+        raise UserError(f"{folder.name} listens to nobody: it was started with --steer=False")
+    if opt.debug:
+        from .attach import enter  # only Unix has terminals of that kind
+
+        return enter(folder, opt.rank)
     answer = f"{folder.name}: {send(folder, command)}"
     if ": refused: " in answer:
         raise UserError(answer)
@@ -28,6 +39,13 @@ def control(opt: Any) -> None:
 def said(opt: Any) -> dict[str, Any]:
     """{command: value} of the options that are given."""
     return {name: getattr(opt, name) for name in COMMANDS if name in opt.asked and getattr(opt, name) is not False}
+
+
+def listens(folder: Path) -> bool:
+    """Whether the run in `folder` was not told to listen to nobody."""
+    with contextlib.suppress(UserError):  # a new run has not written it yet
+        return read_yaml(folder / "config.yaml", ()).get("steer") is not False
+    return True
 
 
 def find_running(work_dir: str, name: str | None) -> Path:

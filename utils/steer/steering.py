@@ -17,6 +17,7 @@ from .channel import Listener, Request
 from .pane import Pane
 
 CHANGES = ("lr", "freeze", "unfreeze", "max_epoch")  # what decides about the numbers, and is made again by a replay
+PAUSE = 0.05  # seconds between two looks for commands while the run is paused
 NAMED = 6  # parts of a model that are listed
 
 
@@ -26,10 +27,13 @@ class Steering(Control):
     Each is in the record (events.jsonl) with its step, and in the checkpoint. So a run that was killed makes those
     again, at their steps, that its checkpoint does not have yet; and with `replay` a new run makes those of an old one.
 
+    Who asks for the debugger (`control --debug`) asks one of the processes: all let the others wait for it, and its
+    Debugger gets the caller's terminal. That is not on record. A paused run waits again when they have left.
+
     Args:
         checkpoint: the Checkpoint, whose model and state are changed.
         world: the World.
-        signals: the Signals, which may end a pause, and end the run on the command `stop`.
+        signals: the Signals, which agree once a step; they end a pause, and the run on the command `stop`.
         opt: the options; max_epoch and print_freq of them are changed. With unfreeze_epoch the model's body is frozen
             until that epoch begins, by commands on record like any other.
     """
@@ -38,7 +42,7 @@ class Steering(Control):
         self.checkpoint, self.world, self.signals, self.opt = checkpoint, world, signals, opt
         self.model, self.state, self.run = checkpoint.model, checkpoint.state, checkpoint.run
         self.record = self.run.folder / "events.jsonl"
-        self.listener = Listener(self.run.folder, self.status)
+        self.listener = Listener(self.run.folder, self.status, world.rank, world.size)
         self.pane = Pane(self.listener, opt, self.run.folder.name)
         self.script: list[tuple[int, dict[str, Any]]] = []
         self.paused = self.validating = False
@@ -55,12 +59,14 @@ class Steering(Control):
         self._exchange()  # those of the step after which the checkpoint was saved
         if self.run.step == 0 and self.opt.unfreeze_epoch:
             self._once({"freeze": body(self.model)})
-        if self.world.main and self.opt.steer:
+        if self.opt.steer:
             try:
                 self.listener.open()
             except (UserError, OSError) as error:
-                warn(f"`control` reaches this run by files only: {error}")
-            self.pane.open()
+                if self.world.main:
+                    warn(f"`control` reaches this run by files only: {error}")
+            if self.world.main:
+                self.pane.open()
 
     def on_epoch_begin(self, **_: Any) -> None:
         if self.run.batch == 0 and self.run.epoch == self.opt.unfreeze_epoch:
@@ -72,22 +78,24 @@ class Steering(Control):
     def on_test_end(self, **_: Any) -> None:
         self.validating = False
 
+    def on_test_summary(self, **_: Any) -> None:
+        if self.world.size == 1:  # of several none may stop where the others do not
+            self.signals.debugger.terminal = self.listener.caller
+
     def on_batch_end(self, **_: Any) -> None:
-        self._exchange()
-        while self.paused:
-            while self.world.main and not (self._waiting() or self.signals.ending):
-                time.sleep(0.05)
-            self._exchange()
+        while not self._exchange() and self.paused and not self.signals.agreed:
+            time.sleep(PAUSE)
 
     def close(self, **_: Any) -> None:
         """Tell who still waits."""
+        self.listener.close()
         if self.world.main:
-            self.listener.close()
             self.pane.close()
 
     def status(self) -> str:
         """Where the run stands, in words."""
-        run, doing = self.run, "paused" if self.paused else "validating" if self.validating else "training"
+        run, typing = self.run, "at the debugger's prompt" if self.listener.caller.typing else ""
+        doing = typing or ("paused" if self.paused else "validating" if self.validating else "training")
         best = "" if run.best is None else f", best {self.checkpoint.monitor} {run.best:.4g}"
         where = f"epoch {run.epoch + 1}/{self.opt.max_epoch}, {counted(run.batch, 'batch', 'batches')} of it done"
         return f"{doing}: {where}, step {run.step}, lr {self.state.schedule.lr:.4g}{best}"
@@ -97,22 +105,26 @@ class Steering(Control):
             self.listener.look_for_files()
         return not self.listener.requests.empty()
 
-    def _exchange(self) -> None:
-        """Let all processes obey what has come to the first one."""
+    def _exchange(self) -> int:
+        """Let all processes obey what has come to the first one. Returns whether somebody has called
+        one of them to its debugger."""
         requests: list[Request] = []
         if self.world.main:
             while self.script and self.script[0][0] <= self.run.step:
                 requests.append(Request(self.script.pop(0)[1]))
             while self._waiting():
                 requests.append(self.listener.requests.get())
-            if self.paused and self.signals.ending:
-                requests.append(Request({"go_on": True}))
-        if self.world.all_reduce_max(bool(requests)):
+        asked, entered = self.signals.agree(bool(requests), not self.listener.caller.ended)
+        if asked:
             commands = self.world.on_main(lambda: [request.command for request in requests])
             for number, command in enumerate(commands):
                 answer = self._obey(command)
                 if requests:
                     requests[number].reply(answer)
+        if entered:
+            self.world.extend_timeout()
+            self.signals.debugger.terminal = self.listener.caller
+        return entered
 
     def _once(self, command: dict[str, Any]) -> None:
         """Obey a command of the options, in every process, unless this step has it from the record."""
@@ -196,7 +208,7 @@ class Steering(Control):
         return f"saved {self.checkpoint.last}"
 
     def _stop(self, _: Any) -> str:
-        self.paused, self.signals.debugger.left = False, True  # as if the debugger was left
+        self.signals.agreed = self.signals.agreed or 1  # as if the debugger was left
         return "the run ends"
 
     def _pause(self, _: Any) -> str:

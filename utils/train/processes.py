@@ -137,12 +137,16 @@ class World:
 
     def all_reduce_max(self, number: int) -> int:
         """The largest of the whole numbers that the processes bring. The GPU is not waited for."""
+        return self.all_reduce_maxima(number)[0]
+
+    def all_reduce_maxima(self, *numbers: int) -> list[int]:
+        """The same for several numbers at once: the largest first one, the largest second one, ..."""
         if self.size == 1:
-            return number
-        numbers = torch.tensor(int(number))  # True and 1 would be of different lengths
+            return [*numbers]
+        found = torch.tensor([int(number) for number in numbers])  # True and 1 would be of different lengths
         with self._waiting():
-            distributed.all_reduce(numbers, op=distributed.ReduceOp.MAX)
-        return int(numbers.item())
+            distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+        return [int(number) for number in found]
 
     def on_main(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """The result of function(*arguments, **named), called by the first process for all; a UserError of it is raised
