@@ -31,7 +31,7 @@ LOOK = 1.0  # seconds between two looks for files
 def address(folder: Path, rank: int = 0) -> Path:
     """The socket on which process `rank` listens that trains the run in `folder`. It is in a folder of the user's: the
     run's own path could be too long, 108 bytes are allowed."""
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:20]
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return Path(tempfile.gettempdir(), f"hearth_{os.getuid()}", f"{name}_{rank}.sock")  # see private_folder
 
 
