@@ -173,11 +173,12 @@ def begin(folder, name, **options):
         os._exit(code)
 
 
-def test_of_two_that_resume_at_once_one_does_and_the_other_begins_a_run_or_names_it(trained, tmp_path):
+def test_of_two_that_resume_at_once_one_does_and_the_other_begins_a_run_or_names_it(trained, pictures, tmp_path):
     _, run, _ = trained
     copy = shutil.copytree(run, tmp_path / "checkpoints" / run.name)
     (copy / "lock").write_text("unfinished")
-    pids = [begin(tmp_path, name, max_epoch=3) for name in ("one", "two")]
+    same = {"train_data_root": str(pictures), "image_size": 32, "batch_size": 4, "num_workers": 0, "max_epoch": 3}
+    pids = [begin(tmp_path, name, **same) for name in ("one", "two")]
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     said = "".join((tmp_path / f"{name}.err").read_text() for name in ("one", "two"))
     assert sorted(codes) in ([0, 0], [0, 2]), said
