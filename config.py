@@ -6,7 +6,7 @@ from utils.options.marks import by, free, needs, of, only, was
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, PACKS, RESUME, RUNS, STEERED, TESTED, USE
-from utils.options.rules import fit_warmup
+from utils.options.rules import fit_warmup, unfreeze_in_time
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
@@ -24,6 +24,8 @@ class DefaultConfig(Options):
     test_data_root: several(path) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
     val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
     columns: several(text) | DATA | ALL = []  # ListFile: a table's columns with pictures and labels, as id,label or 1,3
+    exif: choice("auto", "stored", "upright") | DATA | ALL = "auto"  # how pictures lie in which boxes were drawn
+    crowds: choice("ignore", "objects") | DATA | LABELLED = "ignore"  # what COCO's crowds, VOC's difficult objects, are
     download: flag | free | DATA | ALL = False  # CIFAR10: download the data (170 MB) when it is not there
     repeat: integer(1) | DATA = 1  # CocoMask: times that an epoch goes through the pictures
     resample: choice("none", "mean", "log", "sqrt") | DATA = "none"  # balance unequal classes in every epoch
@@ -32,6 +34,8 @@ class DefaultConfig(Options):
     pack_dir: path | free | PACKS = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
     image_size: pixels(32) | ALL = 224  # pixels that the model gets: the side of a square, or width x height, 320x192
+    center_crop: number(0, above=True, high=1) | DATA | ALL = 1.0  # share that val and test see of a picture's middle
+    interpolation: choice("bilinear", "bicubic") | DATA | ALL = "bilinear"  # how pictures are resized, when read
 
     # --- augmentation of training pictures
     augment: flag | DATA = True  # False: none; with --finetune a frozen body then looks once at each picture
@@ -56,6 +60,7 @@ class DefaultConfig(Options):
     partly: flag = False  # load it even if it gives less than 90 % of the model besides its head
     run: optional(text) | NAMED = None  # run whose best.pth is taken; None: the newest one's
     finetune: flag | needs("load_model_path", "pretrained") = False  # train the model's head only
+    unfreeze_epoch: optional(integer(1)) | needs("finetune") = None  # after that many epochs train the rest, too
     criterion: optional(weighted_sum(*LOSSES)) | by("train", "val", "doctor") = None  # 0.7*focal+0.3*mse; None: model's
 
     # --- training
@@ -116,6 +121,7 @@ class DefaultConfig(Options):
     # --- control of a run that is being trained
     steer: flag | free = True  # train: obey `control`, from this user alone
     replay: optional(path) | by("train") = None  # train: make the commands of that run again, at the same steps
+    step: optional(choice("last")) | free | needs("replay") = None  # last: make only the failed step of --replay again
     freeze: several(text) | free | CONTROL = []  # train these parts of the model no longer: layer1,features.0
     unfreeze: several(text) | free | CONTROL = []  # train them again
     save: flag | free | CONTROL = False  # write last.pth
@@ -139,7 +145,7 @@ class DefaultConfig(Options):
     show_options: flag | free | ALL = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 
-    _rules = (fit_warmup,)
+    _rules = fit_warmup, unfreeze_in_time
 
 
 class Demo(DefaultConfig):

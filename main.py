@@ -51,7 +51,7 @@ from utils.notices import counted
 from utils.options.parts import check_parts
 from utils.run import preflight, record, resume
 from utils.run.checkpoint import Checkpoint
-from utils.run.control import run_controls
+from utils.run.control import loop_controls, run_controls
 from utils.run.debugger import Debugger
 from utils.run.guard import NonFiniteGuard
 from utils.run.run import Run, State, new_folder
@@ -163,7 +163,7 @@ def evaluate(opt=None, **kwargs):
     folder, about = record.open_report(opt, len(val_data))
     cam.draw(model, val_data, opt.cam, folder)  # before the work, because not every model has such maps
     pictures = watch.Pictures(opt.draw_freq, show=functools.partial(plots.image, folder))
-    with Callbacks([pictures], Debugger(opt.debug_file)) as callbacks:
+    with Callbacks([pictures], *loop_controls(loader, opt.debug_file)) as callbacks:
         meter, _ = val(model, loader, callbacks, losses)
         print(f"on {counted(len(val_data), 'sample')}, {about}:")
         for name, value in named("val", meter.summary() | losses.summary()).items():
@@ -184,7 +184,7 @@ def test(opt=None, **kwargs):
     if not len(test_data):
         raise UserError(f"there is nothing to predict in {', '.join(opt.test_data_root)}")
     loader = make_val_loader(opt, model, test_data, device)
-    with Callbacks([], Debugger(opt.debug_file)) as callbacks:
+    with Callbacks([], *loop_controls(loader, opt.debug_file)) as callbacks:
         test_data.write_results(opt.result_file, predictions(model, loader, opt.progress, callbacks))
         print(f"wrote {opt.result_file}: predictions for {counted(len(test_data), 'sample')}")
 
@@ -196,7 +196,7 @@ def predictions(model, dataloader, progress, callbacks):
             yield ids, prediction
             prediction = None  # the next batch needs the memory
             bar.update(len(ids))
-            callbacks.on_test_summary()
+            callbacks.on_test_summary(target=ids)
 
 
 def pack(opt=None, **kwargs):
@@ -267,7 +267,7 @@ def new_model(opt, train_data, start):
         model.load(start["path"], partly=True, content=start, least=0 if opt.partly else 0.9)  # of its body
         start.clear()  # `train` holds the dict as long as it runs
     if opt.finetune:
-        model.freeze_body()
+        model.freeze_body(opt.unfreeze_epoch)
     return model
 
 

@@ -31,7 +31,7 @@ class VOC(BoxFiles):
     def read(self, root: Path) -> Parts:
         """See BoxFiles."""
         folder = home(root)
-        by_stem = read_folder(folder)
+        by_stem = read_folder(folder, self.crowds)
         if root.is_file():
             return {"": chosen(root, by_stem)}
         lists = {part: folder / "ImageSets" / "Main" / f"{part}.txt" for part in ("train", "val")}
@@ -110,8 +110,9 @@ def chosen(file: Path, by_stem: dict[str, Picture]) -> list[Picture]:
     return [by_stem[name] for _, name in lines]
 
 
-def read_folder(folder: Path) -> dict[str, Picture]:
-    """{stem of the XML file: Picture} for all XML files of a folder, in the order of their names. Raises UserError."""
+def read_folder(folder: Path, crowds: str) -> dict[str, Picture]:
+    """{stem of the XML file: Picture} for all XML files of a folder, in the order of their names. crowds: see CocoMask.
+    Raises UserError."""
     beside = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     files = sorted(path for path in beside.glob("*.[xX][mM][lL]") if not path.name.startswith("."))
     if not files:
@@ -129,8 +130,9 @@ def read_folder(folder: Path) -> dict[str, Picture]:
     left = sum(len(picture.annotations) for picture in kept.values())
     note_boxes(folder, len(boxes) - left, left)
     hard = sum(one["difficult"] for one in boxes)
-    if hard:
-        note_once(f"{folder}: {hard} of {counted(len(boxes), 'object')} are difficult, and are not trained on")
+    if hard and crowds == "ignore":
+        share = f"{folder}: {hard} of {counted(len(boxes), 'object')} are difficult"
+        note_once(f"{share}, and are not trained on; --crowds=objects takes them")
     return kept
 
 

@@ -31,7 +31,8 @@ class BasicModule(nn.Module):
         val_loss: whether `objective` gives losses in eval mode too.
         loss: name of the default loss, see losses.py.
         inner: name of the child that is another library's whole model, or "". That library's checkpoints load too.
-        info: plain values saved with the weights (class names, preparation, options), set by the training.
+        info: plain values saved with the weights (class names, options, where the weights it began with are from), set
+            by the training.
         precision: fp32, bf16 or fp16, used by `autocast`.
         criterion: (score, target) -> {name: scalar loss}, used by `objective`.
     """
@@ -80,12 +81,13 @@ class BasicModule(nn.Module):
         """An optimizer of the trainable parameters, see utils/train/optimizers.py."""
         return make_optimizer(self.parameters(), name, lr, weight_decay, momentum, **options)
 
-    def freeze_body(self) -> None:
-        """Make only the head trainable (fine-tuning). Raises UserError when the class does not name its head."""
+    def freeze_body(self, unfreeze_epoch: int | None = None) -> None:
+        """Make only the head trainable (fine-tuning); with an unfreeze_epoch all, so that the optimizer has it: then
+        Steering freezes the body until that epoch. Raises UserError when the class does not name its head."""
         if not self.head:
             raise UserError(f"{self.model_name} has no head to fine-tune: set `head` in its class to a child's name")
         for name, parameter in self.named_parameters():
-            parameter.requires_grad = name.startswith(f"{self.head}.")
+            parameter.requires_grad = bool(unfreeze_epoch) or name.startswith(f"{self.head}.")
 
     def train(self, mode: bool = True) -> "BasicModule":
         """Switch to training mode. Frozen parts stay in eval mode, so that their BatchNorm statistics do not change."""
@@ -123,4 +125,5 @@ class BasicModule(nn.Module):
         """
         content = content or read_checkpoint(path)
         self.load_state_dict(fitting_weights(self, content, path, partly, least), strict=not partly)
+        self.info |= {name: value for name, value in content.get("info", {}).items() if name == "origin"}
         return content

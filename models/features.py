@@ -24,10 +24,14 @@ class FeatureCache:
     def __init__(self, net: nn.Module, head: str):
         self.net, self.head = net, head
         self.rows: dict[bytes, torch.Tensor] = {}
+        self.state: list[int] = []  # the versions of the body's weights that the rows are of
         self.usable = True  # until the network does something behind its head
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C]"""
+        state = [one._version for name, one in self.net.named_parameters() if not name.startswith(f"{self.head}.")]
+        if state != self.state:  # it was trained in between, say
+            self.rows, self.state = {}, state
         rows = [self.row(image) for image in images.split(1)] if self.usable else []
         return self.net.get_submodule(self.head)(torch.cat(rows)) if self.usable else self.net(images)
 

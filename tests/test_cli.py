@@ -19,6 +19,17 @@ MISTAKES = {
     ("train", "--data-root=x"): "unknown option --data-root; did you mean",
     ("test", "--load-path=x"): "unknown option --load-path; did you mean",
     ("train", "--trian-data-root=x"): "did you mean train-data-root",
+    # what other projects call them
+    ("train", "--learning-rate=0.1"): "unknown option --learning-rate; it is --lr here, see `help lr`",
+    ("train", "--epochs=5"): "it is --max-epoch here",
+    ("val", "--batch=8"): "it is --batch-size here",
+    ("train", "--workers=2"): "it is --num-workers here",
+    ("train", "--device=cuda:0"): "it is --use-gpu here",
+    ("train", "--wd=0"): "it is --weight-decay here",
+    ("train", "--gpu=0"): "it is --gpus here",
+    ("help", "epochs"): "help epochs: no such option; it is --max-epoch here, see `help max-epoch`",
+    ("fit",): "unknown command 'fit'; did you mean train?",
+    ("predict", "--x=1"): "did you mean test?",
     # B4: what Fire would do first and complain about later, or not at all
     ("train", "extra"): "what is 'extra'?",
     ("train", "--lr=0.1", "0.2"): "what is '0.2'?",

@@ -15,26 +15,20 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from . import UserError
+from .options.hints import explained
 from .options.manual import describe, explain
 from .options.options import Options
 from .run import signals
 from .runs import command as looking
 from .train.launch import several
-from .train.machine import NO_MEMORY
 from .train.schedule import Schedule, draw
 
 # {command: the module with its function} of those that main.py does not have itself; the function, named like the
 # command, gets main.py's module, whose functions make data and models, and the options.
 ROOMS: dict[str, str] = {"doctor": "utils.doctor.command"}
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
-# What PyTorch says of batches and pictures that are too small, and what to do.
-HINTS = {
-    **dict.fromkeys(NO_MEMORY, "out of memory: take a smaller --batch-size or --image-size, or another --model"),
-    "Expected more than 1 value per channel": "BatchNorm cannot learn from one value: "
-    "a larger --batch-size or --image-size",
-    "Output size is too small": "the model needs larger pictures: a larger --image-size",
-    "Kernel size can't be greater than actual input size": "the model needs larger pictures: a larger --image-size",
-}
+# What other projects call a command.
+SYNONYMS = {"fit": "train", "eval": "val", "evaluate": "val", "validate": "val", "predict": "test", "infer": "test"}
 
 
 def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, str, dict[str, Any]]:
@@ -60,7 +54,7 @@ def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, 
     if not words:
         raise UserError(f"which command? python main.py {'|'.join(commands)} [--option=value ...]")
     if words[0] not in commands:
-        close = difflib.get_close_matches(words[0], commands, n=1)
+        close = difflib.get_close_matches(SYNONYMS.get(words[0], words[0]), commands, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(commands)}"
         raise UserError(f"unknown command {words[0]!r}; {hint}")
     asked = words[1:] + [name for name, value in options.items() if value is True]
@@ -137,8 +131,8 @@ def run(program: ModuleType, command: str, opt: Options) -> None:
 
 @contextmanager
 def one_line_errors(says: Callable[[str], bool] = bool) -> Iterator[None]:
-    """Turn a UserError, and files that cannot be read or written, into one line on stderr, if `says` agrees to it, and
-    exit code 2."""
+    """Turn a UserError, and what hints.py can explain, into one line on stderr, if `says` agrees to it, and exit code
+    2."""
     try:
         yield
     except UserError as error:
@@ -146,15 +140,10 @@ def one_line_errors(says: Callable[[str], bool] = bool) -> Iterator[None]:
     except BrokenPipeError:  # whoever read the output (head, less) is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        if not (line := explained(error)):
             raise
-        fail(f"{error.filename}: {error.strerror}", says)
-    except (RuntimeError, ValueError) as error:
-        hints = [hint for text, hint in HINTS.items() if text in str(error)]
-        if not hints:
-            raise
-        fail(f"{hints[0]} ({error})", says)
+        fail(line, says)
     except KeyboardInterrupt:
         sys.exit(130)
 

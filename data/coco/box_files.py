@@ -51,12 +51,17 @@ class BoxFiles(CocoMask):
                 )
         few = f"{shown(root)} has {counted(len(pictures), 'picture')}"
         pictures = part_of(pictures, mode, "divided" if divided else val_data_root, val_size, few)
-        left_out = [one["iscrowd"] for picture in pictures for one in picture.annotations]
+        left_out = [one["iscrowd"] and self.crowds == "ignore" for picture in pictures for one in picture.annotations]
         if mode == "train" and all(left_out):
-            why = f"all {len(left_out)} objects are difficult" if left_out else "there is no object"
+            why = (
+                f"all {len(left_out)} objects are difficult; --crowds=objects takes them"
+                if left_out
+                else "there is no object"
+            )
             raise UserError(f"{shown(roots)} has nothing to train on: {why}")
         labels = {category: label for label, category in enumerate(names, start=1)}
-        return [relabel(picture, labels) for picture in pictures], dict(enumerate(names.values(), start=1))
+        pictures = [relabel(picture, labels, self.crowds) for picture in pictures]
+        return pictures, dict(enumerate(names.values(), start=1))
 
     def unlabelled(self, root: Roots) -> tuple[list[Picture], dict[int | str, str]]:
         """See CocoMask."""

@@ -44,13 +44,16 @@ def is_label(id: int | str) -> bool:
     return isinstance(id, int) and 1 <= id <= HIGHEST_ID
 
 
-def relabel(picture: Picture, labels: dict[Any, int]) -> Picture:
-    """The Picture with labels for the categories' ids, itself where labels is empty."""
-    if not labels:
+def relabel(picture: Picture, labels: dict[Any, int], crowds: str = "ignore") -> Picture:
+    """The Picture with labels for the categories' ids, where there are labels, and its crowds and difficult objects as
+    CocoMask takes them."""
+    single = {"iscrowd": 0, "difficult": 0} if crowds == "objects" else {}
+    if not labels and not single:
         return picture
-    return picture._replace(
-        annotations=[{**one, "category_id": labels[one["category_id"]]} for one in picture.annotations]
-    )
+    changed = [
+        {**one, "category_id": labels.get(one["category_id"], one["category_id"])} for one in picture.annotations
+    ]
+    return picture._replace(annotations=[one | single for one in changed])
 
 
 def category_ids(classes: Sequence[str], written: dict[Any, str], path: str) -> dict[int, Any]:

@@ -38,8 +38,8 @@ class CocoMask(PictureSet):
     Crowds are not trained on; in evaluation, detections in a crowd are neither right nor wrong, as in COCO. Pictures
     without objects are left out in train mode, boxes without width or height always; notes count them. COCO's
     coordinates are those of the stored pixels; a picture is turned by its EXIF orientation where its annotations have
-    the size that it has then. `broken` are files that are missing, cannot be decoded or differ in size from their
-    annotations.
+    the size that it has then. A note counts those of which the size does not tell, see `exif`. `broken` are files that
+    are missing, cannot be decoded or differ in size from their annotations.
 
     Args:
         root: one or several COCO files, or folders with one each, see find_json; find_pictures locates their pictures.
@@ -50,6 +50,8 @@ class CocoMask(PictureSet):
         val_data_root: files or folders like `root`; if there are any, they are val and all of `root` is train. Else the
             two share `root` 70/30, by the pictures' names.
         val_size: maximum number of pictures in val mode.
+        exif: how pictures lie whose annotations these are, stored or upright; auto: as their size tells.
+        crowds: ignore, as COCO means it, or objects: crowds, and VOC's difficult objects, count as any other.
         repeat: number of passes over the pictures in an epoch, for small data sets.
         pack: decode every picture once, into a file in `pack_dir`, and read it from there; see open_images.
         pack_dir: the folder for that file.
@@ -71,12 +73,14 @@ class CocoMask(PictureSet):
         image_size: int | str = 224,
         val_data_root: Roots = (),
         val_size: int | None = None,
+        exif: str = "auto",
+        crowds: str = "ignore",
         repeat: int = 1,
         pack: bool = False,
         pack_dir: str = "packs",
         **_: Any,
     ):
-        self.mode, self.size, self.repeat = mode, height_width(image_size), repeat
+        self.mode, self.size, self.repeat, self.crowds = mode, height_width(image_size), repeat, crowds
         if mode == "test":
             pictures, self.written_ids = self.unlabelled(root)
         else:
@@ -92,18 +96,19 @@ class CocoMask(PictureSet):
 
         paths = [picture.path for picture in pictures]
         self.images, facts = open_images(paths, as_stored, self.size, f"{type(self).__name__}_{mode}", pack, pack_dir)
-        placed = [place(*one, self.upright) for one in zip(pictures, facts, strict=True)]
+        placed = [place(*one, self.upright, exif) for one in zip(pictures, facts, strict=True)]
         self.broken = [one for one in placed if isinstance(one, str)]
         kept = [(number, one) for number, one in enumerate(placed) if not isinstance(one, str)]
         self.images.select([number for number, _ in kept])
         self.pictures = [self.scaled(picture) for _, picture in kept]
         self.by_id = {picture.id: picture for picture in self.pictures}
-        doubtful = sum(is_doubtful(pictures[number], facts[number], picture.turn) for number, picture in kept)
-        if doubtful:
+        doubtful = [one.turn for number, one in kept if is_doubtful(pictures[number], facts[number])]
+        if doubtful and exif == "auto":
+            how, other = ("stored", "upright") if doubtful[0] == 1 else ("upright", "stored")
             note_once(
-                f"{counted(doubtful, 'picture')} of {shown(root)} with an EXIF orientation, and no annotated size that "
-                "tells whether it counts: read as stored, as COCO means it; if the boxes are those of the upright "
-                "pictures, rotate the pixels and remove the tag"
+                f"{counted(len(doubtful), 'picture')} of {shown(root)} with an EXIF orientation, and no annotated size "
+                f"that tells how the boxes were drawn: read as {how}; --exif={other} if they are those of the {other} "
+                f"pictures, --exif={how} if this is right"
             )
 
     def labelled(
@@ -115,18 +120,18 @@ class CocoMask(PictureSet):
         # A checkpoint may be validated on a machine without its training data.
         others = self.files([one for one in as_list(root) if Path(one).exists()], "train") if own else []
         categories, labels = label_categories([*files, *others])
-        for text in (text for file in files for text in read_coco(file).notes):
+        ignored = self.crowds == "ignore"
+        for text in (one for file in files for one in read_coco(file).notes + read_coco(file).crowds * ignored):
             note_once(text)
-        crowds = [
-            one["iscrowd"] for file in files for picture in read_coco(file).pictures for one in picture.annotations
-        ]
+        every = [one for file in files for picture in read_coco(file).pictures for one in picture.annotations]
+        crowds = [one["iscrowd"] and ignored for one in every]
         if mode == "train" and all(crowds):
-            why = f"all {len(crowds)} annotations are crowds (iscrowd 1): write 0 for what is a single object"
+            why = f"all {len(crowds)} annotations are crowds (iscrowd 1): --crowds=objects if each is a single object"
             raise UserError(f"{shown(files)} has nothing to train on: {why if crowds else 'there is no annotation'}")
         pictures = unique(find_pictures(file, read_coco(file).pictures) for file in files)
         few = f"{shown(root)} has {counted(len(pictures), 'picture')}"
         pictures = part_of(sorted(pictures, key=digest), mode, val_data_root, val_size, few)
-        return [relabel(picture, labels) for picture in pictures], categories
+        return [relabel(picture, labels, self.crowds) for picture in pictures], categories
 
     def files(self, roots: Roots, split: str) -> list[Path]:
         """The COCO files of roots, see find_json."""

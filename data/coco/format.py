@@ -46,6 +46,7 @@ class Content(NamedTuple):
     categories: dict[int | str, str]  # {id: name}; ids of a test file are as it has them, others as in as_id
     pictures: list[Picture]
     notes: list[str] = []  # what was left out, one line each
+    crowds: list[str] = []  # the same about those that are not trained on, see crowd_notes
     groups: frozenset[int | str] = frozenset()  # categories without annotations that only group others
     points: tuple[Any, ...] = ()  # (names of the keypoints, skeleton: pairs of their numbers from 1) of categories
 
@@ -96,7 +97,6 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
     if 0 < farthest <= 1:
         raise UserError(f"{path}: all boxes lie between 0 and 1: bbox is in pixels, not in shares of the picture")
     notes = [f"{path}: {counted(count, 'box', 'boxes')} {what}" for what, count in counts.items() if count]
-    notes += crowd_notes(path, categories, objects, crowds)
     twice = len(pictures) - len({picture.path for picture in pictures.values()})
     if twice:
         notes.append(
@@ -107,7 +107,8 @@ def _read_coco(path: Path, labelled: bool, changed: int) -> Content:
     groups = {id for id, name in idle if name in [*parents, "_background_"]}
     named = [one for one in content["categories"] if isinstance(one.get("keypoints"), list) and one["keypoints"]]
     points = [(one["keypoints"], one.get("skeleton") or []) for one in named]
-    return Content(categories, list(pictures.values()), notes, frozenset(groups), tuple(points))
+    few = crowd_notes(path, categories, objects, crowds)
+    return Content(categories, list(pictures.values()), notes, few, frozenset(groups), tuple(points))
 
 
 def crowd_notes(path: Path, categories: Any, objects: dict[Any, int], crowds: dict[Any, int]) -> list[str]:
@@ -117,8 +118,9 @@ def crowd_notes(path: Path, categories: Any, objects: dict[Any, int], crowds: di
     if not count:
         return []
     share = f"{count} of {counted(count + sum(objects.values()), 'annotation')}"
-    why = f": {', '.join(alone)} has no others; write iscrowd 0 for what is a single object" if alone else ""
-    return [f"{path}: {share} are crowds (iscrowd 1), which are not trained on{why}"]
+    why = f": {', '.join(alone)} has no others" if alone else ""
+    hint = "--crowds=objects if each is a single object"
+    return [f"{path}: {share} are crowds (iscrowd 1), which are not trained on{why}; {hint}"]
 
 
 def read_pictures(path: Path, entries: list[dict[str, Any]]) -> dict[Any, Picture]:

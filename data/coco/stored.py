@@ -32,27 +32,25 @@ def fitted(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def place(picture: Picture, fact: list[int] | str, upright: bool) -> Picture | str:
-    """A Picture with its size, and turned if its annotations are for the upright picture, which their size tells; or
-    the line of `broken` about it. fact: see as_stored, or the reason why it is broken; upright: how a picture lies
-    whose annotations have no size."""
+def place(picture: Picture, fact: list[int] | str, upright: bool, exif: str = "auto") -> Picture | str:
+    """A Picture with its size, and turned if its annotations are for the upright picture: as `exif` says, or for "auto"
+    as their size tells, or without one as `upright` says; or the line of `broken` about it. fact: see as_stored, or the
+    reason why it is broken."""
     if isinstance(fact, str):
         return f"{picture.path} ({fact})"
     height, width, turn = fact
-    turned = (width, height) if turn > 4 else (height, width)
-    said = (picture.height, picture.width) if picture.height else turned if upright else (height, width)
-    if said == (height, width) and (picture.height or not upright):
-        return picture._replace(height=height, width=width)
-    if said == turned:
-        return picture._replace(height=said[0], width=said[1], turn=turn)
+    ways = {"stored": (height, width, 1), "upright": (width, height, turn) if turn > 4 else (height, width, turn)}
+    usual = "upright" if upright else "stored"
+    for way in [exif] if exif != "auto" else ["stored", "upright"] if picture.height else [usual]:
+        if ways[way][:2] == (picture.height or ways[way][0], picture.width or ways[way][1]):
+            return picture._replace(**dict(zip(("height", "width", "turn"), ways[way], strict=True)))
     return f"{picture.path} ({width}x{height}, its annotations say {picture.width}x{picture.height})"
 
 
-def is_doubtful(picture: Picture, fact: list[int], turn: int) -> bool:
-    """Whether a Picture was placed with no `turn` although its file has an EXIF orientation, and its annotations' size,
-    if there is one, would be the same with it."""
+def is_doubtful(picture: Picture, fact: list[int]) -> bool:
+    """Whether a Picture's file has an EXIF orientation, and its annotations no size that would be another with it."""
     height, width, exif = fact
-    return exif > turn and (exif < 5 or height == width or not picture.height)
+    return exif > 1 and (exif < 5 or height == width or not picture.height)
 
 
 def turned(square: torch.Tensor, picture: Picture, frame: tuple[int, int]) -> torch.Tensor:

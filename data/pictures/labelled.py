@@ -15,7 +15,7 @@ from utils.options.kinds import height_width
 from .augment import Augment, denormalise, normalise
 from .images import ImagesInMemory
 from .picture_set import PictureSet, open_images, stored_size
-from .read import read_center_crop, read_square
+from .read import middle, read_center_crop, read_square, reader
 from .sheet import DRAWN, compared, photograph
 from .split import balanced
 
@@ -26,13 +26,15 @@ class PictureData(PictureSet):
     """Pictures with a label. A subclass sets `classes`, then passes files and labels to __init__.
 
     Items are (uint8 [3, H, W], label or id): in train mode the whole picture, squeezed into 8/7 image_size (256 for
-    224), in val and test mode, or without `augment`, the largest part in its middle with the proportions of image_size.
+    224), in val and test mode, or without `augment`, the largest part in its middle with the proportions of image_size,
+    or of its sides the share `center_crop`.
 
     Args:
         paths: list of files.
         targets: list of int, the labels; in test mode the ids, numbers or text.
         mode: train, val or test.
         image_size: side of the square that `prepare` returns, pixels; or "320x192", width x height.
+        interpolation: how pictures are resized when they are read, bilinear or bicubic.
         crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix: augmentation, see Augment.
         resample: balance the classes in every epoch of train mode, see `order`: none, mean, log or sqrt.
         class_weights: set `weights` to N / N_c in train mode.
@@ -50,6 +52,8 @@ class PictureData(PictureSet):
         targets: Sequence[Any],
         mode: str,
         image_size: int | str = 224,
+        center_crop: float = 1.0,
+        interpolation: str = "bilinear",
         augment: bool = True,
         crop_min_scale: float = 0.08,
         flip: float = 0.5,
@@ -67,19 +71,21 @@ class PictureData(PictureSet):
         labels: bool = False,
         **_: Any,
     ):
-        self.mode, self.size, self.labels = mode, height_width(image_size), labels
+        self.mode, self.size, self.labels, self.interpolation = mode, height_width(image_size), labels, interpolation
         self.augmented = augment and mode == "train"
         self.augment = Augment(
             image_size, crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix
         )
         if pixels is None:
             size = stored_size(image_size, "train" if self.augmented else "val")
-            read, name = read_square if self.augmented else read_center_crop, f"{type(self).__name__}_{mode}"
-            self.images, faults = open_images(paths, read, size, name, pack, pack_dir)
+            cropped = reader(read_center_crop, interpolation=interpolation, share=center_crop)
+            read = reader(read_square, interpolation=interpolation) if self.augmented else cropped
+            self.images, faults = open_images(paths, read, size, f"{type(self).__name__}_{mode}", pack, pack_dir)
             sound = [number for number, fault in enumerate(faults) if fault is None]
             self.images.select(sound)
             self.broken = [f"{path} ({why})" for path, why in zip(paths, faults, strict=True) if why is not None]
         else:
+            pixels = pixels if self.augmented or center_crop == 1 else middle(pixels, self.size, center_crop)
             self.images, sound, self.broken = ImagesInMemory(pixels), list(range(len(paths))), []
         self.paths, self.targets = [paths[number] for number in sound], [targets[number] for number in sound]
         self.ids = list(targets)  # including broken ones: in test mode each gets its row
@@ -114,7 +120,7 @@ class PictureData(PictureSet):
             input, _ = self.augment(input, generator)
             return self.augment.mix(input, target, len(self.classes), generator)
         if input.shape[2:] != self.size:  # torch resizes bytes on a CPU only
-            input = F.interpolate(input.float(), self.size, mode="bilinear", antialias=True)
+            input = F.interpolate(input.float(), self.size, mode=self.interpolation, antialias=True)
             input = input.round().clamp(0, 255).byte()
         return normalise(input), target
 

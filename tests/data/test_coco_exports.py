@@ -201,10 +201,13 @@ def test_crowds_are_counted_and_the_classes_that_have_no_others_named(tmp_path, 
     file = write(tmp_path, coco)
     assert [item[1]["labels"].tolist() for item in map(all_of(file, "train").__getitem__, (0, 1))] == [[3], [3]]
     crowds = "2 of 4 annotations are crowds (iscrowd 1), which are not trained on"
-    assert f"note: {file}: {crowds}: block has no others; write iscrowd 0 for" in capsys.readouterr().out
+    assert f"note: {file}: {crowds}: block has no others; --crowds=objects" in capsys.readouterr().out
     rewrite(file, lambda coco: coco["annotations"][0].update(iscrowd=0))
     all_of(file, "train")
-    assert f"{file}: {crowds.replace('2', '1', 1)}\n" in capsys.readouterr().out
+    assert f"{file}: {crowds.replace('2', '1', 1)}; --crowds" in capsys.readouterr().out
+    assert all_of(file, "train", crowds="objects")[0][1]["labels"].tolist() == [1, 3]
+    assert all_of(file, crowds="objects")[0][1]["iscrowd"].tolist() == [0, 0]
+    assert "crowds" not in capsys.readouterr().out
     rewrite(file, lambda coco: [one.update(iscrowd=1) for one in coco["annotations"]])
     with pytest.raises(UserError, match=r"json has nothing to train on: all 4 annotations are crowds \(iscrowd 1\)"):
         all_of(file, "train")
@@ -326,7 +329,12 @@ def test_turned_pictures_whose_size_does_not_tell_are_read_as_stored_and_counted
     plain = all_of(file)[0][0]
     turn_file(tmp_path / "images/train2017/000000000001.jpg", 3)
     assert torch.equal(all_of(file)[0][0], plain)
-    assert f"1 picture of {file} with an EXIF orientation" in capsys.readouterr().out
+    note = f"1 picture of {file} with an EXIF orientation, and no annotated size that tells how the boxes were drawn"
+    assert f"{note}: read as stored; --exif=upright if" in capsys.readouterr().out
+    square, _ = all_of(file, exif="upright")[0]
+    assert torch.equal(square[:, :HEIGHT, :WIDTH], plain[:, :HEIGHT, :WIDTH].flip(1, 2))
+    assert torch.equal(all_of(file, exif="stored")[0][0], plain)
+    assert "EXIF" not in capsys.readouterr().out
     turn_file(tmp_path / "images/train2017/000000000002.jpg", 6)
     assert len(CocoMask(file.parent.parent / "images/train2017", "test", image_size=32)) == 2
     assert "2 pictures of " in capsys.readouterr().out

@@ -11,6 +11,7 @@ from PIL import Image
 
 from data import ImageFolder
 from data.pictures.augment import denormalise
+from data.pictures.labelled import PictureData
 from utils import UserError
 from utils.metrics.meters import ConfusionMeter
 from utils.train.loader import make_loader
@@ -145,3 +146,30 @@ def test_a_drawn_batch_of_training_has_the_true_classes_or_their_shares(forest, 
     written.clear()
     train.draw(input, torch.tensor([[0.25, 0.0, 0.75], [0.0, 1.0, 0.0], [0.001, 0.999, 0.0]]), None)
     assert written[1:] == ["oak 0.75, ash 0.25", "fir", "fir"]
+
+
+def test_pictures_are_cut_and_resized_as_weights_expect(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (128, 160, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(noise).save(tmp_path / name / "1.png")
+
+    def seen(mode, size, **how):
+        root = {"root": tmp_path, "val_data_root": tmp_path, "pack": True, "pack_dir": tmp_path / "packs"}
+        return ImageFolder(**root, mode=mode, image_size=size, **how)[0][0].permute(1, 2, 0).numpy()
+
+    middle = seen("val", 112, center_crop=0.875)  # resized to 128 and cut to 112, which here only cuts
+    assert (middle == noise[8:120, 24:136]).all()
+    assert (seen("val", "80x64", center_crop=0.5) == noise[32:96, 40:120]).all()
+    square = Image.fromarray(noise[:, 16:144])
+    for interpolation, how in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
+        expected = np.asarray(square.resize((48, 48), how), dtype=int)
+        assert abs(seen("val", 48, interpolation=interpolation) - expected).max() <= 2  # of a pack of its own
+        whole = np.asarray(Image.fromarray(noise).resize((64, 64), how), dtype=int)
+        assert abs(seen("train", 56, interpolation=interpolation, center_crop=0.5) - whole).max() <= 2
+    assert (seen("train", 112, center_crop=0.875, augment=False) == middle).all()
+    pixels = torch.from_numpy(noise)[None]
+    held = PictureData([0], [0], "val", image_size=32, center_crop=0.5, interpolation="bicubic", pixels=pixels)
+    prepared = denormalise(held.prepare(*held.__getitems__([0]), None)[0])[0].permute(1, 2, 0) * 255
+    expected = Image.fromarray(noise[32:96, 48:112]).resize((32, 32), Image.Resampling.BICUBIC)
+    assert abs(prepared.numpy() - np.asarray(expected, dtype=int)).max() < 2.5

@@ -300,6 +300,7 @@ def test_ctrl_c_ends_soon_and_leaves_nothing(many, tmp_path, monkeypatch):
         return np.zeros((side, side, 3), np.uint8), None
 
     def packing():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         try:
             picture_set.open_images(list(range(30_000)), slow, (8, 8), "slow", True, tmp_path / "packs")
         except KeyboardInterrupt:

@@ -76,7 +76,8 @@ def test_difficult_objects_are_not_trained_on_and_detections_of_them_are_not_wro
         draw(tmp_path, f"{number}", thing(), thing(box=(31, 1, 60, 40), difficult=1))
     train = all_of(tmp_path, "train")
     assert train[0][1]["boxes"].tolist() == [[6, 6, 24, 18]]
-    assert "2 of 4 objects are difficult, and are not trained on" in capsys.readouterr().out
+    assert "2 of 4 objects are difficult, and are not trained on; --crowds" in capsys.readouterr().out
+    assert len(all_of(tmp_path, "train", crowds="objects")[0][1]["boxes"]) == 2 and not capsys.readouterr().out
     val = all_of(tmp_path)
     _, target = batch_of(val)
     assert target[0]["iscrowd"].tolist() == [0, 1]
@@ -98,6 +99,7 @@ def test_difficult_objects_are_not_trained_on_and_detections_of_them_are_not_wro
         path.write_text(path.read_text().replace("<difficult>0", "<difficult>1"))
     with pytest.raises(UserError, match="hard has nothing to train on: all 8 objects are difficult"):
         all_of(tmp_path / "hard", "train")
+    assert len(all_of(tmp_path / "hard", "train", crowds="objects")) == 4
 
 
 def test_sizes_may_be_missing_and_boxes_without_an_area_are_counted(tmp_path, capsys):

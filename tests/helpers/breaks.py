@@ -20,7 +20,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ('schedule.epoch_end(metrics["loss"], ', "schedule.epoch_end(0.0, ", "test_loop.py:the_books_rule"),
         ("torch.manual_seed(opt.seed)", "torch.manual_seed(0)", "test_loop.py:the_seed_decides"),
         ("set_criterion(opt.criterion, train_data.weights)", "set_criterion(opt.criterion)", "test_loop.py:val_weighs"),
-        ("model.freeze_body()", "pass", "run/test_resume.py:fine_tuning"),
+        ("model.freeze_body(opt.unfreeze_epoch)", "pass", "run/test_resume.py:fine_tuning"),
         ("world.reduce_meters(meter, loss_meter)", "pass", "train/test_processes.py:two_processes_train_one_run"),
         ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
     ],
@@ -52,6 +52,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("rest < 2 * self.size and", "False and", "train/test_loader.py:a_lone_last_sample"),
         ("slice(self.rank, None, self.size)", "slice(None)", "train/test_loader.py:every_sample"),
         ('if state["names"] != self._names', "if False", "run/test_resume.py:other_pictures"),
+        ("began != self._items:", "False:", "train/test_loader.py:other_values"),
     ],
     "utils/train/seeds.py": [
         ("_mix(seed, step, stream=3", "_mix(seed, 0, stream=3", "train/test_loader.py:randomness"),
@@ -59,6 +60,9 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/train/loader.py": [
         ("seed_step(sampler.seed, run.step,", "seed_step(sampler.seed, 0,", "train/test_loader.py:every_batch_has"),
+    ],
+    "utils/options/hints.py": [
+        ("        if path is not None:", "        if False:", "options/test_hints.py:lies_below"),
     ],
     "utils/options/rules.py": [
         ("usual.warmup_epochs * opt.max_epoch / usual.max_epoch", "0.5", "train/test_schedule.py:a_presets_warm_up"),
@@ -143,10 +147,23 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("in only or vars(self):", 'in only or vars(self).keys() - {"schedule"}:', "run/test_checkpoint.py:every_part"),
         ("in only or vars(self):", 'in only or vars(self).keys() - {"step"}:', "run/test_checkpoint.py:the_middle"),
     ],
+    "utils/run/crash.py": [
+        ("loader.batch_sampler.share(self.old.rank, self.old.processes)", "pass", "train/test_processes.py:exception"),
+        ("self.checkpoint.writes = False", "pass", "run/test_crash.py:the_very_step"),
+        (
+            "stands[1] == failed.saved == failed.step + 1",
+            "stands[1] == failed.saved",
+            "run/test_crash.py:too_many_nan",
+        ),
+    ],
+    "utils/run/failure.py": [
+        ("isinstance(error, LostProcess) or", "", "train/test_processes.py:exception"),
+    ],
     "utils/run/guard.py": [
         ("initial_lr=initial / 2", "initial_lr=initial", "run/test_guard.py:half_the_rate"),
         ("restore(first)", "restore(self.run.step)", "run/test_guard.py:a_rollback_is_to_before"),
         ("self.returns > MAX_ROLLBACKS", "False", "run/test_guard.py:after_three_rollbacks"),
+        ("if self.ended == self.run.step:", "if False:", "run/test_guard.py:no_step_left"),
     ],
     "utils/run/signals.py": [
         (
@@ -172,9 +189,14 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/run/resume.py": [
         (
-            "opt.assign(mean_std=saved or (known.mean_std if known else []))",
+            "opt.assign(**{name: value for name, value in expected.items() if name not in opt.explicit})",
             "pass",
             "run/test_pretrained.py:a_training_takes run/test_pretrained.py:the_preparation_travels",
+        ),
+        (
+            "start: dict[str, Any] = {name: content",
+            "info = {}; start = {name: content",
+            "steer/test_two_stages.py:the_body",
         ),
         ("in wanted and not kind.free", "in wanted and False", "run/test_resume.py:resume_refuses"),
         (
@@ -190,7 +212,12 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     "utils/run/record.py": [
         ("not one.exists() or mine(one))", "True)", "run/test_record.py:another_users_folder"),
         ('git("rev-parse", "HEAD")', 'git("rev-parse", "HEAD~1")', "run/test_record.py:the_commit_and_the_diff"),
-        ('git("diff", "HEAD"),', "None,", "run/test_record.py:the_commit_and_the_diff"),
+        (
+            "for part in (known, *added) if part",
+            "for part in added if part",
+            "run/test_record.py:the_commit_and_the_diff",
+        ),
+        ("if one.get(name) != other.get(name)", "if False", "run/test_record.py:changed_since"),
         ('int(old["epoch"]) < row["epoch"]', "True", "run/test_record.py:an_epoch_that_is_repeated"),
     ],
     "utils/options/kinds.py": [
@@ -220,6 +247,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("found.st_uid == os.getuid() and", "True and", "steer/test_control.py:another_user"),
     ],
     "utils/steer/steering.py": [
+        ("if self.run.batch == 0 and self.run.epoch ==", "if False and 0 ==", "steer/test_two_stages.py:the_body"),
+        ("if [self.run.step, command] not in self.run.steered:", "if True:", "steer/test_two_stages.py:the_body"),
         ("if one[0] >= self.run.step", "if one[0] > 10**9", "steer/test_control.py:killed_run"),
         ("self.run.steered.append([self.run.step, command])", "pass", "steer/test_control.py:killed_run"),
     ],
@@ -235,6 +264,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("sys.exit(128 + error.sigval)", "pass", "train/test_launch.py:ends_as_its_processes"),
     ],
     "utils/watch/history.py": [
+        ("if name not in known and not", "if not", "watch/test_history.py:callbacks_plot"),
         ("if self.run.step == 1:", "if False:", "watch/test_page.py:from_the_first_step_on"),
         ("if old.stem not in names:", "if False:", "watch/test_history.py:fewer_pictures"),
         ("except Exception as error:", "except KeyError as error:", "watch/test_history.py:that_fails"),
@@ -398,6 +428,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("x = x * factor + shift", "pass", "models/test_features.py:pictures_are_prepared"),
     ],
     "models/features.py": [
+        ("if state != self.state:", "if not self.state:", "models/test_features.py:a_frozen_body_looks"),
         (", eval_mode(self.net)", "", "models/test_features.py:a_frozen_body_looks"),
         ("torch.equal(head(inputs[0]), score)", "True", "models/test_features.py:a_network_that_does"),
     ],
@@ -405,6 +436,11 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("one.float() if one.is_floating_point() else one", "one", "models/test_detectors.py:boxes_keep"),
     ],
     "data/pictures/read.py": [
+        (
+            '" ".join([read.__name__, *map(str, changed.values())])',
+            "read.__name__",
+            "data/test_labelled.py:weights_expect",
+        ),
         ("if turn is None else file.transpose(turn)", "", "data/test_read.py:any_picture_is_read_as_upright"),
         ("values = np.where(known, values, 0)", "pass", "data/test_read.py:float_pixels_without_data"),
         ("width * size[0] / size[1]", "width", "data/test_rectangles.py:takes_the_middle"),

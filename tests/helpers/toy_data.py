@@ -3,6 +3,8 @@
 import torch
 
 from data.base import BaseData
+from data.heart import ThresholdMeter
+from utils.metrics.meters import ConfusionMeter
 
 
 class Squares(BaseData):
@@ -21,6 +23,9 @@ class Squares(BaseData):
     def prepare(self, input, target, generator):
         return input.float() / 255, target
 
+    def meter(self):
+        return ConfusionMeter(self.classes)
+
 
 class Points(Squares):
     def __getitem__(self, index):
@@ -28,3 +33,6 @@ class Points(Squares):
 
     def prepare(self, input, target, generator):
         return input, target
+
+    def meter(self):
+        return ThresholdMeter(self.classes)

@@ -1,6 +1,7 @@
 """What a validation of a classifier says about itself, against scikit-learn on the raw numbers; activation maps."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -236,6 +237,20 @@ def test_of_two_classes_one_curve_is_drawn_and_what_chance_would_be(tmp_path, fi
     assert accuracy["always the same answer"].get_ydata() == pytest.approx([1 - share, 1 - share])
     x, y = next(iter(accuracy.values())).get_data()
     assert y[np.argmin(abs(x - 0.5))] == pytest.approx(((p[:, 1] >= 0.5) == (target == 1)).float().mean().item())
+
+
+def test_the_mean_of_accuracies_is_the_best_that_one_threshold_gives_all_classes(tmp_path, figures):
+    p, target = classified(3, n=300)
+    p[:, 0] /= 4  # so that its best threshold is another one than the other classes'
+    p /= p.sum(dim=1, keepdim=True)
+    filled(p, target).report(tmp_path)
+    (text,) = [text for text in legend(figures["threshold.png"]) if text.endswith("mean of 3 classes")]
+    value, threshold = re.fullmatch(r"(0\.\d+)  at ([\d.e-]+): mean of 3 classes", text).groups()
+    right = [((p >= t) == (target[:, None] == torch.arange(3))).float().mean().item() for t in np.linspace(0, 1, 2001)]
+    assert float(value) == pytest.approx(max(right), abs=2e-3)
+    assert ((p >= float(threshold)) == (target[:, None] == torch.arange(3))).float().mean() > max(right) - 0.02
+    curve = legend(figures["threshold.png"])[text].get_ydata()
+    assert curve.max() == pytest.approx(float(value), abs=1e-4)
 
 
 @pytest.mark.parametrize("k, shown", [(9, 9), (120, 10)])

@@ -57,6 +57,13 @@ def test_a_frozen_body_looks_once_at_each_picture_and_in_every_batch_with_the_sa
     model.net.layer1.requires_grad_(True)  # no longer frozen
     model(images)
     assert seen[4:] == [3]
+    with torch.no_grad():
+        model.net.layer1[0].conv1.weight.add_(1)
+    model.freeze_body()
+    model.eval()
+    with torch.no_grad():
+        right = torch.cat([model.net(image) for image in images.split(1)])
+    assert torch.allclose(model(images), right, atol=1e-6)  # what was kept is of the body as it was
     other = models.resnet18()
     assert summary(model, images[:1])["flops"] == summary(other, images[:1])["flops"]  # though it is known
     other.freeze_body()

@@ -20,6 +20,7 @@ from utils import UserError, watch
 from utils.options.kinds import number
 from utils.options.names import imported_names
 from utils.options.parts import check_parts
+from utils.options.synonyms import SYNONYMS, THEIRS
 from utils.steer import client
 
 
@@ -280,3 +281,10 @@ def test_the_sample_of_a_file_loads_and_is_linked():
     given = yaml.safe_load(sample.read_text())
     assert given and {name: opt.values()[name] for name in given} == given
     assert all("(docs/sample.yaml)" in (ROOT / name).read_text() for name in ("README.md", "README.zh.md"))
+
+
+def test_the_names_of_other_projects_lead_to_options_and_are_none_themselves():
+    options = config.DefaultConfig.options()
+    former = {old for kind in options.values() for old in kind.old}
+    assert set(SYNONYMS.values()) <= options.keys() and not SYNONYMS.keys() & (options.keys() | former)
+    assert sum(len(names.split()) for names in THEIRS.values()) == len(SYNONYMS)  # none leads to two

@@ -102,7 +102,7 @@ def test_too_many_in_a_row_end_the_run_and_it_can_be_resumed(train, tmp_path, ca
         train(bad=(3, 4, *range(6, 100)), max_bad_steps=3)
     what, _, remedy = str(caught.value).partition("; ")
     assert what == "step 10 is skipped like the 3 before it, its loss is not finite: loss nan"
-    assert "--lr" in remedy and "--precision=fp32" in remedy
+    assert remedy.endswith("with a lower --lr")  # it is in fp32 already
     assert re.search(r"--load-model-path=(.*)\)", remedy)[1].endswith("/best.pth")
     (path,) = tmp_path.glob("checkpoints/*/last.pth")
     content = read_checkpoint(path)
@@ -117,6 +117,36 @@ def test_an_epoch_without_a_step_that_had_an_effect_is_no_success(train, tmp_pat
     with pytest.raises(UserError, match=f"^step {EPOCH} is skipped like the {EPOCH - 1} before it, .*lower --lr"):
         train(bad=range(EPOCH), max_bad_steps=50, max_epoch=1)
     assert not list(tmp_path.glob("checkpoints/*/best.pth"))
+
+
+@pytest.mark.parametrize("options", [{"max_bad_steps": 50}, {"max_bad_steps": 3, "print_freq": EPOCH}])
+def test_a_run_that_was_ended_and_has_no_step_left_is_not_finished_by_resuming_it(train, tmp_path, options):
+    """It was ended at the end of its last epoch, or in the summary after that one's last step."""
+    with pytest.raises(UserError, match=f"^step {EPOCH} is skipped"):
+        train(bad=range(EPOCH), max_epoch=1, **options)
+    (run,) = tmp_path.glob("checkpoints/*")
+    for _ in range(2):
+        assert (run / "lock").read_text() == "diverged" and not (run / "best.pth").exists()
+        with pytest.raises(UserError, match=f"the last one is step {EPOCH}, its loss is not finite.*more epochs than"):
+            train(resume=str(run), max_epoch=1)
+    assert (run / "lock").read_text() == "diverged"
+    train(resume=str(run), max_epoch=2)
+    assert (run / "lock").read_text() == "finished"
+
+
+def test_the_advice_is_only_what_can_help(train, tmp_path, monkeypatch):
+    """No weights of an epoch whose loss is nan, though it is the best one, and no precision that the run has."""
+    measure = BasicModule.objective
+
+    def spoilt(model, *batch):
+        score, losses = measure(model, *batch)
+        return score, losses if model.training else {name: value * math.nan for name, value in losses.items()}
+
+    monkeypatch.setattr(BasicModule, "objective", spoilt)
+    for precision, end in {"fp32": "--lr", "bf16": "--lr or --precision=fp32"}.items():
+        with pytest.raises(UserError, match=f"; look at the data, or let a new run start with a lower {end}$"):
+            train(bad=range(EPOCH, 100), max_bad_steps=3, precision=precision, work_dir=precision)
+        assert len([*tmp_path.glob(f"{precision}/*/best.pth")]) == 1
 
 
 @pytest.mark.parametrize("first", [EPOCH + 2, EPOCH + 3])

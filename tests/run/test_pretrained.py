@@ -51,10 +51,15 @@ def test_without_a_way_one_line_names_file_origin_and_place(place):
 def test_torch_hubs_folder_is_looked_through_first(place):
     file, checksum = written(place / "hub" / "checkpoints" / NAME)
     path, source, known = pretrained.find("resnet18", "auto")
-    assert path == str(file) and source == f"sha256 {checksum}, from the cache, licence not stated"
-    assert known.size == 224 and known.mean_std == [0.485, 0.456, 0.406, 0.229, 0.224, 0.225]
-    assert pretrained.published("inception_v3").size == 299
-    names = pretrained.published("vit_b_16").names
+    assert path == str(file)
+    assert source == {"sha256": checksum, "source": "the cache", "licence": "licence not stated"}
+    assert known["mean_std"] == [0.485, 0.456, 0.406, 0.229, 0.224, 0.225]
+    assert (known["image_size"], known["center_crop"], known["interpolation"]) == (224, 224 / 256, "bilinear")
+    inception = pretrained.published("inception_v3").names
+    assert [one[1:] for one in inception.values()] == [(299, 299 / 342, "bilinear")]
+    older = pretrained.published("resnet50").names["resnet50-0676ba61.pth"]  # the second weights are cut otherwise
+    assert older.center_crop == 224 / 256 and pretrained.published("resnet50").names["resnet50-11ad3fa6.pth"][2] > 0.96
+    names = [*pretrained.published("vit_b_16").names]
     assert names[0] == "vit_b_16-c867db91.pth" and "vit_b_16_swag-9ac1b537.pth" not in names  # that of 384 pixels
     written(place / "hub" / "checkpoints" / "model.safetensors")  # anybody's
     with pytest.raises(UserError, match="resnet34-.* cannot be downloaded"):
@@ -76,7 +81,10 @@ def test_an_installed_package_is_found_with_its_licence_and_not_imported(place, 
     (facts / "RECORD").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(place))
     path, source, _ = pretrained.find("resnet18", "auto")
-    assert path == str(file) and source.endswith("from the package resnet18-pytorch-model 0.3, Apache License 2.0")
+    assert path == str(file) and (source["source"], source["licence"]) == (
+        "the package resnet18-pytorch-model 0.3",
+        "Apache License 2.0",
+    )
     assert "resnet18_pytorch_model" not in sys.modules
 
 
@@ -105,7 +113,7 @@ def test_timms_weights_come_from_hugging_face_its_mirror_or_timms_address(place,
     known = pretrained.published("tf_efficientnet_lite0")
     assert known.addresses[0] == "https://mirror.example/timm/tf_efficientnet_lite0.in1k/resolve/main/model.safetensors"
     assert known.addresses[1] == timm.get_pretrained_cfg("tf_efficientnet_lite0").url
-    assert known.mean_std == [0.5] * 6 and known.size == 224 and known.licence == "apache-2.0"
+    assert [*known.names.values()] == [([0.5] * 6, 224, 0.875, "bicubic")] and known.licence == "apache-2.0"
     with pytest.raises(
         UserError, match=r"no route to mirror.example\); https://github.com/.*put it into .*lite3-\w+.pth"
     ):
@@ -121,12 +129,15 @@ def test_a_training_takes_size_and_preparation_with_the_weights_and_keeps_where_
     file, checksum = written(place / "inception.pth")
     opt, start = options(place, pretrained=str(file), finetune=True)
     assert opt.image_size == 299 and opt.mean_std[0] == 0.485 and start["path"] == str(file) and "weights" in start
+    assert (opt.center_crop, opt.interpolation) == (299 / 342, "bilinear")
+    assert start["info"]["origin"] == {"sha256": checksum, "source": str(file), "licence": "licence not stated"}
     kept = f"{file}  # sha256 {checksum}, from {file}, licence not stated"
     assert opt.to_dict()["pretrained"] == kept
-    again = config.load({"pretrained": kept}, None, "train")  # as in a run's config.yaml
-    assert again.pretrained == str(file)
-    opt, _ = options(place, pretrained=str(file), image_size=96, mean_std=[0.5] * 6)
-    assert opt.image_size == 96 and opt.mean_std == [0.5] * 6
+    again, _ = options(place, pretrained=kept)  # as in a run's config.yaml
+    assert again.pretrained == kept == config.load({"pretrained": kept}, None, "train").pretrained
+    given = {"image_size": 96, "mean_std": [0.5] * 6, "center_crop": 0.9, "interpolation": "bicubic"}
+    opt, _ = options(place, pretrained=str(file), **given)
+    assert {name: getattr(opt, name) for name in given} == given
     with pytest.raises(UserError, match="--pretrained and --load-model-path both name weights"):
         options(place, pretrained=str(file), load_model_path=str(file))
     with pytest.raises(UserError, match="checkpoint .*none.pth cannot be read: No such file"):
@@ -136,12 +147,13 @@ def test_a_training_takes_size_and_preparation_with_the_weights_and_keeps_where_
 
 def test_the_preparation_travels_with_a_checkpoint(place):
     weights = nn.Linear(1, 1).state_dict()
-    content = {"model": "resnet18", "info": {"config": {"mean_std": [0.5] * 6}}, "weights": weights}
+    taken = {"mean_std": [0.5] * 6, "center_crop": 0.875, "interpolation": "bicubic"}
+    content = {"model": "resnet18", "info": {"config": {**taken, "lr": 0.5}}, "weights": weights}
     torch.save(content, place / "best.pth")
     opt, _ = options(place, model="resnet18", load_model_path=str(place / "best.pth"))
-    assert opt.mean_std == [0.5] * 6
+    assert {name: getattr(opt, name) for name in taken} == taken and opt.lr != 0.5
     opt, _ = resume.trained(config.load({"load_model_path": str(place / "best.pth")}, None, "val"))
-    assert opt.mean_std == [0.5] * 6 and opt.model == "resnet18"
+    assert {name: getattr(opt, name) for name in taken} == taken and opt.model == "resnet18"
     torch.save(resnet18().state_dict(), place / "plain.pth")
     assert options(place, load_model_path=str(place / "plain.pth"))[0].mean_std == []
 

@@ -8,6 +8,7 @@ import pytest
 
 from utils.run import record
 from utils.run.record import Results
+from utils.run.run import Run, new_folder
 
 
 def test_columns_that_were_written_stay(tmp_path):
@@ -47,6 +48,38 @@ def test_the_record_has_the_commit_and_the_diff_that_makes_the_code_from_it(tmp_
     git(other, "apply", str(diff))
     made = {path.name: path.read_text() for path in other.iterdir() if path.is_file()}
     assert made == {"main.py": "new = 2\n", "same.py": "same\n", "new.py": "added\n"}
+
+
+def test_code_that_was_changed_since_a_runs_start_is_named(tmp_path, monkeypatch):
+    code, run = tmp_path / "code", Run(new_folder(str(tmp_path / "runs"), "Net"))
+    (code / "models").mkdir(parents=True)
+    monkeypatch.setattr(record, "ROOT", code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(record.own, "files", {"my_loss": tmp_path / "my_loss.py"})
+    for name in ("main.py", "models/net.py", "models/new.py"):
+        (code / name).write_text("one = 1\n")
+    (tmp_path / "my_loss.py").write_text("loss = 1\n")
+    git(code, "init", "--quiet")
+    git(code, "add", "main.py", "models/net.py")
+    git(code, "commit", "--quiet", "--message=one")
+    (code / "main.py").write_text("two = 2\n")  # before the run starts, like models/new.py
+    record.write_config(run, {})
+    assert record.changed_code(run.folder) == ""
+    git(code, "add", ".")
+    git(code, "commit", "--quiet", "--message=two")
+    assert record.changed_code(run.folder) == "", "the same code, though there is another commit"
+    (code / "models/net.py").write_text("three = 3\n")
+    (tmp_path / "my_loss.py").write_text("loss = 2\n")
+    copy = run.folder / "source_1_my_loss.py"
+    assert record.changed_code(run.folder) == f"models/net.py, my_loss.py (it was {copy})"
+    git(code, "commit", "--quiet", "--all", "--message=three")
+    assert record.changed_code(run.folder).startswith("models/net.py, ")
+    record.write_config(run, {})  # resumed
+    assert record.changed_code(run.folder) == ""
+    (code / "main.py").unlink()
+    assert record.changed_code(run.folder) == "main.py"
+    (run.folder / "config.yaml").unlink()
+    assert record.changed_code(run.folder) == "", "nothing is on record"
 
 
 def test_an_epoch_that_is_repeated_replaces_its_row_and_a_resumed_run_adds_to_the_table(tmp_path):

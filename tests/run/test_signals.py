@@ -374,15 +374,16 @@ def test_an_exception_names_the_batch_and_its_run_can_be_resumed(server, options
     assert state(tmp_path) == undisturbed
 
 
-def test_what_is_named_is_the_batch_that_failed(pictures, capsys):
+def test_what_is_named_is_the_batch_that_failed(pictures, tmp_path, capsys):
     train_data, val_data = (DogCat(pictures, mode, image_size=32) for mode in ("train", "val"))
     train_loader = make_loader(train_data, 4, 0, seed=1)
-    val_loader, run = make_loader(val_data, 2, 0), SimpleNamespace(epoch=2, batch=0, step=14)
-    failure = Failure(run, train_loader, val_loader, pdb=False)
+    val_loader, run = make_loader(val_data, 2, 0), SimpleNamespace(epoch=2, batch=0, step=14, folder=tmp_path)
+    state = SimpleNamespace(run=run, step=SimpleNamespace(device="cpu"))
+    failure = Failure(state, ALONE, train_loader, val_loader, pdb=False)
 
     def named(error=None):
         failure.on_train_end(error=error or ValueError())
-        return capsys.readouterr().err
+        return capsys.readouterr().err.partition("to make it again")[0]
 
     assert named() == ""  # before the first batch
     failure.on_epoch_begin()

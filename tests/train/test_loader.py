@@ -100,3 +100,31 @@ def test_every_sample_is_somebodys_and_nobodys_twice(size, count):
 def test_less_than_a_sample_each_is_refused(count, batch_size):
     with pytest.raises(UserError, match="cannot be shared by 3 processes"):
         ResumableBatchSampler(Numbers(count), batch_size, 1, 0, 3)
+
+
+class Values(Numbers):
+    """Samples without files, made by `item(index)`."""
+
+    def __init__(self, item):
+        super().__init__(6)
+        self.item = item
+
+    def __getitem__(self, index):
+        return self.item(index)
+
+
+def test_other_values_in_as_many_samples_without_files_are_a_note(capsys):
+    begun = ResumableBatchSampler(Values(lambda i: (torch.full((2, 2), i / 2), i)), 2, seed=0).state_dict()
+    for item, noted in {
+        (lambda i: (torch.full((2, 2), i / 2), i)): False,
+        (lambda i: (torch.full((2, 2), i / 2 + 1e-6), i)): True,
+        (lambda i: (torch.full((2, 2), i / 2), 1)): True,
+        (lambda i: (torch.rand(2, 2), i)): False,  # not the same every time: nothing can be said
+        (lambda i: [][i]): False,  # its batch fails
+    }.items():
+        torch.manual_seed(3)
+        ResumableBatchSampler(Values(item), 2, seed=0).load_state_dict(begun)
+        assert ("as many as when the run began, but some have other values" in capsys.readouterr().out) == noted
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(3)))
+    ResumableBatchSampler(Values(int), 2, seed=0).load_state_dict({**begun, "items": ""})  # of an older hearth: none
+    assert capsys.readouterr().out == ""

@@ -9,6 +9,7 @@ from steps import OPTIMIZERS, Net, a_batch, equal, everything, take
 
 from utils import UserError
 from utils.metrics.meters import ConfusionMeter, TrainMeters
+from utils.train.memory import Splitter
 from utils.train.step import TrainStep
 
 
@@ -110,3 +111,14 @@ def test_where_two_samples_are_too_many_the_error_says_what_to_do_and_nothing_ha
         take(model, step, *a_batch(size=4))
     assert model.tries == [2]
     assert equal(before, everything(model, step.optimizer)) == []
+
+
+@pytest.mark.parametrize("accumulate, parts", [(1, None), (4, None), (5, 4), (100, 4)])
+def test_a_batch_that_cannot_be_divided_as_accumulate_says_is_a_note_once(capsys, accumulate, parts):
+    splitter = Splitter(accumulate, least=2)
+    assert len([*splitter.split(8)]) == (parts or accumulate)
+    assert [*splitter.split(3)] == [slice(0, 3)]  # a smaller last batch is no news
+    said = capsys.readouterr().out
+    assert said.count("note:") == bool(parts)
+    if parts:
+        assert f"--accumulate={accumulate} is more than a batch of 8 samples allows: it is divided into 4," in said

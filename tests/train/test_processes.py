@@ -1,5 +1,6 @@
 """Several processes under a real torchrun: one run, one writer, and none lost."""
 
+import json
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import ROOT, main
+from conftest import ROOT, main, server
 from launched import torchrun
 from runs import differences, events, only_run, rows
 from terminal import PROMPT, Training
@@ -194,21 +195,25 @@ def test_a_killed_process_ends_all_or_starts_them_again(restarts, undisturbed, t
 
 
 FAILS = """
-objective, calls = TrainStep.objective, []
-def failing(self, *batch):
-    calls.append(1)
-    if int(rank) == FAILING and len(calls) == 11:  # the second half of the sixth step
-        raise ValueError("no such luck")
-    return objective(self, *batch)
+import hashlib, os
+from utils.train.step import TrainStep
+objective, seen = TrainStep.objective, []
+def failing(self, input, target):
+    score, losses = objective(self, input, target)
+    seen.append(hashlib.sha256(input.numpy().tobytes() + score.detach().numpy().tobytes()).hexdigest())
+    if CONDITION:
+        raise ValueError("no such luck " + seen[-1])
+    return score, losses
 TrainStep.objective = failing
-sys.argv[0] ="""
+"""
 
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_an_exception_in_one_process_keeps_what_all_have_done(failing, tmp_path, pictures):
     """Saved were four steps, and five are made; what the two counted in the fifth is not merged yet."""
     program = held(tmp_path, -1)
-    program.write_text(f"FAILING = {failing}\n" + program.read_text().replace("sys.argv[0] =", FAILS))
+    second = FAILS.replace("CONDITION", f"int(rank) == {failing} and len(seen) == 11")  # half of the sixth step
+    program.write_text(program.read_text().replace("sys.argv[0] =", f"{second}\nsys.argv[0] ="))
     options = [f"--train-data-root={pictures}", *OPTIONS, "--print-freq=100"]
     options.remove("--print-freq=1")
     process = torchrun(program, "train", *options, cwd=tmp_path)
@@ -219,6 +224,14 @@ def test_an_exception_in_one_process_keeps_what_all_have_done(failing, tmp_path,
     weights = b"".join(value.numpy().tobytes() for value in saved["weights"].values())
     assert saved["run"]["step"] == 5 and saved["meters"]["scores"]["counts"].sum() == 8  # of both, of one step
     assert the_same_weights(tmp_path) and weights == (tmp_path / "weights_0").read_bytes()
+
+    step = json.loads((only_run(tmp_path) / "failed_step.json").read_text())
+    assert (step["rank"], step["processes"], step["step"], len(step["samples"])) == (failing, 2, 5, 4)
+    again = FAILS.replace("CONDITION", f"seen[-1] in {step['error']!r}")  # by one process
+    replayed = ["train", f"--replay={only_run(tmp_path).name}", "--step=last"]
+    assert server().run(*replayed, cwd=tmp_path, first=again) == 1
+    output = (tmp_path / "output").read_text()
+    assert "step 6 (epoch 2, batch 2) failed again, as before" in output and f"{step['error']}\n" in output
 
 
 def test_the_others_wait_for_the_debugger_and_all_stop_together(undisturbed, tmp_path, pictures):

@@ -297,3 +297,9 @@ def test_the_page_shows_what_is_drawn(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert draw(opt.lr, **opt.kwargs_for(Schedule)) in text
     assert all(f"`{name}`" in text for name in config.SCHEDULERS)
+
+
+@pytest.mark.parametrize("scheduler, depends", [("plateau", True), ("decay", True), ("constant", False)])
+def test_a_drawing_says_that_a_rate_depends_on_the_losses(scheduler, depends):
+    opt = config.load({"scheduler": scheduler, "max_epoch": 3})
+    assert ("It depends on the losses" in draw(opt.lr, **opt.kwargs_for(Schedule))) == depends

@@ -12,13 +12,14 @@ from pathlib import Path
 from utils.events import Callback
 
 class MyCallback(Callback):
-    def __init__(self, run, model, lr, greeting="hello"):
-        self.run = run
+    def __init__(self, run, model, lr, vis, greeting="hello"):
+        self.run, self.vis = run, vis
         print(greeting, run.folder.name, type(model).__name__, lr)
 
     def on_epoch_end(self, metrics, **facts):
         with open(self.run.folder / "mine.txt", "a") as file:
             file.write(f"{metrics['epoch']} {self.run.step}\\n")
+        self.vis.plot("my_curve", metrics["epoch"] / 2)
 
 class Asks(Callback):
     def __init__(self, run, temperature):
@@ -33,6 +34,7 @@ def test_a_class_in_a_file_of_the_users_watches_a_run(tmp_path, pictures):
     run = only_run(tmp_path)
     assert f"hello {run.name} SqueezeNet 0.002\n" in done.stdout and "callback" not in done.stderr
     assert (run / "mine.txt").read_text() == "1 7\n2 14\n"
+    assert "callbacks.png" in (run / "index.html").read_text() and (run / "callbacks.png").exists()
     assert (run / "source_1_my_file.py").read_text() == MY_FILE, "no diff of hearth's own code has it"
     # A resumed run has the callbacks that it began with, and another list takes their place.
     done = main("train", f"--resume={run}", "--max-epoch=3", cwd=tmp_path, check=0)

@@ -1,12 +1,15 @@
 """What a report draws of the last training batch, and what happens when a part of it fails."""
 
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from toy_data import Squares
 
 from models.mlp import MLP
+from utils.visdom import Visualizer
 from utils.watch import History
 
 
@@ -36,3 +39,21 @@ def test_a_picture_that_fails_is_one_warning_and_the_rest_is_written(history, tm
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: the report is not complete: draw_batch fails: AttributeError: ")
     assert (tmp_path / "index.html").exists()
+
+
+def test_curves_that_callbacks_plot_are_drawn_and_no_others(history, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("utils.metrics.plots.save", lambda figure, path: drawn.update({path.name: figure}))
+    vis = Visualizer(port=1, record=tmp_path / "events.jsonl")
+    (tmp_path / "results.csv").write_text("epoch,loss,val_accuracy\n1,0.5,50\n")
+    for name in ("loss", "loss_box", "val_accuracy"):
+        vis.plot(name, 1.0)
+    history.on_train_end()
+    assert not drawn
+    for number, value in enumerate((1.5, math.nan, 2.5)):
+        vis.plot("norm $", value, x=10 * number)
+    vis.plot("other", 3)
+    history.on_train_end()
+    norm, other = drawn["callbacks.png"].axes
+    assert norm.get_title(loc="left") == r"norm \$" and other.get_title(loc="left") == "other"
+    assert np.array_equal(norm.lines[0].get_xydata(), [[0, 1.5], [10, math.nan], [20, 2.5]], equal_nan=True)

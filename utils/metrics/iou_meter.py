@@ -23,6 +23,7 @@ class IoUMeter(ConfusionMeter):
 
     def add(self, predicted: torch.Tensor, target: torch.Tensor) -> None:
         """Add a batch: predicted = scores or probabilities [N, k, H, W], any float type; target = int64 [N, H, W]."""
+        self.check(predicted, target)
         labelled = target != UNLABELLED
         cells = torch.where(labelled, target * self.k, 0) + predicted.detach().argmax(dim=1)
         self.counts = self.counts.to(cells.device)

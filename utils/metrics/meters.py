@@ -104,12 +104,19 @@ class ConfusionMeter(meter.ConfusionMeter):
     def add(self, predicted: torch.Tensor, target: torch.Tensor) -> None:
         """Add a batch: predicted = scores or probabilities [N, k], any float type; target = true classes [N] int64, or
         shares of the classes [N, k] float: the largest one's class is true."""
-        if predicted.shape != (len(target), self.k):
-            raise ValueError(f"the scores are {list(predicted.shape)}, for {len(target)} targets of {self.k} classes")
         target = target.argmax(dim=1) if target.is_floating_point() else target
+        self.check(predicted, target)
         self.waiting.append((predicted.detach(), target))
         if len(self.waiting) == BLOCK or sum(score.numel() for score, _ in self.waiting) > ROOM:
             self._count()
+
+    def check(self, predicted: torch.Tensor, target: torch.Tensor) -> None:
+        """Raise UserError where predicted is not [N, k, ...] for true classes [N, ...]."""
+        if predicted.shape != (len(target), self.k, *target.shape[1:]):
+            raise UserError(
+                f"the scores are {list(predicted.shape)}, for targets {list(target.shape)} of {self.k} classes: the "
+                "model's last layer needs an output per class, as many as its argument num_classes says"
+            )
 
     def _count(self) -> None:
         if not self.waiting:

@@ -160,6 +160,17 @@ def curves(rows: Sequence[dict[str, Any]], monitor: str, path: str | Path) -> No
     save(figure, path)
 
 
+def own_curves(curves: dict[str, dict[float, float | None]], path: str | Path) -> None:
+    """Write one picture of curves {name: {x: y}} that callbacks plot, a panel each; y None is not finite."""
+    figure, places = figure_of(len(curves), width=4, height=3.3)
+    for axes, (name, points) in zip(places, curves.items(), strict=True):
+        x, y = zip(*sorted(points.items()), strict=True)
+        axes.plot(x, np.array(y, dtype=float), color=COLORS[0], marker="." if len(x) <= 40 else "")
+        axes.set(title=short(name, 40))
+        axes.grid()
+    save(figure, path)
+
+
 def panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Names of columns in results.csv -> {title of a panel: {label of a line: name}}."""
     found: dict[str, dict[str, str]] = {}

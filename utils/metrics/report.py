@@ -126,21 +126,26 @@ def draw_curves(
     square: dict[str, Any] = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
     texts = square | {"xlabel": "false positive rate", "ylabel": "true positive rate", "title": f"ROC: {against}"}
     chance = "chance", np.tile([0, 1], (len(known), 1))
-    draw(folder / "roc.png", alarm, recall, table[:, 4], names, chance, "area under the curve", **texts)
+    means = [f"{table[:, area].mean():.4f}  mean of {len(known)} classes" for area in (4, 5)]
+    draw(folder / "roc.png", alarm, recall, table[:, 4], names, chance, "area under the curve", mean=means[0], **texts)
     texts = square | {"xlabel": "recall", "ylabel": "precision", "title": f"Precision and recall: {against}"}
     chance = "chance: the class's share", np.stack([share, share], axis=1)
     stairs = steps(recall, true / called.clip(min=1), (called > 0).sum(axis=1))
-    draw(folder / "pr.png", *stairs, table[:, 5], names, chance, "average precision", **texts)
+    draw(folder / "pr.png", *stairs, table[:, 5], names, chance, "average precision", mean=means[1], **texts)
 
-    at = np.where(accuracy == accuracy.max(axis=1, keepdims=True), abs(edges - 0.5), 1).argmin(axis=1)
-    names = [f"at {edges[best]:.2g}: {name}" for best, name in zip(at, names, strict=True)]
+    # The mean's best is that of one threshold for all classes; the classes' own bests have a threshold each.
+    every, labels = np.vstack([accuracy, accuracy.mean(axis=0)]), [*names, f"mean of {len(known)} classes"]
+    at = np.where(every == every.max(axis=1, keepdims=True), abs(edges - 0.5), 1).argmin(axis=1)
+    *names, mean = [f"at {edges[best]:.2g}: {name}" for best, name in zip(at, labels, strict=True)]
+    mean = f"{every[-1].max():.4f}  {mean}"
     texts = {"ylabel": "accuracy", "title": f"Accuracy by threshold: {against}"}
     texts["xlabel"] = f"threshold: least probability that counts as {short(classes[1]) if two else 'the class'}"
     # A logit scale: for a confident network nearly everything happens at the ends.
     texts |= {"xscale": "logit", "xticks": TICKS, "xticklabels": TICKS, "xlim": span(edges, accuracy)}
     chance = "always the same answer", np.maximum(chance[1], 1 - chance[1])
     x = np.broadcast_to(edges, accuracy.shape)
-    draw(folder / "threshold.png", x, accuracy, accuracy.max(axis=1), names, chance, "best accuracy", edges, **texts)
+    best = accuracy.max(axis=1), names, chance, "best accuracy", edges
+    draw(folder / "threshold.png", x, accuracy, *best, mean=mean, **texts)
 
 
 def steps(recall: np.ndarray, precision: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,12 +174,13 @@ def draw_worst(
     grid: np.ndarray = GRID,
     *,
     looks: dict[int, dict[str, Any]],
+    mean: str,
     **settings: Any,
 ) -> None:
     """Draw the curves (x, y), float [C, B], that have a look, above the mean curve of all classes at the points `grid`.
 
-    values, names: [C], in the legend below the heading. chance: what a dotted line is, and its height at the left and
-    the right end, float [C, 2].
+    values, names: [C], in the legend below the heading, and `mean`, the mean curve's label. chance: what a dotted line
+    is, and its height at the left and the right end, float [C, 2].
     """
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -182,8 +188,8 @@ def draw_worst(
     for c, style in looks.items():
         axes.plot(x[c], y[c], label=f"{values[c]:.4f}  {names[c]}", **style)
     if len(names) > 1:
-        mean = np.mean([np.interp(grid, *rising(*curve)) for curve in zip(x, y, strict=True)], axis=0)
-        axes.plot(grid, mean, "k", linewidth=2.5, label=f"{values.mean():.4f}  mean of {len(names)} classes")
+        heights = np.mean([np.interp(grid, *rising(*curve)) for curve in zip(x, y, strict=True)], axis=0)
+        axes.plot(grid, heights, "k", linewidth=2.5, label=mean)
     ends = np.clip(axes.get_xlim(), 0, 1)
     label, levels = chance
     for number, level in enumerate({tuple(levels[c]) for c in looks}):

@@ -9,9 +9,10 @@ import textwrap
 from typing import Any
 
 from .. import UserError
-from .kinds import dashed, nearest
+from .kinds import dashed
 from .names import imported_names
 from .options import Options
+from .synonyms import meant
 
 
 def documented(cls: type[Options]) -> list[tuple[str, str, str, str]]:
@@ -54,7 +55,7 @@ def explain(cls: type[Options], asked: str) -> str:
         changes = (f"  {dashed(option)}={value}" for option, value in presets[asked].preset_values().items())
         return "\n".join([inspect.cleandoc(presets[asked].__doc__ or asked), "", "changes:", *changes])
     if name not in options:
-        raise UserError(f"help {asked}: no such option{nearest(name, options).replace('_', '-')}")
+        raise UserError(f"help {asked}: no such option{meant(name, options)}")
     kind, (heading, _, default, comment) = options[name], next(one for one in documented(cls) if one[1] == name)
     changed = [f"{preset} {vars(one)[name]}" for preset, one in presets.items() if name in vars(one)]
     dependent = [dashed(one) for one, other in options.items() if name in other.only]

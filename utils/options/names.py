@@ -98,8 +98,9 @@ run_name = Kind(_run_name, "the folder or name of a run; bare, the newest unfini
 def _weights_name(value: Any) -> str | None:
     if str(value) in ("None", "False"):
         return None
-    # In a run's config.yaml the file is followed by where it is from, see resume.resolve.
-    return "auto" if str(value) == "True" else expanded(read_text(value).partition("  # ")[0])
+    text = "auto" if str(value) == "True" else read_text(value)
+    file, mark, origin = text.partition("  # ")  # in a run's config.yaml, see resume.resolve
+    return expanded(file) + mark + origin
 
 
 weights_name = Kind(_weights_name, "a folder, a file or an address; bare, it looks for published weights by itself")

@@ -9,6 +9,7 @@ from typing import Any
 from .. import UserError
 from ..notices import counted, note_once
 from .kinds import Kind, dashed, expanded, nearest
+from .synonyms import meant
 
 
 class Options:
@@ -221,7 +222,7 @@ class Options:
     def _checked(self, name: str, value: Any) -> Any:
         options = self.options()
         if name not in options:
-            hint = nearest(name, options).replace("_", "-")
+            hint = meant(name, options)
             if name.startswith("no") and name[2:].lstrip("_") in options:
                 hint = f"; did you mean --{name[2:].lstrip('_')}=False?"
             raise UserError(f"unknown option {dashed(name)}{hint or '; `python main.py help` lists them all'}")

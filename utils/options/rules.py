@@ -15,3 +15,9 @@ def fit_warmup(opt: Any) -> None:
         note_once(f"the warm-up is shortened to {opt.warmup_epochs:.2g} epochs, for --max-epoch={opt.max_epoch}")
     if opt.warmup_epochs >= opt.max_epoch:
         raise UserError(f"--warmup-epochs={opt.warmup_epochs:g} has to be less than --max-epoch={opt.max_epoch}")
+
+
+def unfreeze_in_time(opt: Any) -> None:
+    """Raise UserError where a run ends before its body would be trained."""
+    if (opt.unfreeze_epoch or 0) >= opt.max_epoch:
+        raise UserError(f"--unfreeze-epoch={opt.unfreeze_epoch} has to be less than --max-epoch={opt.max_epoch}")

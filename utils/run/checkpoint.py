@@ -17,6 +17,8 @@ from utils.metrics.meters import val_losses, write_report
 from utils.notices import counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
+from . import record
+from .guard import Diverged
 from .run import State, monitored
 
 
@@ -105,7 +107,8 @@ class Checkpoint(Control):
         if self.monitor not in metrics:  # a measure that the data set has and this model does not
             raise UserError(f"--monitor={self.monitor}: this model gives {', '.join(metrics)}")
         epoch, value, best = self.run.epoch, metrics[self.monitor], self.run.best
-        folder, save = self.run.folder, functools.partial(self.state.step.ema_model.save, metrics=metrics)
+        folder, state = self.run.folder, {"metrics": metrics, "info": self.model.info}
+        save = functools.partial(self.state.step.ema_model.save, **state)
         if best is None or best != best or (value < best if self.monitor.endswith("loss") else value > best):
             if self._try("best.pth", save, folder / "best.pth"):
                 self.run.best = value
@@ -135,7 +138,7 @@ class Checkpoint(Control):
         except Exception as failure:  # what ended the training, a broken GPU say, may also keep it from being saved
             self.lost = f"{_reason(failure)}; {behind}"
 
-    def close(self, finished: bool, stopped: bool, **_: Any) -> None:
+    def close(self, finished: bool, stopped: bool, error: BaseException | None = None, **_: Any) -> None:
         """Record whether the run is finished, release it, and print how it ended. Raises UserError when the end of a
         finished run could not be saved."""
         if not self.writes:
@@ -148,6 +151,8 @@ class Checkpoint(Control):
                     self.last.unlink(missing_ok=True)
             elif self.saved and not self.run.step and not stopped:
                 self.run.mark("failed")  # of no use to --resume: it would fail again
+            elif isinstance(error, Diverged):
+                self.run.mark("diverged")
         self.run.close()
         several = [
             word for word in sys.argv if word.startswith(("--processes=", "--gpus="))
@@ -182,7 +187,9 @@ class Checkpoint(Control):
             except UserError as error:
                 reason = error.__context__
                 if reason is None:  # it is whole, but not what this run can use: another model's, a newer hearth's
-                    raise
+                    changed = record.changed_code(self.run.folder)
+                    since = f"; since the run's last start this code has changed: {changed}" if changed else ""
+                    raise UserError(f"{error}{since}") from None
                 if isinstance(reason, (OSError, MemoryError)) and not isinstance(reason, FileNotFoundError):
                     raise UserError(f"{error}; fix that, then --resume continues from there") from None
                 errors.append(str(error))

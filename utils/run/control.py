@@ -7,19 +7,20 @@ from utils.steer.steering import Steering
 from utils.train.processes import World
 
 from .checkpoint import Checkpoint
+from .crash import Replay
 from .debugger import Debugger
 from .ending import Ending
-from .failure import Failure
+from .failure import FailingBatch, Failure
 from .signals import Signals
 
 
 def run_controls(
     opt: Any, checkpoint: Checkpoint, world: World, train_loader: Any, val_loader: Any, debug_file: str, pdb: bool
 ) -> tuple[Control, ...]:
-    """Failure, guard, checkpoint, ending, steering, signals and debugger, in this order: the failing batch is named
-    before anything is saved or closed; skipped steps are counted before they are saved; what is saved is a whole step;
-    a run that is done ends, and a command, a signal or the debugger's quit ends it, when all others are done with the
-    batch.
+    """Failure (or with --step Replay), guard, checkpoint, ending, steering, signals and debugger, in this order: the
+    failing batch is named before anything is saved or closed; skipped steps are counted before they are saved; what is
+    saved is a whole step; a run that is done ends, and a command, a signal or the debugger's quit ends it, when all
+    others are done with the batch.
 
     Args:
         opt: the options, which a command may change.
@@ -28,7 +29,17 @@ def run_controls(
         train_loader, val_loader: whose batches may fail.
         debug_file, pdb: as in config.py.
     """
-    state = checkpoint.state
-    failure, debugger = Failure(state.run, train_loader, val_loader, pdb), Debugger(debug_file, world)
+    state, debugger, watched = checkpoint.state, Debugger(debug_file, world), (world, train_loader, val_loader)
+    failure = Replay(checkpoint, opt, *watched) if opt.step else Failure(state, *watched, pdb)
     signals, ending = Signals(world, state.meters, debugger), Ending(state.run, world)
     return failure, state.guard, checkpoint, ending, Steering(checkpoint, world, signals, opt), signals, debugger
+
+
+def loop_controls(loader: Any, debug_file: str) -> tuple[Control, ...]:
+    """What controls val and test: the failing batch is named, and the debugger opens on request.
+
+    Args:
+        loader: whose batches are measured or predicted.
+        debug_file: as in config.py.
+    """
+    return FailingBatch(loader), Debugger(debug_file)

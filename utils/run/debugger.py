@@ -15,6 +15,7 @@ from utils.events import Control
 from utils.notices import once, warn
 from utils.train.processes import ALONE, World
 
+STOPPED = "stopped by the touch file: h help, c continue, q end the run safely"
 UTILS = Path(__file__).resolve().parent.parent
 
 
@@ -126,9 +127,9 @@ def prompt(with_ipdb: Callable[[Any], Any], with_pdb: Callable[[], Any]) -> None
     sys.modules["__main__"], sys.excepthook = main, excepthook  # IPython puts its own in their places
 
 
-def open_prompt(frame: FrameType, leave: Callable[[], None]) -> None:
+def open_prompt(frame: FrameType, leave: Callable[[], None], why: str = STOPPED) -> None:
     """Stop at the next line of `frame`: ipdb where it is installed, else pdb. To quit there means leave() and `c`."""
-    print("\nstopped by the touch file: h help, c continue, q end the run safely", flush=True)
+    print(f"\n{why}", flush=True)
     prompt(lambda ipdb: ipdb.set_trace(frame), lambda: pdb.Pdb().set_trace(frame))
     debugger = sys.gettrace().__self__  # type: ignore[union-attr]
     sys.settrace(None)  # else it would stop in the next function that is called, which is not in `frame`

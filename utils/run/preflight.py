@@ -38,14 +38,17 @@ def check_room(
     keep_last: int,
     keep_every: int,
     keep_from: int,
+    step: str | None = None,
 ) -> None:
     """Raise UserError when the checkpoints of a run have no room on the disk; warn where it is tight.
 
     Args:
         module, optim: the model, and the optimizer of its trainable weights.
         work_dir, resume: the folder in which the run's is made, or the run's own.
-        max_epoch, ema, keep_last, keep_every, keep_from: as in config.py.
+        max_epoch, ema, keep_last, keep_every, keep_from, step: as in config.py.
     """
+    if step:  # nothing is saved
+        return
     folder = resume or work_dir
     numbers = bool(optim.defaults["momentum"]) if isinstance(optim, SGD) else 2  # for each that learns
     learning = sum(parameter.nbytes for group in optim.param_groups for parameter in group["params"])

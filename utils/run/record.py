@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from utils.train import processes
 
 from .run import Run, read_rows
 
+SHOWN = 4  # files that have changed
 PACKAGES = ("torch", "torchvision", "torchnet", "visdom", "fire", "pillow", "numpy")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -135,26 +137,62 @@ def reported(folder: Path) -> tuple[Any, Any] | None:
     return None
 
 
+def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str | None:
+    """What git prints about the project's code; None for an exit code that is not fine. Raises OSError where there is
+    no git, and subprocess.TimeoutExpired."""
+    # The clone may be another user's, whose code runs here anyway.
+    command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
+    return done.stdout.rstrip("\n") if done.returncode in fine else None
+
+
+def changes_since(commit: str) -> str:
+    """The diff from a commit to the project's code as it is now, new files included; "" for an unknown commit."""
+    if (known := git("diff", commit)) is None:
+        return ""
+    new = (git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py") or "").split("\0")
+    added = [git("diff", "--no-index", os.devnull, name, fine=(0, 1)) for name in new if name]
+    return "\n".join(part for part in (known, *added) if part)
+
+
+def changed_code(folder: Path) -> str:
+    """Which code differs from that of the last start of the run in a folder, as far as that is on record: files of the
+    project, and the user's own (their copies are source_N_<module>.py), in words; "" for none."""
+    changed: dict[str, str] = {}
+    with contextlib.suppress(UserError, LookupError, TypeError, OSError, subprocess.TimeoutExpired):
+        starts = read_yaml(folder / "config.yaml", ())["run"]
+        source, commit = folder / f"source_{len(starts)}", starts[-1]["git_commit"]
+        then = source.with_suffix(".diff").read_text("utf-8", "replace") if source.with_suffix(".diff").exists() else ""
+        now = changes_since(commit) if commit and git("cat-file", "-e", commit) is not None else then
+        one, other = sections(then), sections(now)
+        changed = {name: "" for name in {**one, **other} if one.get(name) != other.get(name)}
+        for copy in folder.glob(f"{source.name}_*.py"):
+            name = copy.stem.removeprefix(f"{source.name}_").replace(".", "/") + ".py"
+            file = next((place / name for place in (Path.cwd(), ROOT) if (place / name).is_file()), copy)
+            if file.read_text("utf-8", "replace") != copy.read_text("utf-8", "replace"):
+                changed[name] = f" (it was {copy})"
+    names = [f"{name}{was}" for name, was in changed.items()]
+    return ", ".join(names[:SHOWN]) + (f", ... and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def sections(diff: str) -> dict[str, str]:
+    """{a Python file: its part of a diff by git}, without the lines that name its hashes."""
+    parts = re.split(r"^diff --git (?:a/.+ b/(.+)|.+)\n", diff, flags=re.MULTILINE)[1:]
+    return {
+        name: re.sub(r"^index .*\n", "", part, flags=re.MULTILINE).strip()
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
+        if (name or "").endswith(".py")
+    }
+
+
 def source_version(diff: Path) -> dict[str, Any]:
     """{"git_commit": ..., "git_dirty": ...} of the project's code, None where it is no git checkout. What differs from
     the commit, new files included, is written to the file `diff`."""
 
-    def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str | None:
-        # The clone may be another user's, whose code runs here anyway.
-        command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
-        return done.stdout.rstrip("\n") if done.returncode in fine else None
-
     try:
         commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
-        if changes:
-            new = (git("ls-files", "-z", "--others", "--exclude-standard", "--", "*.py") or "").split("\0")
-            parts = [
-                git("diff", "HEAD"),
-                *(git("diff", "--no-index", os.devnull, name, fine=(0, 1)) for name in new if name),
-            ]
-            if text := "\n".join(part for part in parts if part):  # else a new file that is no code
-                write_atomically(diff, lambda file: file.write(f"{text}\n"))
+        if changes and (text := changes_since("HEAD")):  # else a new file that is no code
+            write_atomically(diff, lambda file: file.write(f"{text}\n"))
     except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or one that does not answer
         commit = changes = None
     return {"git_commit": commit, "git_dirty": None if changes is None else bool(changes)}

@@ -7,18 +7,20 @@ from typing import Any
 
 from utils import UserError
 from utils.files import lock
-from utils.notices import counted, warn
+from utils.notices import counted, note, warn
 from utils.options.kinds import nearest
 from utils.options.options import read_yaml
 from utils.train import processes
 from utils.train.processes import World
 
-from . import pretrained
+from . import pretrained, record
 from .checkpoint_file import read_checkpoint
+from .crash import prepare
 from .preflight import check_folder
-from .run import is_run
+from .run import is_run, named_run
 
 CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
+PREPARATION = "mean_std", "center_crop", "interpolation"  # of pictures: it stays with the weights
 OTHERS = 3  # trained models that are named besides the one that is taken
 
 
@@ -111,44 +113,55 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     """
     if given.pdb and world.size > 1:
         raise UserError("--pdb is for one process: leave it or torchrun out")
+    if given.step and (given.resume or world.size > 1):
+        raise UserError("--step makes one step again, in one process: leave --resume, --processes and torchrun out")
+    if given.replay:
+        given.assign(replay=str(world.on_main(named_run, given.work_dir, given.replay, "--replay=")))
+    if given.step:
+        return prepare(resumed(given, Path(given.replay)), Path(given.replay), CHECKPOINTS), None
     if launched := world.on_main(find_launched, given.work_dir):  # torchrun has restarted these processes
         given = given.root().load({"resume": launched}, command=given.command)
     folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
     opt = resumed(given, folder) if folder else given
     opt.assign(resume=str(folder) if folder else None)
+    if folder and (changed := world.on_main(record.changed_code, folder)):
+        note(f"since the last start of {folder} this code has changed: {changed}")
     copy = "it may be another user's: a new run can start from its best.pth, with --load-model-path"
     check_folder(opt.resume or opt.work_dir, copy if opt.resume else "change that, or name another --work-dir")
     if opt.resume or not (opt.load_model_path or given.pretrained):
         return opt, None
     if opt.load_model_path and opt.pretrained:
         raise UserError("--pretrained and --load-model-path both name weights to start from: give one of them")
-    known = None
+    origin: dict[str, Any] = {}
+    expected: dict[str, Any] = {}
     if opt.pretrained:
-        path, source, known = pretrained.find(opt.model, opt.pretrained)
+        path, origin["origin"], expected = pretrained.find(opt.model, opt.pretrained.partition("  # ")[0])
+        source = "sha256 {sha256}, from {source}, {licence}".format(**origin["origin"])
         opt.assign(pretrained=f"{path}  # {source}")  # printed, and kept in config.yaml and in checkpoints
-        if known and "image_size" not in opt.explicit:
-            opt.assign(image_size=known.size)
     else:
         opt.assign(load_model_path=str(path := best_of_folder(opt.load_model_path)))
     content = read_checkpoint(path)
-    if "mean_std" not in opt.explicit:
-        saved = content.get("info", {}).get("config", {}).get("mean_std")
-        opt.assign(mean_std=saved or (known.mean_std if known else []))
-    content["path"] = str(path)
-    return opt, {name: content[name] for name in ("model", "info", "weights", "skipped", "path") if name in content}
+    info = content.get("info", {})
+    expected |= {name: value for name, value in info.get("config", {}).items() if name in PREPARATION}
+    opt.assign(**{name: value for name, value in expected.items() if name not in opt.explicit})
+    start: dict[str, Any] = {name: content[name] for name in ("model", "weights", "skipped") if name in content}
+    return opt, {**start, "path": str(path), "info": info | origin}
 
 
 def resumed(given: Any, folder: Path) -> Any:
-    """The options of the run in `folder`, with what is given now on top."""
+    """The options of the run in `folder`, with what is given now on top. Raises UserError for what is fixed."""
+    command = "--step" if given.step else "--resume"
     if given.config and given.resume != "auto":
-        raise UserError("--resume takes the run's own options: leave --config out")
+        raise UserError(f"{command} takes the run's own options: leave --config out")
     started, wanted = options_of_run(folder, given.root()), given.overrides()
+    if given.step:
+        started.assign(replay=given.replay)  # it names the run itself
     for name, kind in given.options().items():
         before = getattr(started, name)
         if name in wanted and not kind.free and wanted[name] != before:
             raise UserError(
-                f"--resume: {name}={before} is fixed on resume and cannot become {wanted[name]}; a new run can start "
-                f"from its weights: --load-model-path={folder / 'last.pth'} without --resume"
+                f"{command}: {name}={before} is fixed on resume and cannot become {wanted[name]}; a new run can start "
+                f"from its weights: --load-model-path={folder / 'last.pth'} without {command}"
             )
     opt = given.over(started.to_dict())
     if opt.max_epoch < started.max_epoch:

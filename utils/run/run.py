@@ -9,6 +9,7 @@ from typing import Any
 
 from utils import UserError
 from utils.files import lock, numbered
+from utils.options.kinds import nearest
 
 
 def new_folder(work_dir: str, model: str) -> Path:
@@ -26,9 +27,14 @@ def is_run(folder: Path) -> bool:
     return any((folder / file).is_file() for file in ("config.yaml", "lock"))
 
 
-def named_run(work_dir: str, name: str) -> Path | None:
-    """The folder of a run that is named by its path, or by its folder's name in work_dir; None where there is none."""
-    return next((folder for folder in (Path(name), Path(work_dir, name)) if is_run(folder)), None)
+def named_run(work_dir: str, name: str, option: str = "") -> Path:
+    """The folder of a run that is named by its path, or by its folder's name in work_dir. Raises UserError, which
+    begins with the option, where there is none."""
+    for folder in (Path(name), Path(work_dir, name)):
+        if is_run(folder):
+            return folder
+    hint = nearest(Path(name).name, [path.name for path in Path(work_dir).glob("*") if is_run(path)])
+    raise UserError(f"{option}{name}: no such run, also not in {work_dir}{hint}")
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:
@@ -102,8 +108,8 @@ class Run:
         vars(self).update(state)
 
     def mark(self, word: str) -> None:
-        """Record "unfinished", "finished", or "failed" (before its first step): --resume looks for the first. Raises
-        OSError."""
+        """Record "unfinished", "finished", "failed" (before its first step) or "diverged": --resume looks for the first
+        and the last. Raises OSError."""
         if self._lock:
             self._lock.truncate(0)  # not opened again: closing any handle of the file would end the lock
             self._lock.write(word.encode())

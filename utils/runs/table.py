@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from utils import UserError
 from utils.files import locked, megabytes
 from utils.notices import counted
-from utils.options.kinds import dashed, nearest
+from utils.options.kinds import dashed
 from utils.options.options import read_yaml
 from utils.run.run import is_run, monitored, named_run, read_rows
 
+WORDS = "finished", "failed", "diverged"  # of the file `lock` that are states
 HEADER = "run", "state", "epochs", "best", "epoch", "time", "disk", "code", "options that differ"
 
 
@@ -23,7 +24,7 @@ class Found(NamedTuple):
 
     Attributes:
         folder: Path.
-        state: "running", "finished", "failed" (before its first step) or "unfinished".
+        state: "running", "finished", "failed" (before its first step), "diverged" (ended by nan) or "unfinished".
         options: {name: value}, all of them; {} where config.yaml is lost.
         starts: a dict of command, commit and versions for each time that it was started or resumed.
         rows: those of results.csv, a dict of text per epoch.
@@ -68,14 +69,7 @@ def find_runs(work_dir: str, names: Sequence[str] = ()) -> list[Found]:
                 f"{work_dir} holds no run: `python main.py train` begins one, --work-dir=FOLDER names another"
             )
         return [read_run(folder) for folder in folders]
-    found = []
-    for name in names:
-        folder = named_run(work_dir, name)
-        if folder is None:
-            hint = nearest(Path(name).name, [path.name for path in Path(work_dir).glob("*") if is_run(path)])
-            raise UserError(f"{name}: no such run, also not in {work_dir}{hint}")
-        found.append(read_run(folder))
-    return found
+    return [read_run(named_run(work_dir, name)) for name in names]
 
 
 def read_run(folder: Path) -> Found:
@@ -89,7 +83,7 @@ def read_run(folder: Path) -> Found:
         rows = read_rows(folder)
     with contextlib.suppress(OSError):
         text = (folder / "lock").read_text("utf-8", "replace")
-        state = "running" if locked(folder / "lock") else text if text in ("finished", "failed") else state
+        state = "running" if locked(folder / "lock") else text if text in WORDS else state
     measure = monitored(rows[-1] if rows else (), options.get("monitor"))
     values = [(int(row["epoch"]), value) for row in rows if (value := number(row.get(measure))) is not None]
     best = (min if measure.endswith("loss") else max)(values, key=lambda one: one[1], default=None)

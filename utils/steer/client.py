@@ -5,7 +5,7 @@ from typing import Any
 
 from utils import UserError
 from utils.files import locked
-from utils.options.kinds import dashed, nearest
+from utils.options.kinds import dashed
 from utils.run.run import is_run, named_run
 
 from .channel import send
@@ -31,11 +31,7 @@ def find_running(work_dir: str, name: str | None) -> Path:
     folders = [path for path in sorted(Path(work_dir).glob("*")) if is_run(path)]
     running = [path for path in folders if (path / "lock").is_file() and locked(path / "lock")]
     if name:
-        folder = named_run(work_dir, name)
-        if folder is None:
-            raise UserError(
-                f"--run={name}: no such run, also not in {work_dir}{nearest(name, [p.name for p in folders])}"
-            )
+        folder = named_run(work_dir, name, "--run=")
         if not (folder / "lock").is_file() or not locked(folder / "lock"):
             raise UserError(f"{folder} is not being trained: `python main.py runs` shows its state")
         return folder

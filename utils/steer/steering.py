@@ -1,13 +1,14 @@
 """Obey commands while a run is trained: at the end of a step, in all processes at the same one, on record."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from utils import UserError
 from utils.events import Control
-from utils.notices import counted, warn
+from utils.notices import counted, note, warn
 from utils.options.kinds import nearest
 from utils.run.record import change_config
 from utils.visdom.screen import read_events
@@ -28,7 +29,8 @@ class Steering(Control):
         checkpoint: the Checkpoint, whose model and state are changed.
         world: the World.
         signals: the Signals, which may end a pause, and end the run on the command `stop`.
-        opt: the options; max_epoch and print_freq of them are changed.
+        opt: the options; max_epoch and print_freq of them are changed. With unfreeze_epoch the model's body is frozen
+            until that epoch begins, by commands on record like any other.
     """
 
     def __init__(self, checkpoint: Any, world: Any, signals: Any, opt: Any):
@@ -49,11 +51,17 @@ class Steering(Control):
             known = [(step, command) for step, command in self.run.steered]
             self.script = [one for one in own or other if one not in known]
         self._exchange()  # those of the step after which the checkpoint was saved
+        if self.run.step == 0 and self.opt.unfreeze_epoch:
+            self._once({"freeze": body(self.model)})
         if self.world.main and self.opt.steer:
             try:
                 self.listener.open()
             except (UserError, OSError) as error:
                 warn(f"`control` reaches this run by files only: {error}")
+
+    def on_epoch_begin(self, **_: Any) -> None:
+        if self.run.batch == 0 and self.run.epoch == self.opt.unfreeze_epoch:
+            self._once({"unfreeze": body(self.model)})
 
     def on_test_begin(self, **_: Any) -> None:
         self.validating = True
@@ -101,6 +109,12 @@ class Steering(Control):
                 answer = self._obey(command)
                 if requests:
                     requests[number].reply(answer)
+
+    def _once(self, command: dict[str, Any]) -> None:
+        """Obey a command of the options, in every process, unless this step has it from the record."""
+        if [self.run.step, command] not in self.run.steered:
+            answer = self._obey(command)
+            self.world.on_main(note, answer)
 
     def _obey(self, command: dict[str, Any]) -> str:
         """Make every change of a command, or none where one cannot be. Returns the answer."""
@@ -210,6 +224,13 @@ class Steering(Control):
             self.model.get_parameter(name).requires_grad = trainable
         self.model.train()  # frozen parts go into eval mode: BatchNorm keeps its statistics
         return len(names)
+
+
+def body(model: Any) -> list[str]:
+    """The largest parts of a model beside its head: net.layer1 for net.layer1.0.weight, where net.fc is the head."""
+    names = [name for name, _ in model.named_parameters() if not begins(name, [model.head])]
+    parts = [[name[: dot.start()] for dot in re.finditer(r"\.|$", name)] for name in names]
+    return [*dict.fromkeys(next(one for one in some if not begins(model.head, [one])) for some in parts)]
 
 
 def begins(name: str, prefixes: list[str]) -> bool:

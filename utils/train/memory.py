@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from utils import UserError
-from utils.notices import counted, warn
+from utils.notices import counted, note, once, warn
 
 from .device import device_of, one_batch, undisturbed
 from .machine import NO_MEMORY
@@ -44,6 +44,7 @@ class Splitter:
         After running out of memory it continues with the first sample that is not done, or, when `restart` is given,
         calls that and begins the batch again. Raises UserError where no smaller parts are possible.
         """
+        self._report_cut(size)
         start = 0
         while start < size:
             parts = max(self.parts, -(-size // self.most) if self.most else 1)
@@ -67,6 +68,15 @@ class Splitter:
             if not out_of_memory(error):
                 raise
             self.failure = repr(error)  # `split` does the rest: here the error still holds what filled the memory
+
+    def _report_cut(self, size: int) -> None:
+        """A note, at the first batch (the last one may be smaller), where it cannot be divided as --accumulate says."""
+        count = max(1, size // self.least)
+        if once("first batch", owner=self) and self.parts > count:
+            note(
+                f"--accumulate={self.parts} is more than a batch of {counted(size, 'sample')} allows: it is divided "
+                f"into {count}, because each part needs {counted(self.least, 'sample')}"
+            )
 
     def _shrink(self, size: int, count: int, restarts: bool) -> None:
         reason, self.failure = self.failure, ""

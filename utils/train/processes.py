@@ -29,6 +29,10 @@ DEBUGGING = timedelta(days=7)  # how long the others wait for the process at the
 LATE = timedelta(seconds=5)  # how long a failed training waits for what its other processes have counted
 
 
+class LostProcess(UserError):
+    """Another process of the training is gone; its own error, if it had one, is the cause."""
+
+
 def start(use_gpu: bool = True) -> "World":
     """The World of this process, as torchrun describes it in its environment; of size 1 without torchrun.
 
@@ -201,12 +205,12 @@ class World:
 
     @contextlib.contextmanager
     def _waiting(self) -> Iterator[None]:
-        """The block waits for the other processes: when one of them is gone, that is a UserError."""
+        """The block waits for the other processes: when one of them is gone, that is a LostProcess."""
         try:
             yield
         except RuntimeError as error:
             reason = re.sub(r"^\[.*?\] ", "", str(error).strip().splitlines()[-1])  # without the line in gloo's source
-            raise UserError(
+            raise LostProcess(
                 f"process {self.rank} of {self.size} has lost another one ({reason}) and ends too; "
                 "to resume from the last checkpoint: --resume"
             ) from None

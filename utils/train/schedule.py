@@ -184,4 +184,6 @@ def draw(lr: float, max_epoch: int, rows: int = 40, **options: Any) -> str:
     for name, position in {**positions, "end": (max_epoch - 1, STEPS - 1)}.items():
         schedule.step(*position)
         lines.append(f"{name:>6}  {schedule.lr:<10.4g}  {'#' * round(60 * schedule.lr / lr)}".rstrip())
+    if schedule.lr_decay < 1 or schedule.patience < math.inf:
+        lines.append("It depends on the losses, too, which only a run knows: drawn is the rate while they fall.")
     return "\n".join(lines)

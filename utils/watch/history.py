@@ -13,8 +13,9 @@ from utils.metrics import plots
 from utils.metrics.meters import val_losses, write_report
 from utils.notices import warn_once
 from utils.run.record import Results
-from utils.run.run import monitored
+from utils.run.run import monitored, read_rows
 from utils.train.device import device_of
+from utils.visdom.screen import gather, read_events
 
 from . import page
 
@@ -70,6 +71,7 @@ class History(Callback):
 
     def on_train_end(self, **_: Any) -> None:
         self.draw()
+        self.attempt(self.draw_own_curves)  # callbacks have plotted since the epoch's end
 
     def draw(self) -> None:
         """Draw what waits."""
@@ -78,6 +80,17 @@ class History(Callback):
             self.attempt(plots.curves, rows, monitored(rows[-1], self.monitor), self.run.folder / "curves.png")
             self.attempt(write_report, val_meter, val_losses(metrics), self.run.folder)
             self.attempt(self.draw_batch)
+            page.write_page(self.run.folder)
+            self.attempt(self.draw_own_curves)
+
+    def draw_own_curves(self) -> None:
+        """Write callbacks.png, of the curves in the run's record that are not in results.csv, and the page with it."""
+        drawn = gather(read_events(self.run.folder / "events.jsonl"))
+        curves = {str(name): points for (kind, name), points in drawn.items() if kind == "plot"}
+        known = {name for row in read_rows(self.run.folder) for name in row}
+        own = {name: points for name, points in curves.items() if name not in known and not name.startswith("loss")}
+        if own:
+            plots.own_curves(own, self.run.folder / "callbacks.png")
             page.write_page(self.run.folder)
 
     def draw_batch(self) -> None:

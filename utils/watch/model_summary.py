@@ -27,8 +27,8 @@ def summary(model: Any, input: Any) -> dict[str, int]:
 
 
 def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
-    """Print what is trained on, and the model's summary. Raises UserError when validation cannot compute its loss: an
-    epoch would be trained first, because with mixup, say, training has other targets."""
+    """Print what is trained on, and the model's summary. Raises UserError when validation cannot compute its loss
+    or its measures: an epoch would be trained first, because with mixup, say, training has other targets."""
     classes = list(train_data.classes)
     names = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
     samples = f"{counted(len(train_data), 'sample')} to train on, {len(val_data)} to validate on"
@@ -36,7 +36,7 @@ def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
     (input, _), two = (one_batch(val_data, range(min(n, len(val_data))), device_of(model)) for n in (1, 2))
     try:
         if model.val_loss:  # of two: a model need not take a batch of one
-            compute_loss(model, *two)
+            validate(model, val_data.meter(), *two)
         sizes = summary(model, input)
     except UserError:
         raise
@@ -48,10 +48,11 @@ def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
     print(f"{model.model_name}: {sizes['parameters']:,} parameters{trainable}, {work}")
 
 
-def compute_loss(model: Any, input: Any, target: Any) -> None:
-    """Compute the loss of a prepared batch as validation does."""
+def validate(model: Any, meter: Any, input: Any, target: Any) -> None:
+    """Compute the loss of a prepared batch, and add its predictions to a data set's meter, as validation does."""
     with undisturbed(model), torch.no_grad(), model.autocast():
-        model.objective(input, target)
+        prediction = model.decode(model.objective(input, target)[0])
+    meter.add(prediction, target)
 
 
 def with_prefix(number: int) -> str:

@@ -50,6 +50,7 @@ pre { background: var(--panel); border-radius: 6px; padding: .8rem; white-space:
 PICTURES = {
     "curves": "Losses, measures and learning rate of every epoch; the dotted line is the best epoch, whose weights are "
     "best.pth.",
+    "callbacks": "Curves that callbacks plot, above what they give as x.",
     "confusion": "Confusion matrix: a row per true class, with counts and their share of the row.",
     "roc": "ROC curves: the share of a class that is found, against the share of all others that is taken for it.",
     "pr": "Precision and recall for every threshold on the probability.",
@@ -69,6 +70,7 @@ TABLES = {
     "confusion": "Confusion matrix",
     "mistakes": "Mistakes",
 }
+CURVES = "curves", "callbacks"
 CLOSED, FULL = ("confusion", "mistakes"), ("mistakes",)  # tables closed at first, as pictures show them; wide pictures
 
 
@@ -97,9 +99,9 @@ def page(folder: Path) -> str:
     )
     others = {*drawn.values()} - {*known.values(), *maps, *predictions, *batch}
     saved = sorted(folder.glob("images/*.png"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    report = [path for name, path in known.items() if name != "curves"]
+    report = [path for name, path in known.items() if name not in CURVES]
     sections = {
-        "Curves": figure(folder, known["curves"]) if "curves" in known else "",
+        "Curves": "".join(figure(folder, known[name]) for name in CURVES if name in known),
         "Validation": grid(folder, [*report, *sorted(others)]),
         "Numbers": "".join(table(folder / f"{name}.csv", title) for name, title in TABLES.items()),
         "Training batch": grid(folder, batch, BATCH),
