@@ -54,6 +54,7 @@ def prepared(program: Any, opt: Any) -> Case:
     for part, made in {"train": train_data, "validate": val_data}.items():
         if not len(made):
             raise UserError(f"{type(made).__name__} found no sample to {part} on: check --train-data-root")
+    opt.assign(unfreeze_epoch=None)  # as in the first epochs, in which the head alone learns
     built = program.new_model(opt, train_data, dict(start) if start else None).to(device)
     return Case(opt, built, train_data, val_data, start)
 
