@@ -150,17 +150,19 @@ def test_a_drawn_batch_of_training_has_the_true_classes_or_their_shares(forest, 
 
 def test_pictures_are_cut_and_resized_as_weights_expect(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (128, 160, 3), dtype=np.uint8)
-    for name in ("a", "b"):
+    for name, pixels in (("a", noise), ("b", noise.transpose(1, 0, 2))):
         (tmp_path / name).mkdir()
-        Image.fromarray(noise).save(tmp_path / name / "1.png")
+        Image.fromarray(pixels).save(tmp_path / name / "1.png")
 
-    def seen(mode, size, **how):
+    def seen(mode, size, index=0, **how):
         root = {"root": tmp_path, "val_data_root": tmp_path, "pack": True, "pack_dir": tmp_path / "packs"}
-        return ImageFolder(**root, mode=mode, image_size=size, **how)[0][0].permute(1, 2, 0).numpy()
+        return ImageFolder(**root, mode=mode, image_size=size, **how)[index][0].permute(1, 2, 0).numpy()
 
     middle = seen("val", 112, center_crop=0.875)  # resized to 128 and cut to 112, which here only cuts
     assert (middle == noise[8:120, 24:136]).all()
     assert (seen("val", "80x64", center_crop=0.5) == noise[32:96, 40:120]).all()
+    tall = noise.transpose(1, 0, 2)[29:131, :]  # 102 x 128, as 4 x 5 as it can be
+    assert abs(seen("val", "128x102", index=1).astype(int) - tall).max() <= 1
     square = Image.fromarray(noise[:, 16:144])
     for interpolation, how in (("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)):
         expected = np.asarray(square.resize((48, 48), how), dtype=int)

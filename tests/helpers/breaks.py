@@ -463,7 +463,11 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("if turn is None else file.transpose(turn)", "", "data/test_read.py:any_picture_is_read_as_upright"),
         ("values = np.where(known, values, 0)", "pass", "data/test_read.py:float_pixels_without_data"),
-        ("width * size[0] / size[1]", "width", "data/test_rectangles.py:takes_the_middle"),
+        (
+            "width * size[0] / size[1]",
+            "width",
+            "data/test_rectangles.py:takes_the_middle data/test_labelled.py:weights_expect",
+        ),
     ],
     "data/pictures/masks.py": [
         ("Image.Resampling.NEAREST", "Image.Resampling.BILINEAR", "data/test_mask_folder.py:between_two"),
