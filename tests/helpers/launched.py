@@ -45,16 +45,16 @@ subprocess_handler.Popen = Forked
 
 class Launched:
     """Something that the fork server is to start, used like subprocess.Popen: main.py, or another program, with these
-    arguments. One at a time."""
+    arguments. One at a time; `first` is Python code that all its processes run before."""
 
     _server = None
 
-    def __init__(self, *arguments, cwd, program=None):
+    def __init__(self, *arguments, cwd, program=None, first=""):
         if Launched._server is None:
             Launched._server = Server()
         self.output, self.returncode = Path(cwd, f"output_{os.urandom(4).hex()}"), None
         files = (self.output.name, self.output.name)
-        self.pid = self._server.start(*arguments, cwd=cwd, first=FORKED, files=files, program=program)
+        self.pid = self._server.start(*arguments, cwd=cwd, first=FORKED + first, files=files, program=program)
 
     def poll(self):
         if self.returncode is None and select.select([self._server.process.stdout], [], [], 0)[0]:

@@ -4,6 +4,7 @@ import csv
 import json
 
 import torch
+from wait import until
 
 from utils.run.checkpoint_file import read_checkpoint
 
@@ -47,3 +48,11 @@ def state(run):
     """What last.pth holds that has to be the same after a run that was stopped and resumed."""
     content = read_checkpoint(run / "last.pth")
     return {name: content[name] for name in ("weights", "optimizer", "schedule", "run", "meters")}
+
+
+def begun(folder):
+    """The run in a folder, as soon as it is at its tenth step."""
+    records = until(
+        lambda: [path for path in folder.glob("checkpoints/*/events.jsonl") if '"loss"' in path.read_text()]
+    )
+    return records[0].parent

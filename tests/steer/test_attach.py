@@ -3,21 +3,123 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import NO_SERVER, ROOT, server
+from runs import begun
+from terminal import PROMPT, WAIT, Training, pexpect
 from wait import until
 
+from benchmarks.faults_steering import SLOWER
 from utils import UserError
 from utils.run import signals
 from utils.steer import attach
-from utils.steer.channel import OVER, Listener, connect, listening
+from utils.steer.channel import OVER, Listener, connect, listening, send
 from utils.steer.client import listens
 from utils.train.processes import ALONE
+
+HEART = ["--config=Heart", NO_SERVER, "--keep-every=0", "--print-freq=5", "--batch-size=1000", "--scheduler=constant"]
+HOME = "import os; os.environ.update(HOME=os.getcwd(), PROMPT_TOOLKIT_NO_CPR='1')"
+
+
+def call(folder, *options, **how):
+    """The command at a terminal of its own, and what its prompt opens with."""
+    session = Training([sys.executable, str(ROOT / "main.py"), "control", "--debug", *options], folder, **how)
+    return session, session.wait(r"ipdb>|\(Pdb\) ")
+
+
+def step_of(run):
+    return int(re.search(r"step (\d+)", send(run, {"status": True}))[1])
+
+
+def assert_goes_on(run):
+    before = step_of(run)
+    until(lambda: step_of(run) > before + 2)
+
+
+def insist(session, keys, shown):
+    """Type these keys until that is shown: what comes before a prompt, or a statement, has begun may be lost."""
+    for _ in range(WAIT):
+        if session.child.expect([pexpect.TIMEOUT, shown], timeout=1):
+            return
+        session.child.send(keys)
+    pytest.fail(f"{shown} is not shown: {session.child.buffer}")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A training without a terminal."""
+    pid = server().start("train", *HEART, "--max-epoch=1000", cwd=tmp_path, first=f"{SLOWER}\n{HOME}")
+    yield begun(tmp_path)
+    if server().pid:  # the test has failed
+        os.kill(pid, signal.SIGKILL)
+        server().wait()
+
+
+def test_a_run_without_a_terminal_is_entered_looked_at_changed_and_left(run, tmp_path):
+    session, opened = call(tmp_path)
+    assert "stopped by control --debug" in opened and re.search(r"> \S*main\.py\(\d+\)train\(\)", opened)
+    assert "ipdb>" in opened and "at the debugger's prompt" in send(run, {"status": True})
+    assert session.value("opt.lr") == 0.1
+    gradient = "next(model.parameters()).grad"
+    mean, std = session.value(f"({gradient}.mean().item(), {gradient}.std().item())")
+    assert mean == mean and std > 0
+    session.do("for p in optimizer.param_groups: p['lr'] = 0.0123")
+    assert "sent to me" in session.do("print('sent to', 'me')")
+    assert (tmp_path / session.value("model.save()")).is_file()
+    session.child.sendline("!__import__('time').sleep(1000)")
+    insist(session, "\x03", "KeyboardInterrupt")
+    session.wait(PROMPT)
+
+    session.do("b model.forward")
+    assert "forward()" in session.do("c") and "def forward" in session.do("l")
+    mean, std = session.value("(x.mean().item(), x.std().item())")
+    assert abs(mean) < 3 and std > 0.1
+    session.do("clear 1")
+    assert "--Return--" in session.do("r")
+    assert session.end("c\n") == 0 and f"{run.name}: the run goes on" in session.screen
+    assert_goes_on(run)
+    assert "lr 0.0123" in send(run, {"status": True})
+    assert "sent to me" not in (tmp_path / "output").read_text()
+
+    session, _ = call(tmp_path, term="xterm")  # it completes, knows what was typed before, and how wide it is
+    session.child.send("model.named_par\t")
+    session.wait("eters")
+    insist(session, "\x03!__import__('os').get_terminal_size(1)\r", "columns=200")
+    session.child.setwinsize(50, 120)
+    insist(session, "\x03!__import__('os').get_terminal_size(1)\r", "columns=120")
+    session.wait("ipdb>")
+    session.child.send("\x1b[A")  # the last line once more
+    session.wait("get_terminal_size")
+    session.child.send("\x03b model.forward\r")
+    session.wait("Breakpoint")
+    session.child.send("c\r")
+    session.wait("forward")
+    session.wait("ipdb>")
+    session.child.close(force=True)
+    assert_goes_on(run)
+
+    session, _ = call(tmp_path)
+    session.do("b model.load")  # nothing comes there any more
+    session.child.sendline("c")
+    insist(session, "\x03", "the run goes on, without breakpoints")
+    assert session.end() == 0
+    assert_goes_on(run)
+
+    assert "paused" in send(run, {"pause": True})
+    session, _ = call(tmp_path)
+    session.child.sendline("while True: pass")
+    session.wait("pass")
+    session.child.close(force=True)
+    until(lambda: "paused" in send(run, {"status": True}))
+    session, _ = call(tmp_path)
+    assert session.end("\x04") == 0 and "the run ends after this batch" in session.screen
+    assert server().wait() == 0 and "stopped; to resume" in (tmp_path / "output").read_text()
 
 
 def test_one_caller_is_let_in_and_who_waits_when_the_run_ends_is_told(tmp_path):

@@ -6,30 +6,20 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import NO_SERVER, cold, server
+from conftest import NO_SERVER, ROOT, cold, server
 from launched import Launched
-from runs import differences, events, only_run, rows
-from wait import until
+from runs import begun, differences, events, only_run, rows
+from terminal import PROMPT, Training
 
+from benchmarks.faults_steering import SLOWER
 from utils.run.checkpoint_file import read_checkpoint
 from utils.steer.channel import Listener, address
 
 HEART = ["--config=Heart", NO_SERVER, "--keep-every=0", "--print-freq=5", "--batch-size=1000", "--scheduler=constant"]
-# No reports, and steps that take a little longer: so a command comes in time.
-SLOWER = """
-import time
-from matplotlib.figure import Figure
-from utils.train.step import TrainStep
-Figure.savefig = lambda *_, **__: None
-apply = TrainStep.apply
-def slower(self, number):
-    apply(self, number)
-    time.sleep(0.02)
-TrainStep.apply = slower
-"""
 
 
 def control(folder, *options, check=0):
@@ -40,14 +30,6 @@ def control(folder, *options, check=0):
 
 def step_of(answer):
     return int(answer.partition("after step ")[2].partition(":")[0])
-
-
-def begun(folder):
-    """The run in a folder, as soon as it is at its tenth step."""
-    records = until(
-        lambda: [path for path in folder.glob("checkpoints/*/events.jsonl") if '"loss"' in path.read_text()]
-    )
-    return records[0].parent
 
 
 def last(run):
@@ -117,14 +99,20 @@ def test_a_killed_run_makes_the_commands_again_that_its_checkpoint_does_not_have
 
 
 @pytest.mark.slow
-def test_two_processes_obey_after_the_same_step(tmp_path):
+def test_two_processes_obey_after_the_same_step_and_each_is_entered_while_the_other_waits(tmp_path):
     both, again = tmp_path / "both", tmp_path / "again"
     for folder in (both, again):
         folder.mkdir()
     command = ["train", *HEART, "--processes=2", "--max-epoch=40"]
-    process = Launched(*command, cwd=both)
+    process = Launched(*command, cwd=both, first="import os; os.environ['HOME'] = os.getcwd()")
     run = begun(both)
     control(both, "--pause")
+    for rank in (1, 0):  # also of a paused run
+        session = Training([sys.executable, str(ROOT / "main.py"), "control", "--debug", f"--rank={rank}"], both)
+        session.wait(PROMPT)
+        assert session.value("(world.rank, world.size)") == (rank, 2)
+        assert "callbacks.on_batch_begin()" in session.do("n") + session.do("n") + session.do("n")
+        assert session.end("c\n") == 0 and "paused: " in control(both, "--status")
     control(both, "--lr=0.02", "--freeze=layers.1")
     control(both, "--go-on", "--max-epoch=2")
     printed, _ = process.communicate()

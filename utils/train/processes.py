@@ -146,7 +146,7 @@ class World:
         found = torch.tensor([int(number) for number in numbers])  # True and 1 would be of different lengths
         with self._waiting():
             distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
-        return [int(number) for number in found]
+        return [*found.tolist()]
 
     def on_main(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """The result of function(*arguments, **named), called by the first process for all; a UserError of it is raised
