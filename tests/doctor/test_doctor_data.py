@@ -4,6 +4,7 @@ import pytest
 import torch
 from patients import Net, Pictures, assert_only, case, unsound
 
+import models
 from data.broken import refuse_broken
 from utils.doctor import data as data_checks
 
@@ -130,3 +131,11 @@ def test_a_large_set_is_sampled_the_same_way_every_time(monkeypatch):
     line = list(data_checks.check(case(), refuse_broken))[1]
     assert line.found == "5 of 24 train samples, 5 of 12 val samples, drawn with --seed=0"
     assert data_checks.chosen(24, 0) == data_checks.chosen(24, 0) != data_checks.chosen(24, 1)
+
+
+def test_the_labels_are_looked_at_through_a_frozen_body_that_keeps_what_it_has_seen():
+    """Its features are found by the versions of its weights, which a copy made for inference alone would not have."""
+    model = models.resnet18(num_classes=2, augment=False)
+    model.freeze_body()
+    found = data_checks.check(case(model, start={"weights": {}}), refuse_broken)
+    assert [one.found for one in found if one.name == "labels"][0].startswith("not looked at: the model is right about")

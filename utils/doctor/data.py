@@ -130,7 +130,7 @@ def soft(samples: Sequence[Sample]) -> Finding:
     return judged("values of masks", odd, sound, "mostly on edges, between two other classes:", advice, LOOK)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def swapped(case: Case, samples: Sequence[Sample]) -> Finding:
     """Labels that a good model contradicts with certainty."""
     name, parts = "labels", {"train": case.train_data, "val": case.val_data}
