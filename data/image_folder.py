@@ -146,7 +146,7 @@ def note_alike(folders: dict[str, list[Sample]], root: Path) -> None:
     if len(inside) == 1 and len(names) > 1:
         first, second = (shlex.quote(str(root / name)) for name in [*folders][:2])
         note_once(
-            f"the classes are the folders {', '.join(folders)}, each of which has {', '.join(names)}: if those are the "
+            f"the classes are the folders {', '.join(folders)}, and each has {', '.join(names)}: if those are the "
             f"classes, give --train-data-root={first} --val-data-root={second}; class_name.txt in {root} ends this note"
         )
 

@@ -38,7 +38,7 @@ class CocoMask(PictureSet):
     Crowds are not trained on; in evaluation, detections in a crowd are neither right nor wrong, as in COCO. Pictures
     without objects are left out in train mode, boxes without width or height always; notes count them. COCO's
     coordinates are those of the stored pixels; a picture is turned by its EXIF orientation where its annotations have
-    the size that it has then. A note counts those of which the size does not tell, see `exif`. `broken` are files that
+    the size that it has then. A note counts those where the size does not tell, see `exif`. `broken` are files that
     are missing, cannot be decoded or differ in size from their annotations.
 
     Args:

@@ -24,7 +24,7 @@ class PictureFiles(PictureData):
         val_size: maximum number of samples in val mode, see `spread`; or None.
         options: the other arguments of PictureData.
 
-    `lost` are the broken pictures of the classes of which no other is left: list of (class, path (reason)).
+    `lost` are the broken pictures of the classes that have no other: list of (class, path (reason)).
 
     Raises UserError when a class of `root` has too few samples.
     """

@@ -128,7 +128,7 @@ def decoders() -> list[str]:
 
 
 def without_text(path: Any, error: ValueError) -> Any:
-    """A PNG opened without its text and its colour profile, of which Pillow reads so much only, to bound its memory.
+    """A PNG opened without its text and its colour profile, which Pillow bounds, to limit its memory.
     Raises the `error` when it is no PNG."""
     with open(path, "rb") as file:
         kept = [file.read(8)]

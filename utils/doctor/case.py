@@ -1,4 +1,4 @@
-"""What is examined: a training as it would begin, of which nothing changes."""
+"""What is examined: a training as it would begin; nothing of it changes."""
 
 import contextlib
 import copy

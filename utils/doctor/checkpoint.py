@@ -28,7 +28,7 @@ def finite(weights: dict[str, torch.Tensor]) -> Finding:
 
 
 def alive(model: nn.Module) -> Finding:
-    """Layers of which many channels are always 0: filters, or scales of a normalisation, that are all 0."""
+    """Layers with many channels that are always 0: filters, or scales of a normalisation, that are all 0."""
     faults, total = [], 0
     for name, module in model.named_modules():
         weight: Any = getattr(module, "weight", None)
@@ -49,7 +49,7 @@ def named(classes: list[str] | None, data: list[str]) -> Finding:
         return Finding("class names", OK, "the checkpoint has none to compare")
     if classes == data:
         return Finding("class names", OK, f"{len(data)}, in the order of the checkpoint's")
-    advice = "its head means others: give the data it was trained on, or train the head anew"
+    advice = "its head means others: give the data it was trained on, or train a new head"
     if sorted(classes) == sorted(data):
         found = f"in another order, {listed(classes)} in the checkpoint and {listed(data)} in the data"
     else:

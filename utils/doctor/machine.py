@@ -24,8 +24,8 @@ from utils.visdom.screen import other_user
 from .case import Case
 from .finding import LOOK, OK, WRONG, Finding, judged
 
-TIMED, SHARE = 3, 0.1  # steps of which the fastest counts; of a check's WORK
-SLOWER = 2.0  # a precision that takes so many times as long as another is named
+TIMED, SHARE = 3, 0.1  # steps, the fastest counts; of a check's WORK
+SLOWER = 2.0  # a precision that takes this many times as long as another is named
 PIECE = 32 << 20  # bytes that are written and read
 SLOW = 10e6  # bytes per second of a disk that holds a training up
 WAIT = 2.0  # seconds that a server on this machine may take

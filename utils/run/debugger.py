@@ -173,7 +173,7 @@ def open_prompt(frame: FrameType, leave: Callable[[], None], at: Here = HERE) ->
 
     def quit() -> None:
         nonlocal words
-        if not at.gone:  # else nobody has typed Ctrl-D
+        if not at.gone:  # else it is no Ctrl-D that was typed
             words = ""
             leave()
         debugger.clear_all_breaks()

@@ -78,7 +78,7 @@ def published(name: str) -> Published | None:
 
 
 def preparation(transforms: Any) -> Preparation:
-    """That of torchvision's transforms for weights: resized to resize_size, of which crop_size in the middle stays."""
+    """That of torchvision's transforms for weights: resized to resize_size, then cut to the crop_size in its middle."""
     (size,), (resized,) = set(transforms.crop_size), set(transforms.resize_size)
     return Preparation([*transforms.mean, *transforms.std], size, size / resized, transforms.interpolation.value)
 

@@ -19,7 +19,7 @@ class Here:
     Attributes:
         reason: what the prompt opens with.
         waiting: whether somebody waits for a prompt there.
-        gone: whether nobody can type there any more.
+        gone: whether the terminal is closed.
         ended: whether no more prompts open there for somebody who called.
     """
 

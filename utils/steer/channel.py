@@ -78,12 +78,12 @@ class Listener:
     def open(self) -> None:
         """Begin to listen, in a thread. Raises UserError or OSError where no socket can be made; commands still come as
         files then."""
-        for left in private_folder().glob("*.sock"):  # by killed runs: nobody listens there
+        for left in private_folder().glob("*.sock"):  # by killed runs, which no longer listen
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as tried:
                 if tried.connect_ex(str(left)):
                     left.unlink()
         self.socket = socket.socket(socket.AF_UNIX)
-        new = self.path.with_suffix(".new")  # another process may look for those that nobody listens to
+        new = self.path.with_suffix(".new")  # another process may remove a socket that does not listen yet
         new.unlink(missing_ok=True)
         self.socket.bind(str(new))
         self.socket.listen()

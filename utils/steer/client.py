@@ -25,7 +25,7 @@ def control(opt: Any) -> None:
         raise UserError(f"--debug only opens a prompt: give {', '.join(map(dashed, command))} in another command")
     folder = find_running(opt.work_dir, opt.run)
     if not listens(folder):
-        raise UserError(f"{folder.name} listens to nobody: it was started with --steer=False")
+        raise UserError(f"{folder.name} takes no commands: it was started with --steer=False")
     if opt.debug:
         from .attach import enter  # only Unix has terminals of that kind
 
@@ -42,7 +42,7 @@ def said(opt: Any) -> dict[str, Any]:
 
 
 def listens(folder: Path) -> bool:
-    """Whether the run in `folder` was not told to listen to nobody."""
+    """Whether the run in `folder` takes commands."""
     with contextlib.suppress(UserError):  # a new run has not written it yet
         return read_yaml(folder / "config.yaml", ()).get("steer") is not False
     return True

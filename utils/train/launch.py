@@ -11,7 +11,7 @@ from utils.notices import counted
 
 
 def several(opt: Any) -> None:
-    """Where --gpus or --processes ask for several processes, start this program so many times under torchrun's own
+    """Where --gpus or --processes ask for several processes, start this program that often under torchrun's own
     launcher, and exit when they have ended: what stands behind this call is reached by those processes alone.
 
     Raises UserError for GPUs that are not there.

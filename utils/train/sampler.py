@@ -40,7 +40,7 @@ class ResumableBatchSampler(Sampler):
         self.set_position(0, 0)
 
     def share(self, rank: int, size: int) -> None:
-        """Yield the share of the process `rank` of so many."""
+        """From now on yield the share of process `rank` of `size`."""
         self.rank, self.size = rank, size
         self.length = len(self._epoch(0))
 

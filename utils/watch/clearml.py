@@ -28,7 +28,7 @@ class ClearML(Tracker):
     diff, packages and best.pth, as they are on record. It needs no network.
 
     ClearML sets the seeds, replaces functions of PyTorch and takes ten seconds to close: so all of it is done when the
-    run has ended, by a process of its own, for which nobody waits. The zip is there when it is whole.
+    run has ended, by a process of its own, which holds up nothing. The zip is there when it is whole.
     """
 
     needs = "clearml"
