@@ -6,7 +6,7 @@ from utils.options.marks import by, free, needs, of, only, was
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, PACKS, RESUME, RUNS, STEERED, TESTED, USE
-from utils.options.rules import fit_warmup, unfreeze_in_time
+from utils.options.rules import balance_once, fit_warmup, unfreeze_in_time
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
@@ -122,7 +122,7 @@ class DefaultConfig(Options):
     steer: flag | free = True  # train: obey `control`, from this user alone
     replay: optional(path) | by("train") = None  # train: make the commands of that run again, at the same steps
     step: optional(choice("last")) | free | needs("replay") = None  # last: make only the failed step of --replay again
-    freeze: several(text) | free | CONTROL = []  # train these parts of the model no longer: layer1,features.0
+    freeze: several(text) | free | by("control", hint="--finetune trains the head alone") = []  # stop to train layer1
     unfreeze: several(text) | free | CONTROL = []  # train them again
     save: flag | free | CONTROL = False  # write last.pth
     pause: flag | free | CONTROL = False  # wait after the step
@@ -147,7 +147,7 @@ class DefaultConfig(Options):
     show_options: flag | free | ALL = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 
-    _rules = fit_warmup, unfreeze_in_time
+    _rules = balance_once, fit_warmup, unfreeze_in_time
 
 
 class Demo(DefaultConfig):

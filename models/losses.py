@@ -174,6 +174,13 @@ class Criterion(nn.Module):
         weight = None if weight is None else torch.as_tensor(weight, dtype=torch.float32)
         self.register_buffer("weight", weight, persistent=False)  # moves with the model, stays out of checkpoints
 
+    def samples(self, target: Any) -> int | Tensor:
+        """By how much a batch's losses count in their mean over several: its samples, or with class weights the scalar
+        sum of its targets' weights, by which the losses were divided. target: as the losses take it, or a list."""
+        if self.weight is None:
+            return len(target)
+        return factors(target, self.weight, IGNORED if target.ndim == 3 else NEVER).sum()
+
     def forward(self, score: Tensor, target: Tensor) -> dict[str, Tensor]:
         """(score, target) -> {"loss": scalar} of a single loss, {"loss_<name>": scalar, ...} of several."""
         if score is None:

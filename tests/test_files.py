@@ -68,6 +68,20 @@ def test_a_locked_file_is_refused_to_other_processes_and_the_lock_ends_with_its_
 
 def test_what_cannot_be_written_is_known_before_the_work(tmp_path):
     check_writable(tmp_path / "new.csv", "--result-file")
-    for path in (tmp_path, tmp_path / "nowhere" / "new.csv"):
+    os.mkfifo(tmp_path / "pipe")
+    paths = (tmp_path, tmp_path / "nowhere" / "new.csv", f"{tmp_path}/new/", tmp_path / "pipe", "/proc/new.csv")
+    for path in (*paths, "/dev/full"):
         with pytest.raises(UserError, match="cannot be written"):
             check_writable(path, "--result-file")
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_a_pipe_stays_one_and_a_link_too(tmp_path):
+    """As root, a file renamed to /dev/null would take the place of the device."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        write_atomically(tmp_path / "pipe", lambda file: file.write("new"))
+    assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_atomically(tmp_path / "link", lambda file: file.write("new"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"

@@ -281,9 +281,11 @@ def test_a_file_name_that_is_not_utf8_goes_through(tmp_path):
 def test_the_validations_loss_does_not_depend_on_the_batch_size(pictures):
     torch.manual_seed(0)
     model, data = models.SqueezeNet(), DogCat(pictures, "val", image_size=32)
-    losses = []
-    for batch_size in (12, 11):
-        meter = LossMeter()
-        program.val(model, make_loader(data, batch_size, num_workers=0), loss_meter=meter)
-        losses.append(meter.summary()["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for weights in (None, [1.0, 9.0]):
+        model.set_criterion(weight=weights)
+        losses = []
+        for batch_size in (12, 11, 5, 1):
+            meter = LossMeter()
+            program.val(model, make_loader(data, batch_size, num_workers=0), loss_meter=meter)
+            losses.append(meter.summary()["loss"])
+        assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)

@@ -20,15 +20,27 @@ except ImportError:  # Windows has no such lock: two processes may write one run
 
 # File names need not be UTF-8: they are written as they are.
 TEXT: dict[str, Any] = {"mode": "w", "encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+NO_FILE = "it is no regular file"  # but a device or a pipe, whose place a renamed file would take
+SEPARATORS = tuple(mark for mark in (os.sep, os.altsep) if mark)
 
 
 def check_writable(path: str | Path, option: str) -> None:
     """Raise UserError, before hours of work are spent on it, when the file `path`, which `option` named, could not be
     written."""
-    folder = Path(path).absolute().parent
-    problem = "it is a folder" if Path(path).is_dir() else "" if folder.is_dir() else f"there is no folder {folder}"
-    if not problem and not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        problem = f"no permission to write {'it' if os.path.exists(path) else f'in {folder}'}"
+    folder, there, problem = Path(os.path.realpath(path)).parent, os.path.exists(path), ""
+    if os.path.isdir(path) or str(path).endswith(SEPARATORS):
+        problem = "it is a folder"
+    elif there and not os.path.isfile(path):
+        problem = NO_FILE
+    elif not folder.is_dir():
+        problem = f"there is no folder {folder}"
+    elif there and not os.access(path, os.W_OK):
+        problem = "no permission to write it"
+    else:
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # not access(): /proc grants root all, and takes no file
+        except OSError as error:
+            problem = f"no file can be made in {folder} ({error.strerror})"
     if problem:
         raise UserError(f"{option}={path} cannot be written, {problem}: name another file")
 
@@ -64,7 +76,7 @@ def write_csv(path: str | Path, header: Iterable[Any], rows: Iterable[Iterable[A
 def write_atomically(
     path: str | Path, write: Callable[[IO[Any]], Any], binary: bool = False, previous: Path | None = None
 ) -> None:
-    """Call write(file) on a file beside `path`, flush it to the disk and rename it to `path`.
+    """Call write(file) on a file beside `path`, flush it to the disk and rename it to `path`, or what that leads to.
 
     A reader of `path` finds the old content or the new one, also after a power cut; on an error the old one stays.
 
@@ -72,9 +84,11 @@ def write_atomically(
         write: gets the open file, text or with `binary` bytes (which it may read again).
         previous: a second path that gets the old content.
 
-    Raises OSError, whose `filename` is `path`, when the disk does not take the file.
+    Raises OSError, whose `filename` is `path`, when the disk does not take the file, or `path` is a device or a pipe.
     """
-    path = Path(path)
+    given, path = str(path), Path(os.path.realpath(path))  # a link stays, as one of /dev has to
+    if os.path.exists(given) and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, NO_FILE, given)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, **({"mode": "w+b"} if binary else TEXT)) as file:
@@ -86,7 +100,7 @@ def write_atomically(
         os.replace(temporary, path)
         flush_folder(path.parent)
     except OSError as error:
-        error.filename = str(path)  # a full disk's error names no file
+        error.filename = given  # a full disk's error names no file
         raise
     finally:
         with contextlib.suppress(OSError):  # in a folder that has become read-only it stays until the next start

@@ -143,6 +143,12 @@ def pick(file: Path, table: list[list[str]], labelled: bool, columns: Sequence[s
                 f"{file}: --columns={','.join(columns)} has to name the pictures and the labels: the columns are "
                 f"{', '.join(head)}, or 1 to {count}"
             )
+        entries = [row[found[0]] for row in table]
+        if not places.folders(entries):
+            raise UserError(
+                f"{file}: --columns={','.join(columns)}: the column {columns[0]} names no pictures: there is no file "
+                f"{entries[-1]}, with or without suffix, beside the list; the pictures come first, then the labels"
+            )
         return found[0], found[-1]
     cells = [[row[column] for row in table[1:] or table] for column in range(count)]
     named = [column for column in range(count) if places.folders(cells[column][:FIRST])]

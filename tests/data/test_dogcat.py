@@ -124,7 +124,8 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
         (tmp_path / name).write_text("stray")
     (tmp_path / "cat.77.jpg").mkdir()
     assert len(DogCat(tmp_path, "train")) == 6
-    assert f"note: ignoring 5 files in {tmp_path}, not named cat.<num>.jpg or dog" in capsys.readouterr().out
+    said = capsys.readouterr().err
+    assert f"warning: ignoring 5 files in {tmp_path}, not named cat.<num>.jpg or dog.<num>.jpg, say: " in said
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
         ([], "test", "no picture named <num>.jpg"),
         (["cat.0.jpg", "cat.1.jpg"], "train", "0 pictures of dog"),
         (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 picture of dog: every class needs 2, one to train on"),
-        (["cat.0.jpg"], "test", "(1 other file)"),
+        (["cat.0.jpg"], "test", "(1 other file: cat.0.jpg)"),
         (["7.jpg", "07.jpeg"], "test", "have the same id, 7: rename or remove one"),
         (["test1/7.jpg"], "test", "(0 other files; {}/test1 has some: give that)"),
         (["test1/a.jpg"], "test", "(0 other files; folders per class, as test1, are for --dataset=ImageFolder)"),
@@ -148,6 +149,15 @@ def test_folders_that_cannot_be_trained_on_are_named(tmp_path, files, mode, mess
     with pytest.raises(UserError) as error:
         DogCat(tmp_path, mode)
     assert message.replace("{}", str(tmp_path)) in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_pictures_of_every_suffix_count_and_what_is_ignored_is_named(tmp_path, capsys):
+    for name in ("1.jpg", "43.png", "5.BMP", "x.png", "6.txt"):
+        draw(tmp_path / "new.png", "cat", 0)
+        (tmp_path / "new.png").rename(tmp_path / name)
+    assert DogCat(tmp_path, "test", image_size=32).targets == [1, 5, 43]
+    said = capsys.readouterr().err
+    assert said == f"warning: ignoring 2 files in {tmp_path}, not named <num>.jpg, say: 6.txt, x.png\n"
 
 
 def test_results_are_kaggles_csv(tmp_path, unlabelled):

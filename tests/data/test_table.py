@@ -94,6 +94,11 @@ def test_labels_that_are_names_of_pictures_too_are_told_from_them(tmp_path):
         ),
         (["id,label", "001,cat"], {"columns": ["id"]}, "--columns=id has to name the pictures and the labels"),
         (["id,label", "001,cat"], {"columns": ["1", "3"]}, "--columns=1,3 has to name .*: the columns are id, label"),
+        (
+            ["id,label", "001,cat", "002,dog"],
+            {"columns": ["label", "id"]},
+            "the column label names no pictures: there is no file dog, .* the pictures come first",
+        ),
         (["train/001.png cat"], {"columns": ["1", "2"]}, "--columns needs a table"),
         (
             ["id,label", "001,a cat", "002,a cat, black"],

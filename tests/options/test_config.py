@@ -17,7 +17,7 @@ import main as program
 import models
 from config import DefaultConfig
 from utils import UserError, watch
-from utils.options.kinds import number
+from utils.options.kinds import nearest, number
 from utils.options.names import imported_names
 from utils.options.parts import check_parts
 from utils.options.synonyms import SYNONYMS, THEIRS
@@ -281,6 +281,19 @@ def test_the_sample_of_a_file_loads_and_is_linked():
     given = yaml.safe_load(sample.read_text())
     assert given and {name: opt.values()[name] for name in given} == given
     assert all("(docs/sample.yaml)" in (ROOT / name).read_text() for name in ("README.md", "README.zh.md"))
+
+
+def test_a_name_that_is_the_beginning_of_others_leads_to_them():
+    assert nearest("ResNet34", ["ResNet34_1126_11_24_18", "MLP_1"]) == "; did you mean ResNet34_1126_11_24_18?"
+    with pytest.raises(UserError, match="for control: --finetune trains the head alone"):
+        config.load({"freeze": "features"}, command="train")
+
+
+def test_classes_that_are_balanced_twice_are_noted(capsys):
+    config.load({"class_weights": "True", "resample": "sqrt"}, command="train")
+    assert "--class-weights and --resample=sqrt balance the classes twice" in capsys.readouterr().out
+    config.load({"class_weights": "True"}, command="train")
+    assert "twice" not in capsys.readouterr().out
 
 
 def test_the_names_of_other_projects_lead_to_options_and_are_none_themselves():

@@ -42,7 +42,8 @@ def test_without_a_way_one_line_names_file_origin_and_place(place):
     address = f"https://download.pytorch.org/models/{NAME}"
     assert str(error.value) == (
         f"--pretrained: {address} cannot be downloaded (no route to download.pytorch.org); fetch it elsewhere and put "
-        f"it into {place}/hub/checkpoints as {NAME}, or give it as --pretrained=FILE"
+        f"it into {place}/hub/checkpoints as {NAME}, or give it as --pretrained=FILE; those of "
+        "--config=Finetune come with `make pretrained`"
     )
     with pytest.raises(UserError, match="no weights are published for SqueezeNet: give a file"):
         pretrained.find("SqueezeNet", "auto")
@@ -161,7 +162,7 @@ def test_the_preparation_travels_with_a_checkpoint(place):
 def test_the_preset_for_fine_tuning_says_what_it_needs(place, monkeypatch):
     find_spec = names.importlib.util.find_spec
     monkeypatch.setattr(names.importlib.util, "find_spec", lambda name: None if name == "timm" else find_spec(name))
-    with pytest.raises(UserError, match=r"'tf_efficientnet_lite0'.* timm \(pip install timm, it is not installed\)"):
+    with pytest.raises(UserError, match=r"'tf_efficientnet_lite0'.* timm \(not installed: `make pretrained`"):
         config.load({"config": "Finetune"}, None, "train")
 
 

@@ -46,9 +46,7 @@ def test_without_a_name_it_is_the_newest_and_the_others_are_named(two):
     assert "  draw_freq: 3  (given)\n" in shown and "  image_size: 32  (of the run)\n" in shown
 
 
-@pytest.mark.parametrize(
-    "option", ["--run=older", "--run=checkpoints/older", "--load-model-path=checkpoints/older"], ids=str
-)
+@pytest.mark.parametrize("option", ["--run=older", "--run=checkpoints/older", "--load-model-path=older"], ids=str)
 def test_a_run_or_its_folder_means_its_best_model(option, two):
     assert used(main("val", option, cwd=two, check=0)).startswith("using checkpoints/older/best.pth, epoch ")
     assert (two / "checkpoints" / "older" / "best_report" / "about.yaml").exists()

@@ -11,7 +11,7 @@ from conftest import FAST, cold, main
 import config
 from utils.files import lock, write_csv
 from utils.runs import compare
-from utils.runs.table import find_runs
+from utils.runs.table import find_runs, table
 
 DIFF = "diff --git a/main.py b/main.py\n-old\n+{}\n"
 
@@ -60,6 +60,20 @@ def test_all_runs_are_in_one_table_the_best_first_with_what_differs(work):
     assert table[3].split()[1:3] == ["failed", "0/10"] and table[4].split()[-1] == "--monitor=val_loss"
     assert "resnet18" not in "".join(table), "all of them are of that model"
     assert table[-1] == "4 runs, 16.0 MB"
+
+
+def test_runs_on_other_data_stand_apart_and_another_monitor_does_not_hide_the_accuracy(tmp_path):
+    long = f"/home/a/{'deep/' * 40}weights.pth"
+    make(tmp_path, "one", [60.0], train_data_root=["data/a"], pretrained=f"{long}  # sha256 00ff, from here, MIT")
+    make(tmp_path, "two", [90.0], train_data_root=["data/b"])
+    make(tmp_path, "three", [70.0, 80.0], train_data_root=["data/a"], monitor="loss")
+    make(tmp_path, "four", [65.0], train_data_root=["data/a"])
+    text = table(find_runs(tmp_path), config.load({}, command="runs"))
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["three", "four", "one", "two"]
+    assert "loss 0.5 (val_accuracy 80)" in lines[1] and "--train-data-root=data/b" in lines[4]
+    assert "sha256" not in text and "deep/weights.pth" in lines[3] and max(map(len, lines)) < 220
+    assert lines[-2] == "runs on the same data stand together; results on other data cannot be compared"
 
 
 def test_a_run_of_which_files_are_lost_or_damaged_is_a_line_like_the_others(work):

@@ -1,13 +1,17 @@
 """--callbacks=EarlyStopping, through the real command line."""
 
+from types import SimpleNamespace
+
 import pytest
 from conftest import FAST, main
 from runs import events, only_run, rows
 
+import config
+from utils import UserError
 from utils.events import Finished
 from utils.run.ending import Ending
 from utils.run.run import Run
-from utils.watch.early_stopping import waiting
+from utils.watch.early_stopping import EarlyStopping, waiting
 
 NAN = float("nan")
 
@@ -44,6 +48,24 @@ def test_a_run_that_gets_no_better_is_finished_also_when_it_was_resumed(tmp_path
     assert not (run / "previous.pth").exists()
     done = main("train", *options, "--stop-patience=2", cwd=tmp_path)
     assert done.returncode == 2 and "--stop-patience belongs to --callbacks=EarlyStopping, not to none" in done.stderr
+
+
+def test_a_run_resumed_after_it_had_stopped_tells_the_true_number_of_epochs(tmp_path):
+    run, vis = Run(tmp_path, writes=False), SimpleNamespace(log=lambda text: None)
+    stopping = EarlyStopping(run, vis, stop_patience=2, min_delta=0.0)
+    stopping.rows = [{"epoch": str(epoch), "val_accuracy": "50"} for epoch in (1, 2, 3)]
+    stopping.on_epoch_end({"epoch": 4, "val_accuracy": 50.0})
+    assert run.over == "val_accuracy has been no better for 3 epochs (--stop-patience)"
+
+
+def test_a_resumed_run_changes_its_patience_alone_and_can_drop_the_callback():
+    began = config.load({"callbacks": "EarlyStopping", "stop_patience": "2"}, command="train").to_dict()
+    opt = config.load({"resume": "run", "stop_patience": "10"}, command="train").over(began)
+    assert (opt.callbacks, opt.stop_patience) == (["EarlyStopping"], 10)
+    for none in ("[]", "None"):
+        assert config.load({"resume": "run", "callbacks": none}, command="train").over(began).callbacks == []
+    with pytest.raises(UserError, match="--stop-patience belongs to --callbacks=EarlyStopping, not to none"):
+        config.load({"resume": "run", "callbacks": "None", "stop_patience": "10"}, command="train").over(began)
 
 
 def test_all_processes_end_when_the_first_one_does(tmp_path):

@@ -29,9 +29,9 @@ class LossMeter(meter.AverageValueMeter):
     var: float
     mean_old: float
 
-    def add(self, losses: dict[str, torch.Tensor], samples: int = 1) -> None:
+    def add(self, losses: dict[str, torch.Tensor], samples: float | torch.Tensor = 1) -> None:
         """Add one batch's {name: scalar tensor}; its loss is their sum. An empty dict adds nothing. In the summary a
-        batch weighs as much as its number of samples."""
+        batch weighs as much as its number of samples, or the sum of their weights, a number or scalar tensor."""
         if losses:
             self.waiting.add(samples, losses)
 
@@ -52,7 +52,7 @@ class LossMeter(meter.AverageValueMeter):
         super().reset()
         self.waiting = DeviceNumbers(self._take)
         self.sums: dict[str, float] = {}
-        self.weight = 0
+        self.weight = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """What load_state_dict needs to continue counting, plain values."""
@@ -79,8 +79,8 @@ class LossMeter(meter.AverageValueMeter):
             for name, value in state["sums"].items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def _take(self, samples: int, losses: dict[str, float]) -> None:
-        finite = math.isfinite(sum(losses.values()))
+    def _take(self, samples: float | torch.Tensor, losses: dict[str, float]) -> None:
+        samples, finite = float(samples), math.isfinite(sum(losses.values()))
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + (value * samples if finite else 0.0)
         if finite:

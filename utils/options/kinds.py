@@ -154,9 +154,11 @@ def optional(kind: Kind) -> Kind:
 
 
 def several(kind: Kind) -> Kind:
-    """One value or more: a list, or text with commas between the values; ["a,b"] is one with a comma, [] is none."""
+    """One value or more: a list, or text with commas between the values; ["a,b"] is one with a comma, [] or
+    None is none."""
 
     def check(value: Any) -> list[Any]:
+        value = [] if str(value) == "None" else value
         if isinstance(value, str) and value[:1] + value[-1:] in ("[]", "()"):
             try:
                 value = ast.literal_eval(value)
@@ -166,12 +168,14 @@ def several(kind: Kind) -> Kind:
             value = [part.strip() for part in value.split(",")]
         return [kind.check(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
 
-    return Kind(check, f"{kind.takes}, or several with commas between them")
+    return Kind(check, f"{kind.takes}, or several with commas between them; None: none")
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """'; did you mean a, b?' for the known names that look like `name`, or ''."""
-    close = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.55)
+    """'; did you mean a, b?' for the known names that look like `name`, or else begin with it, or ''."""
+    known = [*known]
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.55)
+    close = close or [one for one in known if one.startswith(str(name))][:3]
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

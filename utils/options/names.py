@@ -30,7 +30,8 @@ def name_in(package: str, own: bool = False) -> Kind:
             return str(value)
         if value not in names and str(value).partition(".")[0] not in more and not added_at_run_time:
             others = f", or a classifier of {LIBRARIES[package]}" if more else ""
-            others += "" if importlib.util.find_spec("timm") or not more else " (pip install timm, it is not installed)"
+            missing = " (not installed: `make pretrained` for --config=Finetune, or pip install timm)"
+            others += missing if more and not importlib.util.find_spec("timm") else ""
             others += ", or a class in a file of yours, my_file.MyClass" if own else ""
             hint = nearest(value, [*names, *more])
             raise ValueError(f"a class that {place}/__init__.py imports: {', '.join(names)}{others}{hint}")

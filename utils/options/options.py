@@ -20,6 +20,7 @@ class Options:
         asked: those of them that no preset set.
         found: names of those that the program has set since, see `assign`.
         command: the command of main.py that they are for, or "".
+        merged: whether a run's options are below them, see `over`.
     """
 
     _rules = tuple[Callable[[Any], None], ...]()  # functions that check, or adapt, several options
@@ -29,6 +30,7 @@ class Options:
         self.asked: set[str] = set()
         self.found: set[str] = set()
         self.command = ""
+        self.merged = False
 
     @classmethod
     def options(cls) -> dict[str, Kind]:
@@ -110,6 +112,7 @@ class Options:
         merged.update({name: value for name, value in merged.translated(record).items() if name in known})
         merged.update(self.overrides())
         merged.explicit, merged.asked, merged.command = set(self.explicit), set(self.asked), self.command
+        merged.merged = True
         merged.check()
         return merged
 
@@ -150,18 +153,20 @@ class Options:
         self.found |= values.keys()
 
     def check(self) -> None:
-        """Raise UserError where one option lacks another, or contradicts it."""
+        """Raise UserError where one option lacks another, or contradicts it. Before `over` has added those of the run
+        that is resumed, an option may belong to one of these."""
+        whole = self.merged or not self.values().get("resume")
         for rule in self._rules:
             rule(self)
         for name, kind in self.options().items():
             if kind.needs and getattr(self, name) and not any(getattr(self, other) for other in kind.needs):
                 raise UserError(f"{dashed(name)} needs {' or '.join(map(dashed, kind.needs))}")
-            for other, values in kind.only.items():
+            for other, values in kind.only.items() if whole else ():
                 default, value = getattr(self.root(), name, getattr(type(self), name)), getattr(self, name)
                 chosen = getattr(self, other)
                 chosen = chosen if isinstance(chosen, list) else [chosen]
                 wanted = [one for one in chosen if one in values]
-                if value != default and not wanted:
+                if name in self.explicit and value != default and not wanted:
                     raise UserError(
                         f"{dashed(name)} belongs to {dashed(other)}={' or '.join(values)}, not to "
                         f"{','.join(map(str, chosen)) or 'none'}"

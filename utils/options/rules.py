@@ -17,6 +17,12 @@ def fit_warmup(opt: Any) -> None:
         raise UserError(f"--warmup-epochs={opt.warmup_epochs:g} has to be less than --max-epoch={opt.max_epoch}")
 
 
+def balance_once(opt: Any) -> None:
+    """Say so where unequal classes are balanced twice."""
+    if opt.command == "train" and opt.class_weights and opt.resample != "none":
+        note_once(f"--class-weights and --resample={opt.resample} balance the classes twice: one of them is enough")
+
+
 def unfreeze_in_time(opt: Any) -> None:
     """Raise UserError where a run ends before its body would be trained."""
     if (opt.unfreeze_epoch or 0) >= opt.max_epoch:

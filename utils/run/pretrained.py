@@ -157,5 +157,6 @@ def fetched(known: Published) -> tuple[Path, str]:
             reasons.append(str(error).partition(": fetch")[0])
     raise UserError(
         f"--pretrained: {'; '.join(reasons)}; fetch it elsewhere and put it into {torch.hub.get_dir()}/checkpoints as "
-        f"{next(iter(known.names))}, or give it as --pretrained=FILE"
+        f"{next(iter(known.names))}, or give it as --pretrained=FILE; those of "
+        "--config=Finetune come with `make pretrained`"
     ) from None

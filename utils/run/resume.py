@@ -33,7 +33,7 @@ def find_run(work_dir: str, name: str) -> Path | None:
                 return folder
         raise UserError(
             f"--resume={name}: no such run (a folder with config.yaml and last.pth or previous.pth), also not in "
-            f"{work_dir}"
+            f"{work_dir}{nearest(name, [path.parent.name for path in Path(work_dir).glob('*/config.yaml')])}"
         )
     busy, foreign = [], []
     paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}") if is_run(path.parent)]
@@ -83,7 +83,7 @@ def find_best(given: Any) -> tuple[Path, str]:
     if given.run and given.load_model_path:
         raise UserError("--run and --load-model-path both name a model: give one of them")
     if given.load_model_path:
-        return best_of_folder(given.load_model_path), ""
+        return best_of_folder(given.load_model_path, given.work_dir), ""
     found = sorted(Path(given.work_dir).glob("*/best.pth"), key=written, reverse=True)
     if given.run:
         for folder in (Path(given.run), Path(given.work_dir, given.run)):
@@ -97,13 +97,14 @@ def find_best(given: Any) -> tuple[Path, str]:
         raise UserError(
             f"no trained model: {given.work_dir}/*/best.pth does not exist; train one, or give --load-model-path=FILE"
         )
-    others = ", ".join(path.parent.name for path in found[1 : 1 + OTHERS])
+    others = ", ".join([path.parent.name for path in found[1 : 1 + OTHERS]] + ["..."] * (len(found) > 1 + OTHERS))
     return found[0], f"; it is the newest of {len(found)} models, --run= takes another one: {others}" if others else ""
 
 
-def best_of_folder(path: str) -> Any:
-    """A checkpoint's path or address as it is; of a run's folder its best.pth."""
-    return Path(path, "best.pth") if Path(path).is_dir() else path
+def best_of_folder(path: str, work_dir: str) -> Any:
+    """A checkpoint's path or address as it is; of a run's folder, or its name in work_dir, the best.pth."""
+    folders = [] if Path(path).is_file() else [one for one in (Path(path), Path(work_dir, path)) if one.is_dir()]
+    return folders[0] / "best.pth" if folders else path
 
 
 def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
@@ -126,6 +127,7 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
     folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
     opt = resumed(given, folder) if folder else given
     opt.assign(resume=str(folder) if folder else None)
+    opt.check()  # with --resume=auto, which has found none, what may have belonged to a run
     if folder and (changed := world.on_main(record.changed_code, folder)):
         note(f"since the last start of {folder} this code has changed: {changed}")
     copy = "it may be another user's: a new run can start from its best.pth, with --load-model-path"
@@ -141,7 +143,7 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
         source = "sha256 {sha256}, from {source}, {licence}".format(**origin["origin"])
         opt.assign(pretrained=f"{path}  # {source}")  # printed, and kept in config.yaml and in checkpoints
     else:
-        opt.assign(load_model_path=str(path := best_of_folder(opt.load_model_path)))
+        opt.assign(load_model_path=str(path := best_of_folder(opt.load_model_path, opt.work_dir)))
     content = read_checkpoint(path)
     info = content.get("info", {})
     expected |= {name: value for name, value in info.get("config", {}).items() if name in PREPARATION}

@@ -16,6 +16,8 @@ from utils.options.options import read_yaml
 from utils.run.run import is_run, monitored, named_run, read_rows
 
 WORDS = "finished", "failed", "diverged"  # of the file `lock` that are states
+DATA = "train_data_root", "val_data_root"
+CELL = 48  # letters of an option's value that are shown
 HEADER = "run", "state", "epochs", "best", "epoch", "time", "disk", "code", "options that differ"
 
 
@@ -50,6 +52,20 @@ class Found(NamedTuple):
         """The commit of its last start, seven letters, with a + where files differed from it; "" if not known."""
         last = self.starts[-1] if self.starts else {}
         return str(last.get("git_commit") or "")[:7] + "+" * bool(last.get("git_dirty"))
+
+    def data(self) -> tuple[str, ...]:
+        """What it was trained and validated on: runs on other data cannot be compared by their results."""
+        return tuple(shown(self.options.get(name, "")) for name in ("dataset", *DATA))
+
+    def result(self) -> str:
+        """Its best value, "val_loss 0.31 (val_accuracy 90)": in brackets that epoch's first measure, if that is another
+        one; "" before its first epoch."""
+        if self.best is None:
+            return ""
+        row = next(row for row in self.rows if int(row["epoch"]) == self.best[0])
+        first = monitored(row, None)
+        other = number(row.get(first)) if first != self.measure else None
+        return f"{self.measure} {self.best[1]:.4g}" + (f" ({first} {other:.4g})" if other is not None else "")
 
 
 def number(text: Any) -> float | None:
@@ -103,14 +119,15 @@ def size_of(path: Path) -> int:
 
 
 def ranked(runs: list[Found]) -> list[Found]:
-    """The best first, measure by measure; those without any result last, the newest of them first."""
+    """The best first, of each data and measure; those without any result last, the newest of them first."""
 
     def rank(run: Found) -> tuple[Any, ...]:
         if run.best is None:
-            return True, "", 0, run.folder.name
-        return False, run.measure, run.best[1] * (1 if run.measure.endswith("loss") else -1), run.folder.name
+            return True, (), "", 0, run.folder.name
+        sign = 1 if run.measure.endswith("loss") else -1
+        return False, run.data(), run.measure, sign * run.best[1], run.folder.name
 
-    return sorted(sorted(runs, key=lambda run: run.folder.name, reverse=True), key=lambda run: rank(run)[:3])
+    return sorted(sorted(runs, key=lambda run: run.folder.name, reverse=True), key=lambda run: rank(run)[:4])
 
 
 def differences(runs: Sequence[Found], defaults: dict[str, Any], watching: Iterable[str]) -> list[dict[str, Any]]:
@@ -138,7 +155,12 @@ def shown(value: Any) -> str:
         return ",".join(map(str, value)) or "[]"
     if isinstance(value, dict):
         return ",".join(f"{name}={one}" for name, one in value.items()) or "{}"
-    return str(value)
+    return str(value).partition("  # ")[0]  # behind it --pretrained has checksum and licence
+
+
+def cut(text: str) -> str:
+    """A cell's text, of a long one the end."""
+    return text if len(text) <= CELL else f"...{text[3 - CELL :]}"
 
 
 def spent(seconds: float) -> str:
@@ -152,24 +174,26 @@ def spent(seconds: float) -> str:
 def table(runs: list[Found], opt: Any) -> str:
     """A line per run, the best first, and what all of them take on the disk. opt: the options, for their defaults."""
     runs = ranked(runs)
-    watching = [name for name, kind in opt.options().items() if kind.free and name != "max_epoch"]
+    watching = [name for name, kind in opt.options().items() if kind.free and name not in ("max_epoch", *DATA)]
     given = differences(runs, opt.root()().values(), watching)
     lines = [HEADER]
     for run, options in zip(runs, given, strict=True):
-        epoch, value = run.best or ("", None)
         lines.append(
             (
                 run.folder.name,
                 run.state,
                 f"{run.rows[-1]['epoch'] if run.rows else 0}/{run.options.get('max_epoch', '?')}",
-                "" if value is None else f"{run.measure} {value:.4g}",
-                str(epoch),
+                run.result(),
+                str(run.best[0] if run.best else ""),
                 spent(run.seconds()),
                 megabytes(run.size),
                 run.code(),
-                " ".join(f"{dashed(name)}={shown(value)}" for name, value in options.items()),
+                " ".join(f"{dashed(name)}={cut(shown(value))}" for name, value in options.items()),
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*text, "", f"{counted(len(runs), 'run')}, {megabytes(sum(run.size for run in runs))}"])
+    total = f"{counted(len(runs), 'run')}, {megabytes(sum(run.size for run in runs))}"
+    several = len({run.data() for run in runs if run.best}) > 1
+    grouped = ["runs on the same data stand together; results on other data cannot be compared"] if several else []
+    return "\n".join([*text, "", *grouped, total])

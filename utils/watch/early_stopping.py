@@ -3,6 +3,7 @@
 from typing import Any
 
 from utils.events import Callback
+from utils.notices import counted
 from utils.run.run import monitored, read_rows
 
 
@@ -30,7 +31,7 @@ class EarlyStopping(Callback):
         name = monitored(metrics, self.monitor)
         waited = waiting([float(row.get(name) or "nan") for row in self.rows], self.min_delta, name.endswith("loss"))
         if waited >= self.patience:
-            self.run.over = f"{name} has been no better for {self.patience} epochs (--stop-patience)"
+            self.run.over = f"{name} has been no better for {counted(waited, 'epoch')} (--stop-patience)"
             self.vis.log(self.run.over)
 
 
