@@ -374,3 +374,14 @@ def test_runs_of_other_users_in_a_shared_folder_are_passed_over():
     process.join()
     shutil.rmtree(tmp_path)
     assert process.exitcode == 0
+
+
+def test_a_new_run_that_auto_begins_beside_one_that_is_being_trained_says_so(tmp_path, capsys, monkeypatch):
+    assert resume.find_run(str(tmp_path), "auto") is None and capsys.readouterr().out == ""
+    (tmp_path / "busy").mkdir()
+    for file in ("lock", "config.yaml", "last.pth"):
+        (tmp_path / "busy" / file).touch()
+    monkeypatch.setattr(resume, "lock", lambda file: False)  # another process has it
+    assert resume.find_run(str(tmp_path), "auto") is None
+    told = f"{tmp_path} holds no unfinished run but busy, which another process is training"
+    assert capsys.readouterr().out == f"note: --resume=auto begins a new run: {told}\n"

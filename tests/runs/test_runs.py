@@ -10,6 +10,7 @@ from conftest import FAST, cold, main
 
 import config
 from utils.files import lock, write_csv
+from utils.runs import prune
 
 DIFF = "diff --git a/main.py b/main.py\n-old\n+{}\n"
 
@@ -141,3 +142,17 @@ def test_runs_of_real_trainings_are_read_without_torch(tmp_path, pictures):
     assert {line.partition("_")[0] for line in table[1:3]} == {"SqueezeNet", "resnet18"}
     assert all(" finished " in line and " 1/1 " in line for line in table[1:3])
     assert sum("--model=resnet18" in line for line in table) == 1
+
+
+def test_what_could_not_be_deleted_is_not_counted_and_the_exit_code_says_so(work, monkeypatch, capsys):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert prune.show(config.load({"work_dir": str(work), "prune": "last", "yes": True}, command="runs")) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "deleted: 0 files and folders, 0.0 MB; 2 stay"
+    assert told.err.count("last.pth stays: Permission denied") == 2
+    monkeypatch.undo()
+    assert prune.show(config.load({"work_dir": str(work), "prune": "last", "yes": True}, command="runs")) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "deleted: 2 files and folders, 2.0 MB"

@@ -104,12 +104,13 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
 
     The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or in a temporary folder of the
     user's: the first that can be written, and never one of another user's; a note says so where it is not beside. An
-    earlier report on the same data is replaced, one on other data stays, and the new folder has a number. about.yaml in
-    it names checkpoint, data and date. Raises UserError when none can be written.
+    earlier report on the same checkpoint and data is replaced, one on others stays, and the new folder has a number.
+    about.yaml in it names checkpoint, data and date. Raises UserError when none can be written.
     """
     roots = ", ".join(root for root in opt.val_data_root or opt.train_data_root if os.path.exists(root))
     data = f"{opt.dataset} of {roots}" if roots else opt.dataset  # some need no files
-    about = {"checkpoint": opt.load_model_path, "data": data, "samples": samples, "image_size": opt.image_size}
+    path = opt.load_model_path if "://" in opt.load_model_path else os.path.abspath(opt.load_model_path)
+    about = {"checkpoint": path, "data": data, "samples": samples, "image_size": opt.image_size}
     about |= {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "hearth": VERSION}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
     name = f"{Path(opt.load_model_path).stem}_report"
@@ -117,7 +118,8 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), private_folder() / name]
     for place in places:
         with contextlib.suppress(OSError):
-            same = (one for one in numbered(place) if not one.exists() or reported(one) == (data, samples))
+            subject = (data, samples) if place == beside else (data, samples, path)  # a run may be moved
+            same = (one for one in numbered(place) if not one.exists() or reported(one)[: len(subject)] == subject)
             folder = next(one for one in same if not one.exists() or mine(one))
             folder.mkdir(parents=bool(opt.report_dir), exist_ok=True)  # never for an address
             for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
@@ -129,12 +131,12 @@ def open_report(opt: Any, samples: int) -> tuple[Path, str]:
     raise UserError(f"{places[-1]} cannot be written: name another folder with --report-dir")
 
 
-def reported(folder: Path) -> tuple[Any, Any] | None:
-    """(the data that the report in a folder is about, how many samples), or None where there is no report."""
+def reported(folder: Path) -> tuple[Any, ...]:
+    """(the data that the report in a folder is about, how many samples, its checkpoint); () where there is none."""
     with contextlib.suppress(UserError):
         about = read_yaml(folder / "about.yaml", ())
-        return about.get("data"), about.get("samples")
-    return None
+        return about.get("data"), about.get("samples"), about.get("checkpoint")
+    return ()
 
 
 def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str | None:

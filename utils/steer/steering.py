@@ -1,7 +1,9 @@
 """Obey commands while a run is trained: at the end of a step, in all processes at the same one, on record."""
 
 import json
+import os
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ class Steering(Control):
         self.record = self.run.folder / "events.jsonl"
         self.listener = Listener(self.run.folder, self.status)
         self.script: list[tuple[int, dict[str, Any]]] = []
-        self.paused = self.validating = False
+        self.paused = self.validating = self.stopped = False
 
     def on_train_begin(self, **_: Any) -> None:
         for _step, command in self.run.steered:
@@ -76,10 +78,13 @@ class Steering(Control):
                 time.sleep(0.05)
             self._exchange()
 
-    def close(self, **_: Any) -> None:
-        """Tell who still waits."""
+    def close(self, stopped: bool, **_: Any) -> None:
+        """Tell who still waits. A run that `stop` ended raises Stopped, as after Ctrl-C: in the first process, when it
+        has saved all, and not where torchrun would start it again."""
         if self.world.main:
             self.listener.close()
+            if stopped and self.stopped and not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+                raise self.signals.end_by(signal.SIGINT)
 
     def status(self) -> str:
         """Where the run stands, in words."""
@@ -192,7 +197,7 @@ class Steering(Control):
         return f"saved {self.checkpoint.last}"
 
     def _stop(self, _: Any) -> str:
-        self.paused, self.signals.debugger.left = False, True  # as if the debugger was left
+        self.paused, self.stopped, self.signals.debugger.left = False, True, True  # as if the debugger was left
         return "the run ends"
 
     def _pause(self, _: Any) -> str:
