@@ -43,8 +43,9 @@ class Output(io.TextIOWrapper):
 
     def end(self) -> None:
         """Drop what cannot be written until the end: Python would take it for a failure of the program."""
-        self.flush()
-        if self.lost:
+        if not self.closed:
+            self.flush()
+        if self.lost and not self.closed:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
 
     @contextlib.contextmanager
