@@ -136,7 +136,7 @@ class DefaultConfig(Options):
     callbacks: several(name_in("utils.watch", own=True)) | free = []  # EarlyStopping, Trackio, ..., my_file.Mine
     stop_patience: integer(1) | free | only(callbacks="EarlyStopping") = 5  # epochs without a better --monitor
     min_delta: number(0) | free | only(callbacks="EarlyStopping") = 0.0  # by how much it has to be better to count
-    notify: optional(text) | free | only(callbacks="Notify") = None  # command that gets a line when the run ends
+    notify: optional(text) | free | only(callbacks="Notify") = None  # command that gets a line: better epochs, the end
     env: optional(text) | free = None  # visdom environment; None: named like the run's folder
     vis_port: integer(1, 65535) | free = 8097  # port of the visdom server on this machine; none is needed to train
     print_freq: integer(1) | free | STEERED = 20  # steps between two points of the plots and two checks for bad steps

@@ -279,9 +279,10 @@ def load_trained(given):
     processes.refuse_torchrun()
     opt, content = resume.trained(given)
     device, info = set_up(opt), content.get("info", {})
-    model = make_model(opt, info.get("classes") or getattr(data, opt.dataset).classes)
-    model.info = {"classes": list(getattr(data, opt.dataset).classes), **info}
+    classes = resume.classes_of(opt, info, getattr(data, opt.dataset).classes)
+    model = make_model(opt, classes)
     model.load(opt.load_model_path, content=content)
+    model.info["classes"] = list(classes)
     model.set_criterion(opt.criterion, info.get("weights"))
     return opt, model.to(device, memory_format=torch.channels_last).eval(), device
 

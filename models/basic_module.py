@@ -32,7 +32,7 @@ class BasicModule(nn.Module):
         loss: name of the default loss, see losses.py.
         inner: name of the child that is another library's whole model, or "". That library's checkpoints load too.
         info: plain values saved with the weights (class names, options, where the weights it began with are from), set
-            by the training.
+            by the training, or by `load` as the file has them.
         precision: fp32, bf16 or fp16, used by `autocast`.
         criterion: (score, target) -> {name: scalar loss}, used by `objective`.
     """
@@ -125,5 +125,6 @@ class BasicModule(nn.Module):
         """
         content = content or read_checkpoint(path)
         self.load_state_dict(fitting_weights(self, content, path, partly, least), strict=not partly)
-        self.info |= {name: value for name, value in content.get("info", {}).items() if name == "origin"}
+        info = content.get("info", {})  # with `partly` the head may be for other classes than the file's
+        self.info = self.info | {name: value for name, value in info.items() if not partly or name == "origin"}
         return content

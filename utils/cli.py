@@ -7,14 +7,14 @@ nothing but a known command whose options are checked already. (It stays because
 import difflib
 import importlib
 import io
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NoReturn
 
 from . import UserError
+from .notices import Output
 from .options.hints import explained
 from .options.manual import describe, explain
 from .options.options import Options
@@ -75,10 +75,9 @@ def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[
         load: makes Options of {option: text}.
         doc: usage and examples, which `help` prints first.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of files and classes need not be UTF-8, nor is every terminal
-        if isinstance(stream, io.TextIOWrapper):
-            with suppress(OSError):  # a pipe has taken a file's place
-                stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            setattr(sys, name, Output(stream))
     with one_line_errors():
         command, word, options = read(argv)
         opt = load(options, command="" if command == "help" else command)
@@ -86,8 +85,7 @@ def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[
             print(manual(opt, word, doc))
             sys.exit()
         if command in looking.COMMANDS:
-            looking.COMMANDS[command](opt)
-            sys.exit()
+            sys.exit(looking.COMMANDS[command](opt))
         if command not in ROOMS:
             several(opt)
         return command, opt
@@ -137,9 +135,6 @@ def one_line_errors(says: Callable[[str], bool] = bool) -> Iterator[None]:
         yield
     except UserError as error:
         fail(error, says)
-    except BrokenPipeError:  # whoever read the output (head, less) is gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
         if not (line := explained(error)):
             raise

@@ -1,11 +1,63 @@
 """How hearth speaks to its user: notes on stdout, warnings on stderr, above the progress bar where there is one."""
 
+import atexit
+import contextlib
+import errno
+import io
 import os
 import sys
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 _said: set[str] = set()
+
+
+class Output(io.TextIOWrapper):
+    """A stream of text to a file, a pipe or a terminal. Where that takes no more, on a full disk or because whoever
+    read it (head, less) is gone, what is printed is lost, and the work continues. Names of files and classes need not
+    be UTF-8, nor is every terminal: what cannot be encoded is escaped.
+
+    Args:
+        stream: what it takes the place of.
+    """
+
+    def __init__(self, stream: io.TextIOWrapper):
+        buffered, through = stream.line_buffering, stream.write_through
+        super().__init__(
+            stream.buffer, stream.encoding, "backslashreplace", line_buffering=buffered, write_through=through
+        )
+        self.stream, self.lost = stream, False  # dropped, the stream would close the file
+        atexit.register(self.end)
+
+    def write(self, text: str) -> int:
+        """As that of TextIOWrapper."""
+        with self._safe():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As that of TextIOWrapper."""
+        with self._safe():
+            super().flush()
+
+    def end(self) -> None:
+        """Drop what cannot be written until the end: Python would take it for a failure of the program."""
+        if not self.closed:
+            self.flush()
+        if self.lost and not self.closed:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+
+    @contextlib.contextmanager
+    def _safe(self) -> Iterator[None]:
+        """A warning, once, when the stream fails; none where it is a pipe that is read no longer."""
+        try:
+            yield
+        except OSError as error:
+            first, self.lost = not self.lost, True
+            if first and error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter on Windows
+                what = f"{self.stream.name} cannot be written ({error.strerror})"
+                warn(f"{what}: what is printed is lost, the work continues")
 
 
 def note(text: str) -> None:

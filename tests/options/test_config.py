@@ -301,3 +301,29 @@ def test_the_names_of_other_projects_lead_to_options_and_are_none_themselves():
     former = {old for kind in options.values() for old in kind.old}
     assert set(SYNONYMS.values()) <= options.keys() and not SYNONYMS.keys() & (options.keys() | former)
     assert sum(len(names.split()) for names in THEIRS.values()) == len(SYNONYMS)  # none leads to two
+
+
+@pytest.mark.parametrize(
+    "text", ["lr: 0.1\nseed: 1\nlr: 0.2", "batch-size: 2\nbatch_size: 3", "optimizer_options: {a: 1, a: 2}"]
+)
+def test_an_option_that_a_file_has_twice_is_refused(text, tmp_path):
+    (tmp_path / "o.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"o.yaml: (lr|batch_size|a) is given twice"):
+        config.load({"config": str(tmp_path / "o.yaml")})
+    (tmp_path / "o.yaml").write_text("<<: {lr: 0.1, seed: 3}\nlr: 0.2")
+    opt = config.load({"config": str(tmp_path / "o.yaml")})
+    assert (opt.lr, opt.seed) == (0.2, 3), "a merged mapping is there to be changed"
+
+
+def test_options_may_come_as_a_dict_and_nothing_else():
+    assert config.load({"seed": 2}, {"lr": 0.1, "seed": 1}, "train").overrides() == {"lr": 0.1, "seed": 2}
+    with pytest.raises(UserError, match="'Demo' are no options: give them by name, train"):
+        config.load({}, "Demo", "train")
+
+
+def test_what_the_program_finds_for_an_option_is_shown_with_what_was_given(capsys):
+    opt = config.load({"resume": "auto", "precision": "fp32"}, command="train")
+    opt.assign(resume=None, precision="fp32")
+    opt.show(everything=False)
+    told = capsys.readouterr().out
+    assert "  resume: None  (found for auto)\n" in told and "  precision: fp32  (given)\n" in told

@@ -108,7 +108,8 @@ def test_too_many_in_a_row_end_the_run_and_it_can_be_resumed(train, tmp_path, ca
     content = read_checkpoint(path)
     assert content["run"]["step"] == 10
     assert all(value.isfinite().all() for value in content["weights"].values())
-    assert f"python main.py train --resume=checkpoints/{path.parent.name}" in capsys.readouterr().out
+    told = f"\ndiverged; to resume it all the same: python main.py train --resume=checkpoints/{path.parent.name}\n"
+    assert told in capsys.readouterr().out
     train(resume=str(Path(path).parent))
     assert read_checkpoint(path)["run"]["step"] == 2 * EPOCH
 

@@ -112,8 +112,9 @@ def test_a_report_is_never_written_into_another_users_folder(tmp_path, monkeypat
     os.chown(folder, 65534, 65534)
     assert record.open_report(opt, range(3), {})[0].name == "best_report_2"
     opt.load_model_path = "https://example.org/best.pth"  # beside that nothing can be written
-    assert record.open_report(opt, range(3), {})[0].name == "best_report_2"
-    assert "the report is in best_report_2 (--report-dir names another)" in capsys.readouterr().out
+    assert record.open_report(opt, range(3), {})[0].name == "best_report_3", "another checkpoint's report stays"
+    assert record.open_report(opt, range(3), {})[0].name == "best_report_3", "its own is replaced"
+    assert "the report is in best_report_3 (--report-dir names another)" in capsys.readouterr().out
 
 
 def test_samples_that_a_checkpoint_was_trained_on_are_named_where_its_options_prove_it(tmp_path, monkeypatch):

@@ -14,9 +14,13 @@ from runs import only_run, rows
 
 import config
 import main as program
+import models
+from utils import UserError
 from utils.cli import one_line_errors
 from utils.files import lock
 from utils.run import record, resume
+from utils.run.checkpoint_file import read_checkpoint
+from utils.run.resume import classes_of
 from utils.run.run import Run
 
 
@@ -68,7 +72,8 @@ def test_what_names_no_model_is_one_line(two):
 
 def test_a_training_starts_from_a_runs_folder_too(two, pictures):
     options = [f"--train-data-root={pictures}", *FAST, "--max-epoch=1", "--load-model-path=checkpoints/older"]
-    assert "load_model_path: checkpoints/older/best.pth  (given)" in main("train", *options, cwd=two, check=0).stdout
+    said = main("train", *options, cwd=two, check=0).stdout
+    assert "load_model_path: checkpoints/older/best.pth  (found for checkpoints/older)\n" in said
 
 
 def test_a_report_names_its_data_and_does_not_replace_one_on_other_data(two, tmp_path):
@@ -76,7 +81,8 @@ def test_a_report_names_its_data_and_does_not_replace_one_on_other_data(two, tmp
     report = two / "checkpoints" / "newer" / "best_report"
     main("val", cwd=two, check=0)
     about = yaml.safe_load((report / "about.yaml").read_text())
-    assert about["checkpoint"] == "checkpoints/newer/best.pth" and about["samples"] == 12 and about["image_size"] == 32
+    assert about["checkpoint"] == str(report.with_name("best.pth"))
+    assert about["samples"] == 12 and about["image_size"] == 32
     before = (report / "measures.csv").read_text()
     options = ["--dataset=ImageFolder", f"--val-data-root={other}"]
     done = main("val", *options, cwd=two, check=0)
@@ -213,3 +219,27 @@ def test_auto_names_the_run_that_another_process_trains_and_begins_one(tmp_path,
     assert resume.find_run(str(tmp_path), "auto") is None
     said = capsys.readouterr().out
     assert said == f"note: a in {tmp_path} is being trained by another process: a new run begins\n"
+
+
+def test_a_model_that_was_loaded_and_saved_keeps_its_classes_and_options(tmp_path):
+    model = models.SqueezeNet(num_classes=2)
+    model.info = {"classes": ["rose", "tulip"], "config": {"image_size": 32}, "origin": "here"}
+    model.save(tmp_path / "one.pth")
+    other = models.SqueezeNet(num_classes=2)
+    other.load(tmp_path / "one.pth")
+    other.save(tmp_path / "two.pth")
+    assert read_checkpoint(tmp_path / "two.pth")["info"] == model.info
+    body = models.SqueezeNet(num_classes=3)
+    body.load(tmp_path / "one.pth", partly=True)
+    assert body.info == {"origin": "here"}, "its head is another one"
+
+
+def test_what_a_file_does_not_say_of_its_model_is_named(capsys):
+    opt = config.load({"load_model_path": "a.pth", "image_size": 32}, command="val")
+    assert classes_of(opt, {"classes": ["b", "a"], "config": {"lr": 1}}, ("cat", "dog")) == ["b", "a"]
+    assert capsys.readouterr().out == ""
+    assert classes_of(opt, {}, ("cat", "dog")) == ("cat", "dog")
+    taken = "a.pth does not say all that it was trained with; taken for granted: classes cat, dog; --dataset=DogCat\n"
+    assert capsys.readouterr().out == f"note: {taken}"
+    with pytest.raises(UserError, match="a.pth names no classes, and --dataset=DogCat has none of its own"):
+        classes_of(opt, {}, ())

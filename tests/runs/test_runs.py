@@ -10,7 +10,7 @@ from conftest import FAST, cold, main
 
 import config
 from utils.files import lock, write_csv
-from utils.runs import compare
+from utils.runs import compare, prune
 from utils.runs.table import find_runs, table
 
 DIFF = "diff --git a/main.py b/main.py\n-old\n+{}\n"
@@ -176,3 +176,17 @@ def test_runs_that_differ_in_the_seed_alone_have_a_mean_and_a_standard_deviation
     names = "--compare=same_1,same_2,other_rate"
     printed = main("runs", f"--work-dir={tmp_path}", names, cwd=tmp_path, check=0).stdout
     assert "best val_accuracy over the seeds 1, 2: 81 ± 1.4 (mean ± standard deviation, n = 2)\n" in printed
+
+
+def test_what_could_not_be_deleted_is_not_counted_and_the_exit_code_says_so(work, monkeypatch, capsys):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert prune.show(config.load({"work_dir": str(work), "prune": "last", "yes": True}, command="runs")) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "deleted: 0 files and folders, 0.0 MB; 2 stay"
+    assert told.err.count("last.pth stays: Permission denied") == 2
+    monkeypatch.undo()
+    assert prune.show(config.load({"work_dir": str(work), "prune": "last", "yes": True}, command="runs")) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "deleted: 2 files and folders, 2.0 MB"

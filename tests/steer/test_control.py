@@ -63,7 +63,7 @@ def test_a_run_without_a_terminal_is_steered_and_resumed_and_a_replay_ends_in_th
     saved = step_of(control(steered, "--save"))
     assert read_checkpoint(run / "last.pth")["run"]["step"] == saved
     assert "the run ends" in control(steered, "--stop")
-    assert server().wait() == 0 and "stopped; to resume" in (steered / "output").read_text()
+    assert server().wait() == 130 and "stopped; to resume" in (steered / "output").read_text(), "as after Ctrl-C"
 
     frozen = last(run)["weights"]["layers.1.weight"]
     assert server().run("train", "--resume", cwd=steered, first=SLOWER) == 0
@@ -148,7 +148,7 @@ def test_what_makes_no_sense_is_one_line_and_the_run_goes_on(tmp_path):
     (tmp_path / "elsewhere").write_text('{"stop": true}')
     link.symlink_to(tmp_path / "elsewhere")
     assert "the run ends" in control(tmp_path, "--stop") and link.is_symlink()
-    assert server().wait() == 0
+    assert server().wait() == 130
     assert [command for _, command in commands(run)] == [{"lr": 0.07}]
 
 

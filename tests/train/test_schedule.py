@@ -1,9 +1,11 @@
 """Every schedule, step by step, against its formula and torch's own schedulers."""
 
 import inspect
+import math
 import subprocess
 import sys
 from math import cos, pi
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -303,3 +305,16 @@ def test_the_page_shows_what_is_drawn(page):
 def test_a_drawing_says_that_a_rate_depends_on_the_losses(scheduler, depends):
     opt = config.load({"scheduler": scheduler, "max_epoch": 3})
     assert ("It depends on the losses" in draw(opt.lr, **opt.kwargs_for(Schedule))) == depends
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.1", torch.tensor([1.0, math.nan]), (1, 2)])
+def test_a_schedule_of_ones_own_that_gives_no_finite_number_is_named(value):
+    group = {"lr": 0.1, "initial_lr": 0.1, "scheduled_lr": 0.1}
+    facts = {"optimizer": SimpleNamespace(param_groups=[group]), "name": "mine.shape", "shape": lambda **_: value}
+    schedule = Schedule.__new__(Schedule)
+    vars(schedule).update(facts, options={}, steps_per_epoch=4, warmup_epochs=0.0, max_epoch=2)
+    with pytest.raises(UserError, match="--scheduler=mine.shape gives .* for epoch=0.5, progress=0.25, lr=0.1: it has"):
+        schedule.step(0, 2)
+    schedule.shape = lambda **_: torch.tensor(0.5)
+    schedule.step(0, 2)
+    assert schedule.lr == 0.05

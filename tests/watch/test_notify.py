@@ -1,11 +1,16 @@
 """--callbacks=Notify --notify=COMMAND: a real command, started by the real command line."""
 
+from types import SimpleNamespace
+
 import pytest
 from conftest import FAST, main
 from runs import only_run
 
+from utils.watch.notify import Notify
+
 SCRIPT = """#!/bin/sh
 echo "$HEARTH_EVENT|$1|$2" >> "$HEARTH_RUN/told.txt"
+cat >> "$HEARTH_RUN/read.txt"
 """
 
 
@@ -22,6 +27,7 @@ def test_a_command_hears_of_the_best_epochs_and_of_the_end(options, tmp_path):
     run = only_run(tmp_path)
     told = [line.split("|") for line in (run / "told.txt").read_text().splitlines()]
     assert all(words == "two words" and text.startswith(f"{run.name}: ") for _, words, text in told)
+    assert (run / "read.txt").read_text().splitlines() == [text for *_, text in told], "on its standard input, too"
     assert told[-1][0] == "finished" and "finished after 2 epochs, best 0." in told[-1][2]
     assert [event for event, *_ in told[:-1]] in (["best"], [])  # the first epoch is no news
 
@@ -49,3 +55,12 @@ def test_a_command_that_does_not_exist_is_a_warning_and_nothing_is_lost(tmp_path
     done = main("train", *options, cwd=tmp_path, check=0)
     assert done.stderr.count("warning: the callback Notify fails at on_train_end: FileNotFoundError") == 1
     assert (only_run(tmp_path) / "lock").read_text() == "finished"
+
+
+@pytest.mark.parametrize("command, code", [("false", 1), ("cat >> notify.log", 1), ("sh -c 'exit 3'", 3), ("cat", 0)])
+def test_a_command_that_fails_is_one_warning(command, code, tmp_path, capsys):
+    told = Notify(SimpleNamespace(folder=tmp_path, best=None, epoch=1), command)
+    told.tell("best", "a line")
+    told.on_train_end(finished=True, error=None)
+    warning = f"warning: --notify={command}: exit code {code}; it gets the line as its last argument and on its "
+    assert capsys.readouterr().err.count(warning) == bool(code)

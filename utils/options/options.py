@@ -18,7 +18,7 @@ class Options:
     Attributes:
         explicit: names of the options that somebody set: the command line, a YAML file or the preset.
         asked: those of them that no preset set.
-        found: names of those that the program has set since, see `assign`.
+        found: those that the program has changed since, see `assign`, with their values before.
         command: the command of main.py that they are for, or "".
         merged: whether a run's options are below them, see `over`.
     """
@@ -28,7 +28,7 @@ class Options:
     def __init__(self) -> None:
         self.explicit: set[str] = set()
         self.asked: set[str] = set()
-        self.found: set[str] = set()
+        self.found: dict[str, Any] = {}
         self.command = ""
         self.merged = False
 
@@ -67,10 +67,17 @@ class Options:
         return values
 
     @classmethod
-    def load(cls, kwargs: dict[str, Any], given: "Options | None" = None, command: str = "") -> "Options":
+    def load(
+        cls, kwargs: dict[str, Any], given: "Options | dict[str, Any] | None" = None, command: str = ""
+    ) -> "Options":
         """The options that these arguments describe: the defaults, then the preset or YAML file named by `config`, then
         the arguments themselves, the later ones winning. With options that are `given`: a copy of these, and the
-        arguments on top. Raises UserError, also for an argument that the command does not read."""
+        arguments on top; a dict is taken for arguments. Raises UserError, also for an argument that the command does
+        not read."""
+        if isinstance(given, dict):
+            kwargs, given = {**given, **kwargs}, None
+        if not isinstance(given, Options | None):
+            raise UserError(f"{given!r} are no options: give them by name, {command or 'load'}(lr=0.01), or as a dict")
         opt = copy.deepcopy(given) if given is not None else cls._from_source(kwargs.get("config"))
         opt.command = command
         opt.update(kwargs)
@@ -149,8 +156,8 @@ class Options:
 
     def assign(self, **values: Any) -> None:
         """Set options to what the program found out (a run's folder, the precision); `explicit` does not change."""
+        self.found |= {name: getattr(self, name) for name, value in values.items() if value != getattr(self, name)}
         vars(self).update(values)
-        self.found |= values.keys()
 
     def check(self) -> None:
         """Raise UserError where one option lacks another, or contradicts it. Before `over` has added those of the run
@@ -195,7 +202,8 @@ class Options:
             value, read = getattr(self, name), self.command in kind.commands
             own = name in self.explicit or value != getattr(self.root(), name, value)
             if everything or (own and read):
-                marks = {"given": self.asked, "preset": self.explicit, "found": self.found, "of the run": {name}}
+                found = f"found for {self.found.get(name)}" if name in self.explicit else "found"
+                marks = {found: {*self.found}, "given": self.asked, "preset": self.explicit, "of the run": {name}}
                 mark = next(mark for mark, names in marks.items() if name in names)
                 print(f"  {name}: {value}{f'  ({mark})' if own else ''}")
             else:
@@ -251,9 +259,24 @@ def read_yaml(path: Any, presets: Iterable[str]) -> dict[str, Any]:
         raise UserError(f"neither a file nor a preset of config.py{nearest(path, presets)}")
     try:
         safe: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C it takes a tenth of the time
-        options = yaml.load(Path(path).read_text(encoding="utf-8"), safe)
+        loader = safe(Path(path).read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        twice = repeated(node) if isinstance(node, yaml.MappingNode) else ""  # the last one would win
+        options = loader.construct_document(node) if node else None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(options, dict):
         raise UserError("holds no options: lines like `lr: 0.005` are expected")
+    if twice:
+        raise UserError(f"{twice} is given twice")
     return {str(name).replace("-", "_"): value for name, value in options.items()}
+
+
+def repeated(node: Any) -> str:
+    """A name that a mapping of YAML's, a node that is not yet constructed, or one right in it has twice, or ""."""
+    for mapping in [node, *(value for _, value in node.value if value.id == "mapping")]:
+        names = [str(name.value).replace("-", "_") for name, _ in mapping.value]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                return name
+    return ""

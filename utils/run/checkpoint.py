@@ -166,7 +166,8 @@ class Checkpoint(Control):
             best = "" if self.run.best is None else f", best {self.monitor} {self.run.best:.4g}"
             tqdm.write(f"finished: {self.run.folder}{best}")
         elif self.saved and self.run.step:
-            tqdm.write(f"stopped; to resume: {command}")
+            how = "diverged; to resume it all the same" if isinstance(error, Diverged) else "stopped; to resume"
+            tqdm.write(f"{how}: {command}")
 
     def restore_before(self, step: int) -> int:
         """Restore what steps change, and nothing else, from the newest checkpoint with `step` steps at most, or else
@@ -180,7 +181,7 @@ class Checkpoint(Control):
         previous.pth that is sound and of at most `step` steps, or else from the older one. Returns (path, its steps).
         Raises UserError when neither can be used, or when one exists and cannot be read: it may be sound, and newer
         than the other."""
-        found, errors = None, []
+        found, errors, info = None, [], self.model.info
         for path in (self.last, self.previous):
             try:
                 content = self.model.load(path)
@@ -209,6 +210,7 @@ class Checkpoint(Control):
                 f"{self.run.folder / 'best.pth'}, with --load-model-path and without --resume"
             )
         path, content = found
+        self.model.info = info  # of now: options may have changed since
         self.state.load_state_dict(content, only)
         return path, content["run"]["step"]
 

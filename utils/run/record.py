@@ -105,13 +105,14 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
 
     The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or in a temporary folder of the
     user's: the first that can be written, and never one of another user's; a note says so where it is not beside. An
-    earlier report on the same data is replaced, one on other data stays, and the new folder has a number. about.yaml in
-    it names checkpoint, data and date. Raises UserError when none can be written.
+    earlier report on the same checkpoint and data is replaced, one on others stays, and the new folder has a number.
+    about.yaml in it names checkpoint, data and date. Raises UserError when none can be written.
     """
     roots = ", ".join(root for root in opt.val_data_root or opt.train_data_root if os.path.exists(root))
     data = f"{opt.dataset} of {roots}" if roots else opt.dataset  # some need no files
+    path = opt.load_model_path if "://" in opt.load_model_path else os.path.abspath(opt.load_model_path)
     samples, seen = len(measured), trained_on(opt, measured, info.get("config", {}))
-    about = {"checkpoint": opt.load_model_path, "data": data, "samples": samples, "image_size": opt.image_size}
+    about = {"checkpoint": path, "data": data, "samples": samples, "image_size": opt.image_size}
     if seen:
         about["trained_on"] = seen
         note(f"the model was trained on samples that are measured here, of {seen}: on new ones it is probably worse")
@@ -122,7 +123,8 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
     places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), private_folder() / name]
     for place in places:
         with contextlib.suppress(OSError):
-            same = (one for one in numbered(place) if not one.exists() or reported(one) == (data, samples))
+            subject = (data, samples) if place == beside else (data, samples, path)  # a run may be moved
+            same = (one for one in numbered(place) if not one.exists() or reported(one)[: len(subject)] == subject)
             folder = next(one for one in same if not one.exists() or mine(one))
             folder.mkdir(parents=bool(opt.report_dir), exist_ok=True)  # never for an address
             for old in [*folder.glob("val_*.png"), *folder.glob("cam_*.png")]:
@@ -145,12 +147,12 @@ def trained_on(opt: Any, measured: Any, then: dict[str, Any]) -> str:
     return ", ".join(seen) if whole and opt.dataset == then.get("dataset") else ""
 
 
-def reported(folder: Path) -> tuple[Any, Any] | None:
-    """(the data that the report in a folder is about, how many samples), or None where there is no report."""
+def reported(folder: Path) -> tuple[Any, ...]:
+    """(the data that the report in a folder is about, how many samples, its checkpoint); () where there is none."""
     with contextlib.suppress(UserError):
         about = read_yaml(folder / "about.yaml", ())
-        return about.get("data"), about.get("samples")
-    return None
+        return about.get("data"), about.get("samples"), about.get("checkpoint")
+    return ()
 
 
 def git(*arguments: str, fine: tuple[int, ...] = (0,)) -> str | None:

@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from utils import UserError
 from utils.files import lock
 from utils.notices import counted, note, warn
-from utils.options.kinds import nearest
+from utils.options.kinds import dashed, nearest
 from utils.options.options import read_yaml
 from utils.train import processes
 from utils.train.processes import World
@@ -206,3 +207,21 @@ def trained(given: Any) -> tuple[Any, dict[str, Any]]:
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}
     print(f"using {path}" + "".join(f", {name} {value:.4g}" for name, value in metrics.items()) + others)
     return opt, content
+
+
+def classes_of(opt: Any, info: dict[str, Any], default: Sequence[str]) -> Sequence[str]:
+    """The classes of a trained model: those of its checkpoint's `info`, or where it names none the data set's own, its
+    `default`; a note says what is taken for granted. Raises UserError where there are none either."""
+    classes, path = info.get("classes") or default, opt.load_model_path
+    if not classes:
+        raise UserError(
+            f"{path} names no classes, and --dataset={opt.dataset} has none of its own: load it into the model, set "
+            'model.info["classes"] to their names, in order, and model.save(FILE); then --load-model-path=FILE'
+        )
+    taken = [] if info.get("classes") else [f"classes {', '.join(classes)}"]
+    if not info.get("config"):
+        names = [name for name in ("dataset", "image_size") if name not in opt.asked]
+        taken += [f"{dashed(name)}={getattr(opt, name)}" for name in names]
+    if taken:
+        note(f"{path} does not say all that it was trained with; taken for granted: {'; '.join(taken)}")
+    return classes

@@ -161,8 +161,12 @@ class Signals(Control):
             raise KeyboardInterrupt  # drop what was being typed
         if not self.ending and not typed:
             say(f"{signal.Signals(number).name}: the run ends after this step")
-            notebook = self.before[number] is signal.default_int_handler
-            self.ending = KeyboardInterrupt() if notebook else Stopped(128 + number)
+            self.ending = self.end_by(number)
+
+    def end_by(self, number: int) -> BaseException:
+        """What ends a run on the signal with that number."""
+        notebook = self.before.get(number) is signal.default_int_handler
+        return KeyboardInterrupt() if notebook else Stopped(128 + number)
 
 
 def at_prompt(frame: Any) -> bool:

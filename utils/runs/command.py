@@ -11,14 +11,15 @@ from . import compare, prune
 from .table import find_runs, table
 
 
-def runs(opt: Any) -> None:
-    """Print every run of opt.work_dir, or what --compare or --prune ask for. Raises UserError."""
+def runs(opt: Any) -> int:
+    """Print the runs of opt.work_dir, or what --compare or --prune ask for. Returns the exit code. Raises UserError."""
     if opt.prune:
-        prune.show(opt)
-    elif opt.compare:
+        return prune.show(opt)
+    if opt.compare:
         compare.show(find_runs(opt.work_dir, opt.compare), opt)
     else:
         print(table(find_runs(opt.work_dir), opt))
+    return 0
 
 
 def replay(opt: Any) -> None:

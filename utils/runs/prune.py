@@ -1,6 +1,7 @@
 """Free disk space: files of runs that nothing needs any more, named with their sizes before they go."""
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,23 @@ def parts(kind: str, run: Found) -> list[Path]:
     return [folder] if run.state == "failed" else []
 
 
-def show(opt: Any) -> None:
-    """Print what would go with its size, and with --yes delete it. What cannot be deleted is a warning."""
-    total, count = 0, 0
+def show(opt: Any) -> int:
+    """Print what would go with its size, and with --yes delete it; what stays is a warning. Returns the exit code, 1
+    where something stays."""
+    total, count, stayed = 0, 0, 0
     for kind in opt.prune:
         found = [(path, size_of(path)) for path in candidates(kind, opt)]
-        total, count = total + sum(size for _, size in found), count + len(found)
         print(f"{kind}: {WHAT[kind]}")
         for path, size in found:
             print(f"  {megabytes(size):>12}  {path}")
             if opt.yes:
                 remove(path)
+            left = opt.yes and os.path.lexists(path)  # of a folder a part may be gone
+            total, count, stayed = total + size - left * size_of(path), count + (not left), stayed + left
     what = f"{counted(count, 'file or folder', 'files and folders')}, {megabytes(total)}"
-    print(f"deleted: {what}" if opt.yes else f"{what} in all: --yes deletes them")
+    stays = f"; {counted(stayed, 'stays', 'stay')}" if stayed else ""
+    print(f"deleted: {what}{stays}" if opt.yes else f"{what} in all: --yes deletes them")
+    return int(bool(stayed))
 
 
 def remove(path: Path) -> None:

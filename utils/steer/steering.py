@@ -1,7 +1,9 @@
 """Obey commands while a run is trained: at the end of a step, in all processes at the same one, on record."""
 
 import json
+import os
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ class Steering(Control):
         self.listener = Listener(self.run.folder, self.status, world.rank, world.size)
         self.pane = Pane(self.listener, opt, self.run.folder.name)
         self.script: list[tuple[int, dict[str, Any]]] = []
-        self.paused = self.validating = False
+        self.paused = self.validating = self.stopped = False
 
     def on_train_begin(self, **_: Any) -> None:
         for _step, command in self.run.steered:
@@ -86,11 +88,14 @@ class Steering(Control):
         while not self._exchange() and self.paused and not self.signals.agreed:
             time.sleep(PAUSE)
 
-    def close(self, **_: Any) -> None:
-        """Tell who still waits."""
+    def close(self, stopped: bool, **_: Any) -> None:
+        """Tell who still waits. A run that `stop` ended raises Stopped, as after Ctrl-C: in the first process, when it
+        has saved all, and not where torchrun would start it again."""
         self.listener.close()
         if self.world.main:
             self.pane.close()
+            if stopped and self.stopped and not int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+                raise self.signals.end_by(signal.SIGINT)
 
     def status(self) -> str:
         """Where the run stands, in words."""
@@ -209,6 +214,7 @@ class Steering(Control):
 
     def _stop(self, _: Any) -> str:
         self.signals.agreed = self.signals.agreed or 1  # as if the debugger was left
+        self.stopped = True
         return "the run ends"
 
     def _pause(self, _: Any) -> str:

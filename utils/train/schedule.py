@@ -13,6 +13,7 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
+from utils import UserError
 from utils.options import own
 
 LOWEST = 1e-6  # the rate at which linear_cosine ends
@@ -108,7 +109,7 @@ class Schedule:
         cycle_decay: float,
         lr_final: float,
     ):
-        self.optimizer = optim
+        self.optimizer, self.name = optim, scheduler
         self.shape = globals().get(scheduler) or own.find("scheduler", scheduler, "")
         self.steps_per_epoch, self.max_epoch, self.warmup_epochs = steps_per_epoch, max_epoch, warmup_epochs
         self.options: dict[str, Any] = {"milestones": milestones, "step_size": step_size, "lr_gamma": lr_gamma}
@@ -133,7 +134,11 @@ class Schedule:
         progress = max(0.0, position - self.warmup_epochs) / (self.max_epoch - self.warmup_epochs)
         for group in self.optimizer.param_groups:
             lr = initial_lr(group)
-            factor = warmup * self.shape(epoch=position, progress=progress, lr=lr, **self.options)
+            share = self.shape(epoch=position, progress=progress, lr=lr, **self.options)
+            if not is_finite(share):
+                where = f"epoch={position:g}, progress={progress:g}, lr={lr:g}"
+                raise UserError(f"--scheduler={self.name} gives {share!r} for {where}: it has to be a finite number")
+            factor = warmup * share
             group.update(initial_lr=lr, lr=lr * factor, scheduled_lr=lr * factor)
 
     def epoch_end(self, loss: float, val_loss: float | None = None) -> None:
@@ -156,6 +161,14 @@ class Schedule:
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Continue from a state_dict()."""
         vars(self).update(state)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is one finite number, of whatever type."""
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, RuntimeError):  # none, several, text
+        return False
 
 
 def initial_lr(group: dict[str, Any]) -> float:

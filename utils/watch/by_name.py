@@ -28,6 +28,9 @@ def pick(name: str, options: Options) -> tuple[Any, list[str]]:
     unknown = [method for method in dir(made) if method.startswith("on_") and method not in EVENTS]
     if unknown:
         raise UserError(f"--callbacks={name}: {unknown[0]} is no event{nearest(unknown[0], EVENTS)}")
+    lacking = [event for event in EVENTS if isinstance(made, type) and not hasattr(made, event)]
+    if lacking:
+        raise UserError(f"--callbacks={name} has no {lacking[0]}: it has to be a Callback of utils/events.py")
     known = {*options.options(), *PARTS}
     named = [one for one in arguments if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     missing = [one.name for one in named if one.name not in known and one.default is one.empty]

@@ -3,19 +3,22 @@
 import os
 import shlex
 import subprocess
+import tempfile
 from typing import Any
 
 from utils import UserError
 from utils.events import Callback
+from utils.notices import once, warn
 from utils.run.run import monitored
 
 PATIENCE = 10.0  # seconds that the end of a run waits for the commands
 
 
 class Notify(Callback):
-    """Starts `notify` with one more argument, a line of text, and goes on without waiting; the environment has
-    HEARTH_EVENT (best, finished, stopped or failed) and HEARTH_RUN, the run's folder. What it prints is dropped, and a
-    command that cannot be started is a warning. Raises UserError for the command of another user's run.
+    """Starts `notify` with one more argument, a line of text, which is also its standard input, and goes on without
+    waiting; the environment has HEARTH_EVENT (best, finished, stopped or failed) and HEARTH_RUN, the run's folder.
+    What it prints is dropped. A command that cannot be started, fails, or does not end is a warning. Raises UserError
+    for the command of another user's run.
 
     Args:
         run: the Run.
@@ -26,7 +29,7 @@ class Notify(Callback):
     def __init__(self, run: Any, notify: str, monitor: str | None = None):
         if hasattr(os, "getuid") and os.stat(run.folder).st_uid != os.getuid():
             raise UserError(f"--notify={notify}: {run.folder} is another user's run, whose command is not started")
-        self.run, self.command, self.monitor = run, shlex.split(notify), monitor
+        self.run, self.notify, self.command, self.monitor = run, notify, shlex.split(notify), monitor
         self.started: list[subprocess.Popen[bytes]] = []
 
     def on_epoch_end(self, metrics: dict[str, float], **_: Any) -> None:
@@ -42,14 +45,25 @@ class Notify(Callback):
         self.tell(event, f"{event} after {self.run.epoch} epochs{best}{reason}")
         for one in self.started:
             try:
-                one.wait(PATIENCE)
+                self._check(one.wait(PATIENCE))
             except subprocess.TimeoutExpired:
                 one.kill()
+                self._check("none yet: it is ended")
 
     def tell(self, event: str, text: str) -> None:
-        """Start the command."""
+        """Start the command; look at those that were started before."""
+        for one in self.started:
+            self._check(one.poll())
         told = {**os.environ, "HEARTH_EVENT": event, "HEARTH_RUN": str(self.run.folder)}
-        nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.started.append(
-            subprocess.Popen([*self.command, f"{self.run.folder.name}: {text}"], env=told, **nothing)  # type: ignore
-        )
+        line, nothing = f"{self.run.folder.name}: {text}", subprocess.DEVNULL
+        with tempfile.TemporaryFile() as file:  # no pipe: the command may end without reading it
+            file.write(os.fsencode(f"{line}\n"))
+            file.seek(0)
+            one = subprocess.Popen([*self.command, line], env=told, stdin=file, stdout=nothing, stderr=nothing)
+        self.started.append(one)
+
+    def _check(self, code: int | str | None) -> None:
+        """Warn, once, unless the command has ended with exit code 0, or has not ended (None)."""
+        if code and once("failing", owner=self):
+            hint = "it gets the line as its last argument and on its standard input; for a shell write sh -c '...'"
+            warn(f"--notify={self.notify}: exit code {code}; {hint}")
