@@ -122,7 +122,7 @@ class DefaultConfig(Options):
     steer: flag | free = True  # train: obey `control`, from this user alone
     replay: optional(path) | by("train") = None  # train: make the commands of that run again, at the same steps
     step: optional(choice("last")) | free | needs("replay") = None  # last: make only the failed step of --replay again
-    freeze: several(text) | free | by("control", hint="--finetune trains the head alone") = []  # stop to train layer1
+    freeze: several(text) | free | by("control", hint="--finetune trains the head alone") = []  # stop training layer1
     unfreeze: several(text) | free | CONTROL = []  # train them again
     save: flag | free | CONTROL = False  # write last.pth
     pause: flag | free | CONTROL = False  # wait after the step
