@@ -92,7 +92,7 @@ def steer(server, folder, draw, commands, kills):
             pid, run = start(server, folder, "--resume")
     came.append(ask(run, {"go_on": True}))
     epoch = int(re.search(r"epoch (\d+)/", send(run, {"status": True}))[1])
-    came.append(ask(run, {"max_epoch": epoch + 1}))
+    came.append(ask(run, {"max_epoch": epoch + 2}))  # the next one may have begun meanwhile
     assert server.wait() == 0, (folder / "output").read_text()
     return run, came
 

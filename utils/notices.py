@@ -23,10 +23,10 @@ class Output(io.TextIOWrapper):
     """
 
     def __init__(self, stream: io.TextIOWrapper):
-        buffered, through = stream.line_buffering, stream.write_through
-        super().__init__(
-            stream.buffer, stream.encoding, "backslashreplace", line_buffering=buffered, write_through=through
-        )
+        stream.flush()
+        lines = stream.line_buffering or stream.write_through  # the latter with PYTHONUNBUFFERED
+        file = io.BufferedWriter(io.FileIO(stream.fileno(), "w", closefd=False))  # as the file is now, not as it began
+        super().__init__(file, stream.encoding, "backslashreplace", line_buffering=lines)
         self.stream, self.lost = stream, False  # dropped, the stream would close the file
         atexit.register(self.end)
 

@@ -98,6 +98,8 @@ class Listener:
         if self.socket:
             self.path.unlink(missing_ok=True)
             self.written.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another process, or an answer that is not read yet
+                self.written.parent.rmdir()
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.socket.close()
