@@ -34,7 +34,7 @@ class DefaultConfig(Options):
     pack_dir: path | free | PACKS = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
     image_size: pixels(32) | ALL = 224  # pixels that the model gets: the side of a square, or width x height, 320x192
-    fit: choice("pad", "squeeze") | DATA | ALL | before("squeeze") = "pad"  # whole pictures: keep proportions?
+    fit: choice("pad", "squeeze") | DATA | ALL | before("squeeze") = "pad"  # pictures with masks: keep proportions?
     center_crop: number(0, above=True, high=1) | DATA | ALL = 1.0  # share that val and test see of a picture's middle
     interpolation: choice("bilinear", "bicubic") | DATA | ALL = "bilinear"  # how pictures are resized, when read
 
