@@ -116,7 +116,7 @@ class DefaultConfig(Options):
     # --- many runs
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
     prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # name files that may go
-    yes: flag | free | RUNS = False  # delete what --prune lists
+    yes: flag | free | needs("prune") | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
 
     # --- control of a run that is being trained

@@ -440,7 +440,12 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("IGNORED if score.ndim == 4 else NEVER", "IGNORED", "models/test_losses.py:class_255"),
         ("[target.where(counts, 0)] * counts", "[target.where(counts, 0)]", "models/test_losses.py:over_classes"),
         ("losses.where(sound, torch.nan)", "losses", "models/test_losses.py:scores_that_are_nan"),
-        ("if self.weight is None:\n            return", "if True:\n            return", "test_loop.py:the_batch_size"),
+        (
+            "is None and not pixels:",
+            "is None or True:",
+            "test_loop.py:the_batch_size",
+        ),
+        ("and not pixels:", ":", "models/test_losses.py:parts_of_a_batch"),
         ("factor * self.losses[name]", "self.losses[name]", "models/test_losses.py:a_criterion_is"),
     ],
     "models/basic_module.py": [

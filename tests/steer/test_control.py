@@ -125,6 +125,7 @@ def test_two_processes_obey_after_the_same_step_and_each_is_entered_while_the_ot
 
 def test_what_makes_no_sense_is_one_line_and_the_run_goes_on(tmp_path):
     assert "control says nothing: give one or more of --lr" in control(tmp_path, check=2)
+    assert "--pause and --go-on contradict each other" in control(tmp_path, "--pause", "--go-on", check=2)
     assert "--run=x: no such run" in control(tmp_path, "--run=x", "--status", check=2)
     assert "control does not read --batch-size" in control(tmp_path, "--batch-size=3", check=2)
     server().start("train", *HEART, "--max-epoch=50", cwd=tmp_path, first=SLOWER)
