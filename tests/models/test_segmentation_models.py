@@ -49,7 +49,7 @@ def test_train_val_and_test_through_the_command_line(shapes, tmp_path):
     strips = sorted((run / "images").iterdir())
     names = {path.name.rpartition("_")[0] for path in strips}  # of the batches 0 and 2
     assert names == {f"val_{batch:04d}_{number}" for batch in (0, 2) for number in range(4)}
-    assert Image.open(strips[0]).size == (592, 240)  # enlarged, with headings and a legend
+    assert Image.open(strips[0]).size == (592, 264)  # enlarged, with headings and a legend of 3 classes and "ignored"
 
     broken = tmp_path / "new"
     broken.mkdir()
