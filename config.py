@@ -2,7 +2,7 @@
 is a subclass that lists only what differs, each line with its reason."""
 
 from utils.options.kinds import choice, flag, integer, number, optional, path, pixels, settings, several, text
-from utils.options.marks import by, free, needs, of, only, was
+from utils.options.marks import before, by, free, needs, of, only, was
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, PACKS, RESUME, RUNS, STEERED, TESTED, USE
@@ -34,6 +34,7 @@ class DefaultConfig(Options):
     pack_dir: path | free | PACKS = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
     image_size: pixels(32) | ALL = 224  # pixels that the model gets: the side of a square, or width x height, 320x192
+    fit: choice("pad", "squeeze") | DATA | ALL | before("squeeze") = "pad"  # pictures with masks: keep proportions?
     center_crop: number(0, above=True, high=1) | DATA | ALL = 1.0  # share that val and test see of a picture's middle
     interpolation: choice("bilinear", "bicubic") | DATA | ALL = "bilinear"  # how pictures are resized, when read
 
@@ -187,7 +188,7 @@ class Segmentation(DefaultConfig):
     """Pictures in <root>/images and masks in <root>/masks, a pixel's value its class; class_name.txt names them.
 
     python main.py train --config=Segmentation --train-data-root=my/set    or --model=UNet, DeepLabV3
-    40 drawn pictures, --image-size=64 --batch-size=4 --max-epoch=5 --scheduler=constant: IoU 83 %, 10 s on a CPU
+    40 drawn pictures, --image-size=64 --batch-size=4 --max-epoch=5 --scheduler=constant: IoU 86 %, 10 s on a CPU
     """
 
     dataset = "MaskFolder"
