@@ -125,7 +125,7 @@ def test_the_doctor_looks_at_pictures_without_what_is_around_them(tmp_path):
     }
 
 
-def test_a_run_whose_record_names_no_fit_goes_on_with_squeezed_pictures(tmp_path):
+def test_a_run_whose_record_names_no_fit_keeps_squeezing_its_pictures(tmp_path):
     """Its val, with the packs and to the number of its training, and its resuming."""
     root = draw_shapes(tmp_path / "set", 4)
     options = [f"--train-data-root={root}", "--dataset=MaskFolder", "--model=UNet", "--width=0.05", NO_SERVER]
