@@ -234,6 +234,7 @@ def test_a_checkpoint_of_an_older_hearth_is_measured_as_todays(two_runs, tmp_pat
     measured = [[line for line in text.splitlines() if line.startswith("val_")] for text in shown]
     assert measured[0] == measured[1] and any("val_accuracy" in line for line in measured[0])
     assert all("color_jitter: 0.3" in text and "on_bad: rollback" in text for text in shown)
+    assert all("  fit: pad\n" in text for text in shown), "it is about masks alone"
 
 
 def test_a_checkpoint_of_a_newer_hearth_is_one_line_and_stays(two_runs, tmp_path):
