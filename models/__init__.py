@@ -1,5 +1,6 @@
 """Models are picked by name: getattr(models, opt.model). A new one is one file here and one line below."""
 
+import sys
 import typing
 
 from .alex_net import AlexNet
@@ -12,6 +13,13 @@ from .resnet import ResNet34
 from .squeezenet import SqueezeNet
 from .ssd import SSD
 from .unet import UNet
+
+
+def load(path: str) -> typing.Any:
+    """A trained model, of a checkpoint or a run's folder, in eval mode: load("best.pth").predict_files(["cat.jpg"])."""
+    from utils.deploy import predictor
+
+    return predictor.load(path, sys.modules[__name__])
 
 
 def __getattr__(name: str) -> typing.Any:

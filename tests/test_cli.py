@@ -29,7 +29,7 @@ MISTAKES = {
     ("train", "--gpu=0"): "it is --gpus here",
     ("help", "epochs"): "help epochs: no such option; it is --max-epoch here, see `help max-epoch`",
     ("fit",): "unknown command 'fit'; did you mean train?",
-    ("predict", "--x=1"): "did you mean test?",
+    ("inference", "--x=1"): "did you mean predict?",
     # B4: what Fire would do first and complain about later, or not at all
     ("train", "extra"): "what is 'extra'?",
     ("train", "--lr=0.1", "0.2"): "what is '0.2'?",

@@ -5,8 +5,10 @@ from .marks import by
 TESTED = by("train", "test", "pack", "doctor")
 RESUME = by("train", hint="--run=NAME takes the best model of that run")
 ALL, USE = by("train", "val", "test", "pack", "doctor"), by("train", "val", "test", "doctor")
+NET = by("train", "val", "test", "doctor", "predict")  # all that need the model, but not samples
+SEEN = by("train", "val", "test", "pack", "doctor", "predict")
 LABELLED = by("train", "val", "pack", "doctor")
-RUNS, CONTROL, STEERED = by("runs"), by("control"), by("train", "control", "doctor")
-NAMED = by("val", "test", "replay", "control", "doctor")
+CONTROL, STEERED = by("control"), by("train", "control", "doctor")
+NAMED = by("val", "test", "replay", "control", "doctor", "predict")
 PACKS = by("train", "val", "test", "pack", "runs", "doctor")
-FOLDER = by("train", "val", "test", "runs", "replay", "control", "doctor")
+FOLDER = by("train", "val", "test", "runs", "replay", "control", "doctor", "predict")
