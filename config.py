@@ -11,6 +11,7 @@ from utils.options.rules import fit_warmup, unfreeze_in_time
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 DATA, LOSSES = of("dataset"), ("cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse")
+RUNS, SHIP = by("runs"), by("predict", "export")
 
 
 class DefaultConfig(Options):
@@ -115,16 +116,14 @@ class DefaultConfig(Options):
     # --- a trained model at work
     input: optional(path) | free | by("predict") = None  # pictures: file, folder, '*.jpg', or - for a list on stdin
     top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
-    format: choice("table", "csv", "json") | free | by("predict") = "table"  # what predict prints
+    format: optional(choice("table", "csv", "json", "onnx")) | free | SHIP = None  # None: predict table, export onnx
     draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
-    output: optional(path) | free | by("predict") = None  # folder for masks and drawings; None: predictions
+    output: optional(path) | free | SHIP = None  # predict: folder for masks and drawings; export: the file
 
     # --- many runs
-    compare: several(text) | free | by("runs") = []  # runs whose curves, options and code are set beside each other
-    prune: (
-        several(choice("previous", "last", "epochs", "failed", "packs")) | free | by("runs")
-    ) = []  # name files that may go
-    yes: flag | free | by("runs") = False  # delete what --prune lists
+    compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
+    prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # name files that may go
+    yes: flag | free | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
 
     # --- control of a run that is being trained

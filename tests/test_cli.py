@@ -83,7 +83,7 @@ MISTAKES = {
         "--compile",
     ): "test does not read --lr, which is for train and control and doctor: leave it out (`help test` lists",
     ("test", "--min-crop=0.5"): "test does not read --crop-min-scale",
-    ("train", "--run=x"): "train does not read --run, which is for val and test and replay and control and doctor: ",
+    ("train", "--run=x"): "train does not read --run, which is for val and test and replay and control and doctor and ",
     ("train", "--labels"): "train does not read --labels, which is for test",
     ("pack", "--model=resnet18"): "pack does not read --model",
     ("train", "--finetune"): "--finetune needs --load-model-path or --pretrained",

@@ -11,7 +11,7 @@ from PIL import Image
 from utils.deploy.results import Found, Prediction
 from utils.options.kinds import height_width
 
-from .augment import normalise
+from .augment import MEAN, STD, normalise
 from .images import in_threads, reason
 from .mask_tables import PALETTE
 from .masks import most_probable
@@ -26,7 +26,13 @@ class Preparation:
     Args:
         classes: their names, index = label.
         image_size, center_crop, interpolation: the options with which the model was trained.
+
+    Attributes:
+        fit: how a picture gets its size, in words; mean, std: by which it is normalised, on a scale of 0 to 1.
     """
+
+    fit = "the largest part in the middle with the proportions of width x height, or of its sides the share center_crop"
+    mean, std = MEAN, STD
 
     def __init__(
         self,
@@ -79,6 +85,8 @@ class Preparation:
 
 class MaskPreparation(Preparation):
     """The same for segmentation: the whole picture is squeezed, and each pixel has a class."""
+
+    fit = "the whole picture, squeezed"
 
     def read(self, path: Any) -> tuple[np.ndarray, tuple[int, int]]:
         """See Preparation; the fact is (width, height) of the picture."""

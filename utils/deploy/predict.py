@@ -29,11 +29,13 @@ def predict(program: ModuleType, opt: Any) -> None:
     with contextlib.redirect_stdout(sys.stderr):  # stdout may be a file of results
         if not opt.input:
             raise UserError("predict needs --input: a picture, a folder, a pattern like 'my/*.jpg', or - for a list")
+        if opt.format not in (None, *FORMATS):
+            raise UserError(f"--format={opt.format} is what export writes: predict prints {', '.join(FORMATS)}")
         opt, model, _ = program.load_trained(opt)
         predictor = Predictor(model, opt.values(), opt.batch_size)
         given = paths(opt.input, predictor.preparation.pictures)
         files = Files(predictor.preparation, Path(opt.output or "predictions"), opt.draw)
-    write, read, lost = FORMATS[opt.format](), 0, 0
+    write, read, lost = FORMATS[opt.format or "table"](), 0, 0
     for prediction in predictor(given):
         if prediction.error:
             lost += 1
