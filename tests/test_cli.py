@@ -160,7 +160,13 @@ def test_a_wrong_command_line_is_answered_without_loading_torch(arguments, tmp_p
 
 
 HEADINGS = ["data", "augmentation of training pictures", "model", "training", "learning rate", "machine"]
-HEADINGS += ["run and its checkpoints", "many runs", "control of a run that is being trained", "watching and debugging"]
+HEADINGS += [
+    "run and its checkpoints",
+    "a trained model at work",
+    "many runs",
+    "control of a run that is being trained",
+    "watching and debugging",
+]
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["--help"], ["train", "-h"], ["train", "--lr=abc", "--help"]])
