@@ -30,9 +30,6 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     "utils/deploy/proof.py": [
         ("if largest > LIMIT or equal < total:", "if False:", "deploy/test_export.py:differs_is_refused"),
     ],
-    "models/onnx_file.py": [
-        (".round().clamp(0, 255)", "", "deploy/test_export.py:take_the_file"),
-    ],
     "data/coco/preparation.py": [
         ("torch.tensor([*fact, *fact])", "1", "deploy/test_predict.py:own_pixels"),
     ],
