@@ -1,12 +1,13 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|pack|runs|control|replay|doctor|help [--option=value ...]
+usage: python main.py train|val|test|predict|pack|runs|control|replay|doctor|help [--option=value ...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
   python main.py train --resume                                     continue the run that was stopped last
   python main.py val                                                accuracy of the newest best model
   python main.py test --test-data-root=data/test1                   its predictions, as a Kaggle CSV
+  python main.py predict --input=cat.jpg                            what it says about any pictures
   python main.py pack --train-data-root=data/train                  decode its pictures once; train does it too
   python main.py runs                                               all runs in a table, the best first
   python main.py control --lr=1e-4                                  steer the run that is being trained
