@@ -146,7 +146,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALON
     with eval_mode(model):
         for input, target, prediction, losses in measured(model, dataloader):
             meter.add(prediction, target)
-            loss_meter.add(losses, samples=model.criterion.samples(target))
+            loss_meter.add(losses, samples=model.samples(target))
             callbacks.on_test_summary(dataset=dataset, input=input, target=target, prediction=prediction)
             input = target = prediction = losses = None  # the next batch needs the memory
     world.reduce_meters(meter, loss_meter)

@@ -66,6 +66,12 @@ class BasicModule(nn.Module):
         score = self(input)
         return score, self.criterion(score, target)
 
+    def samples(self, target: Any) -> Any:
+        """By how much a batch's losses count in their mean over several, see Criterion.samples: a number, or a scalar
+        tensor. Of a model with losses of its own it is the number of samples."""
+        criterion = getattr(self, "criterion", None)
+        return criterion.samples(target) if isinstance(criterion, Criterion) else len(target)
+
     def decode(self, score: Any) -> Any:
         """Scores [N, C, ...] -> predictions, here probabilities: float32, the classes sum to 1."""
         return score.float().softmax(dim=1)

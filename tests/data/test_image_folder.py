@@ -224,7 +224,7 @@ def test_folders_that_all_have_the_same_folders_may_be_parts_which_a_note_says(t
         trees(tmp_path / "folds" / part, oak=2, ash=2)
     assert ImageFolder(tmp_path / "folds", "train").classes == ["fold_1", "fold_2"]
     folds = tmp_path / "folds"
-    said = "the classes are the folders fold_1, fold_2, each of which has ash, oak: if those are the classes, give "
+    said = "the classes are the folders fold_1, fold_2, and each has ash, oak: if those are the classes, give "
     assert f"{said}--train-data-root={folds}/fold_1 --val-data-root={folds}/fold_2;" in capsys.readouterr().out
     (folds / "class_name.txt").write_text("fold_1\nfold_2\n")
     ImageFolder(folds, "train")

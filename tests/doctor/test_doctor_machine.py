@@ -87,3 +87,8 @@ def test_what_listens_on_visdoms_port_is_named(answer, verdict):
         threading.Thread(target=server.handle_request, daemon=True).start()
         assert machine.port(server.server_port).verdict == verdict
     assert "is free" in machine.port(server.server_port).found
+
+
+def test_the_speed_of_a_model_that_makes_no_step_is_not_measured():
+    names = {sound: [one.name for one in machine.check(case(), sound)] for sound in (True, False)}
+    assert set(names[True]) - set(names[False]) == {"precision"}

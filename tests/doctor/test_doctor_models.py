@@ -12,6 +12,7 @@ from patients import (
     Double,
     Elsewhere,
     Failing,
+    FailsLater,
     HoldsFrozen,
     InAList,
     LacksHead,
@@ -47,6 +48,7 @@ MODELS = {
     CutOff: ("gradients reach", "wrong", "not conv.weight, conv.bias, norm.weight and 3 more"),
     Probable: ("output", "wrong", "probabilities go into cross_entropy"),
     Failing: ("a step", "wrong", "it fails, RuntimeError: mat1 and mat2 shapes cannot be multiplied (8x4 and 8x2)"),
+    FailsLater: ("some steps", "wrong", "it fails, RuntimeError: no such luck"),
     Large: ("activations", "wrong", "they explode, for the first time in conv2 "),
     Log: ("activations", "wrong", "nan or inf, for the first time in conv2 (Conv2d)"),
     Root: ("gradients", "wrong", "nan or inf, on the way back for the first time in relu: a root, log"),
@@ -61,7 +63,7 @@ MODELS = {
 @pytest.fixture(autouse=True)
 def no_machine(monkeypatch):
     """What the machine can do is looked at by tests of its own, and pictures are drawn in one of them."""
-    monkeypatch.setattr(machine, "check", lambda case: ())
+    monkeypatch.setattr(machine, "check", lambda case, sound: ())
     monkeypatch.setattr(layers, "write", lambda *_: None)
 
 

@@ -155,6 +155,16 @@ class Failing(Net):
         return self.classifier(self.body(x)[:, :4])
 
 
+class FailsLater(Net):
+    calls = 0
+
+    def forward(self, x):
+        FailsLater.calls += 1
+        if FailsLater.calls > 25:
+            raise RuntimeError("no such luck")
+        return super().forward(x)
+
+
 class Large(Net):
     def __init__(self):
         super().__init__()

@@ -6,6 +6,7 @@ import pytest
 from conftest import FAST, main
 from runs import only_run
 
+from utils import UserError
 from utils.watch.notify import Notify
 
 SCRIPT = """#!/bin/sh
@@ -44,17 +45,10 @@ def test_half_of_it_is_one_line(options, message, tmp_path, pictures):
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_command_that_does_not_exist_is_a_warning_and_nothing_is_lost(tmp_path, pictures):
-    options = [
-        f"--train-data-root={pictures}",
-        *FAST,
-        "--max-epoch=1",
-        "--callbacks=Notify",
-        "--notify=no-such-command",
-    ]
-    done = main("train", *options, cwd=tmp_path, check=0)
-    assert done.stderr.count("warning: the callback Notify fails at on_train_end: FileNotFoundError") == 1
-    assert (only_run(tmp_path) / "lock").read_text() == "finished"
+@pytest.mark.parametrize("wrong, why", [("no-such-command -v", "there is no such command"), ("mail 'x", "No closing")])
+def test_a_command_that_does_not_exist_is_refused_before_the_training(wrong, why, tmp_path):
+    with pytest.raises(UserError, match=f"^--notify={wrong}: {why}"):
+        Notify(SimpleNamespace(folder=tmp_path), wrong)
 
 
 @pytest.mark.parametrize("command, code", [("false", 1), ("cat >> notify.log", 1), ("sh -c 'exit 3'", 3), ("cat", 0)])

@@ -84,5 +84,7 @@ def examined(case: Case, folder: Path, refuse: Any) -> Iterator[Finding]:
             yield finding
             sound &= finding.verdict != WRONG
         layers.write(measured, folder)
-    yield from learning.check(case) if sound else ()
-    yield from machine.check(case)
+    for finding in learning.check(case) if sound else ():
+        yield finding
+        sound &= finding.name != learning.FAILED
+    yield from machine.check(case, sound)

@@ -1,7 +1,10 @@
 """What a check of `doctor` has found: one line."""
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+from utils import UserError
 
 OK, LOOK, WRONG = "OK", "look", "wrong"
 NAMED = 3  # things that a line names
@@ -24,6 +27,13 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.verdict:<6} {self.name:<22} {self.found}{f': {self.advice}' if self.advice else ''}"
+
+
+def failed(name: str, error: Exception) -> Finding:
+    """The Finding of a step that raises an error."""
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+    return Finding(name, WRONG, f"it fails, {kind}{reason}", "train ends so, too, and --pdb stops it there")
 
 
 def judged(name: str, faults: Sequence[Any], sound: str, found: str, advice: str, verdict: str = WRONG) -> Finding:

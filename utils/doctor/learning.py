@@ -10,20 +10,24 @@ from utils.train.schedule import Schedule
 from utils.train.step import TrainStep
 
 from .case import Case
-from .finding import LOOK, OK, WRONG, Finding
+from .finding import LOOK, OK, WRONG, Finding, failed
 
 STEPS, SAMPLES = 60, 8  # to learn by heart
 RATES = 1e-3, 1e-2, 1e-4  # of Adam, one after the other until one of them does it
 LEARNED, FALLEN = 0.2, 0.7  # of the first loss: what counts as learned by heart, and as learning
 FEW = 20  # steps from which on it has to have fallen
 TRIED, EXPLODED = 8, 10.0  # steps at the learning rate asked for; times the first loss
+FAILED = "some steps"  # the name of the Finding on a model that fails after the first one
 
 
 def check(case: Case) -> Iterator[Finding]:
     """Yield the Findings on how a copy of the model learns."""
-    yield first_loss(case)
-    yield by_heart(case)
-    yield first_steps(case)
+    for part in (first_loss, by_heart, first_steps):
+        try:
+            yield part(case)
+        except Exception as error:  # a model may raise anything, and only after some steps
+            yield failed(FAILED, error)
+            return
 
 
 def first_loss(case: Case) -> Finding:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from .case import Case
-from .finding import LOOK, OK, WRONG, Finding, judged
+from .finding import LOOK, OK, WRONG, Finding, failed, judged
 
 LIBRARIES = "torch", "torchvision", "timm"  # whose modules know what they keep in plain lists
 DEPTH = 3  # of lists in lists
@@ -115,9 +115,7 @@ def stepped(case: Case) -> Iterator[Finding]:
         yield (norm := normed(norms))
         if failure:
             if norm.verdict != WRONG:
-                reason = " ".join(str(failure).split())[:200]
-                advice = "train ends so, too, and --pdb stops it there"
-                yield Finding("a step", WRONG, f"it fails, {type(failure).__name__}: {reason}", advice)
+                yield failed("a step", failure)
             return
         yield reached(model)
         yield shown(score, case.losses)

@@ -58,7 +58,7 @@ def enter(folder: Path, rank: int) -> None:
 
 def reach(connection: socket.socket, folder: Path, rank: int) -> None:
     """Connect to the process. Raises UserError that says why it cannot be reached, and what to do."""
-    count = listening(folder, 0).get("processes", 1)
+    count = listening(folder, 0).get("processes", rank + 1)  # not known before the first step
     if rank >= count:
         there = "one process: leave --rank out" if count == 1 else f"{count} processes: give --rank=0 to {count - 1}"
         raise UserError(f"--rank={rank}: {folder.name} has {there}")

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from typing import Any
@@ -17,8 +18,8 @@ PATIENCE = 10.0  # seconds that the end of a run waits for the commands
 class Notify(Callback):
     """Starts `notify` with one more argument, a line of text, which is also its standard input, and goes on without
     waiting; the environment has HEARTH_EVENT (best, finished, stopped or failed) and HEARTH_RUN, the run's folder.
-    What it prints is dropped. A command that cannot be started, fails, or does not end is a warning. Raises UserError
-    for the command of another user's run.
+    What it prints is dropped. A command that fails or does not end is a warning. Raises UserError for a command that is
+    not there, and for that of another user's run.
 
     Args:
         run: the Run.
@@ -29,7 +30,13 @@ class Notify(Callback):
     def __init__(self, run: Any, notify: str, monitor: str | None = None):
         if hasattr(os, "getuid") and os.stat(run.folder).st_uid != os.getuid():
             raise UserError(f"--notify={notify}: {run.folder} is another user's run, whose command is not started")
-        self.run, self.notify, self.command, self.monitor = run, notify, shlex.split(notify), monitor
+        try:
+            command = shlex.split(notify)
+        except ValueError as error:  # a quotation without an end
+            raise UserError(f"--notify={notify}: {error}") from None
+        if not command or not shutil.which(command[0]):
+            raise UserError(f"--notify={notify}: there is no such command here")
+        self.run, self.notify, self.command, self.monitor = run, notify, command, monitor
         self.started: list[subprocess.Popen[bytes]] = []
 
     def on_epoch_end(self, metrics: dict[str, float], **_: Any) -> None:
