@@ -43,7 +43,7 @@ def test_the_folder_of_a_run_that_is_being_trained_gets_no_report(tmp_path, monk
     run = tmp_path / "run"
     run.mkdir()
     (run / "lock").write_text("")
-    monkeypatch.setattr(command, "locked", lambda path: True)
+    monkeypatch.setattr(command, "in_training", lambda path: path == run)
     with pytest.raises(UserError, match="run is the folder of a run that is being trained: name another$"):
         command.report_folder(case(options={"report_dir": run}))
     assert os.listdir(run) == ["lock"]

@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from utils import UserError
-from utils.files import locked, write_atomically
+from utils.files import write_atomically
 from utils.run import record, resume
-from utils.run.run import is_run
+from utils.run.run import in_training
 from utils.train import processes
 
 from . import checkpoint, data, layers, learning, machine, model
@@ -65,7 +65,7 @@ def report_folder(case: Case) -> Path:
     opt.assign(report_dir=opt.report_dir or str(Path(opt.work_dir, "doctor")))
     opt.assign(load_model_path=opt.load_model_path or "new")
     folder = Path(opt.report_dir)
-    if is_run(folder) and (folder / "lock").exists() and locked(folder / "lock"):
+    if in_training(folder):
         raise UserError(f"--report-dir={folder} is the folder of a run that is being trained: name another")
     return record.open_report(opt, case.val_data, {})[0]
 

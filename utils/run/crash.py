@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from utils import UserError
 from utils.events import Finished
-from utils.files import locked, private_folder
+from utils.files import private_folder
 from utils.notices import note, note_once
 from utils.options.options import read_yaml
 from utils.train.processes import World
@@ -28,6 +28,7 @@ from .checkpoint import Checkpoint
 from .checkpoint_file import read_checkpoint
 from .debugger import caller, open_prompt, terminal
 from .failure import FILE, Failed, Failure, samples_of
+from .run import in_training
 from .terminal import Here
 
 CUDA = re.compile(r"CUDA error|cuDNN|cuBLAS|cuSOLVER|cuFFT|NCCL|device-side", re.IGNORECASE)  # clearer on the CPU
@@ -79,7 +80,7 @@ def prepare(opt: Any, folder: Path, checkpoints: tuple[str, ...]) -> Any:
 
     Raises UserError for a run without a failed step, one that is being trained, and one that has gone on since.
     """
-    if (folder / "lock").exists() and locked(folder / "lock"):
+    if in_training(folder):
         raise UserError(f"--replay={folder}: this run is being trained: wait for it, or stop it first")
     failed = read_failed(folder)
     source = checkpoint_before(folder, failed, checkpoints)

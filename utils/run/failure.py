@@ -89,7 +89,7 @@ class FailingBatch(Control):
         self.loader = None
 
     def on_train_end(self, error: BaseException | None, **_: Any) -> None:
-        if error is not None and not explained(error) and self.loader and self._batch() < len(self.loader):
+        if error is not None and not is_ours(error) and self.loader and self._batch() < len(self.loader):
             indices, paths = samples_of(self.loader, self._epoch(), self._batch())
             names = paths or [f"number {index}" for index in indices]
             more = f", ... and {len(names) - NAMED} more" if len(names) > NAMED else ""
@@ -166,7 +166,7 @@ class Failure(FailingBatch):
         except OSError as failure:
             warn(f"{path}: {failure.strerror}; the failing step is not kept")
             return
-        if not explained(error):
+        if not is_ours(error):
             command = f"python main.py train --replay={shlex.quote(str(self.run.folder))} --step=last"
             tqdm.write(f"to make it again in the debugger: {command}", file=sys.stderr)
 
@@ -201,7 +201,7 @@ class Failure(FailingBatch):
         )
 
 
-def explained(error: BaseException) -> bool:
+def is_ours(error: BaseException) -> bool:
     """Whether it becomes one line of ours, which names the cause by itself."""
     return isinstance(error, UserError) or getattr(error, "filename", None) is not None
 

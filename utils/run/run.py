@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import UserError
-from utils.files import lock, numbered
+from utils.files import lock, locked, numbered
 from utils.options.kinds import nearest
 
 GLANCES = 10  # times that a run's lock is asked for
@@ -27,6 +27,11 @@ def new_folder(work_dir: str, model: str) -> Path:
 def is_run(folder: Path) -> bool:
     """Whether a run began here, though one of its files may be lost."""
     return any((folder / file).is_file() for file in ("config.yaml", "lock"))
+
+
+def in_training(folder: Path) -> bool:
+    """Whether a process trains the run in this folder now. Raises OSError."""
+    return (folder / "lock").is_file() and locked(folder / "lock")
 
 
 def named_run(work_dir: str, name: str, option: str = "") -> Path:

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from utils.files import locked, megabytes
+from utils.files import megabytes
 from utils.notices import counted, warn
-from utils.run.run import is_run
+from utils.run.run import in_training, is_run
 
 from .table import Found, find_runs, size_of
 
@@ -65,7 +65,7 @@ def remove(path: Path) -> None:
     """Delete a file or a folder, unless its run has been started meanwhile."""
     folder = path if is_run(path) else path.parent
     with contextlib.suppress(FileNotFoundError):
-        if locked(folder / "lock"):
+        if in_training(folder):
             warn(f"{path} stays: a process works on its run")
             return
     try:

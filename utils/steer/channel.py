@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from utils import UserError
-from utils.files import locked, private_folder, write_atomically
+from utils.files import private_folder, write_atomically
+from utils.run.run import in_training
 from utils.run.terminal import HERE, Caller, Here
 
 LONGEST = 65536  # bytes of a command
@@ -167,7 +168,12 @@ class Listener:
             command = None
         if not isinstance(command, dict):
             reply("a command that is cut off: give it again")
-        elif [*command] == ["status"]:
+        else:
+            self.ask(command, reply)
+
+    def ask(self, command: dict[str, Any], reply: Callable[[str], object]) -> None:
+        """Take a command: who asks for the status alone is answered at once, all others after the step."""
+        if [*command] == ["status"]:
             reply(self.status())
         else:
             self.requests.put(Request(command, reply))
@@ -216,7 +222,7 @@ def send(folder: Path, command: dict[str, Any]) -> str:
                 answer = file.readline()
     except OSError:  # no such socket, or one that a killed run has left
         answer = b""
-        if locked(folder / "lock"):
+        if in_training(folder):
             return send_file(folder, command)
     if not answer:
         raise UserError(LOST.format(folder.name))
@@ -230,7 +236,7 @@ def send_file(folder: Path, command: dict[str, Any]) -> str:
     write_atomically(path, lambda file: json.dump(command, file))
     answer = path.with_suffix(".answer")
     while not answer.exists():
-        if not locked(folder / "lock"):
+        if not in_training(folder):
             path.unlink(missing_ok=True)
             raise UserError(LOST.format(folder.name))
         time.sleep(0.1)

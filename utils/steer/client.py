@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from utils import UserError
-from utils.files import locked
 from utils.options.kinds import dashed
 from utils.options.options import read_yaml
-from utils.run.run import is_run, named_run
+from utils.run.run import in_training, is_run, named_run
 
 from .channel import send
 
@@ -52,10 +51,10 @@ def find_running(work_dir: str, name: str | None) -> Path:
     """The folder of the run that is named, or of the only one that is being trained. Raises UserError where that is
     none, or not one."""
     folders = [path for path in sorted(Path(work_dir).glob("*")) if is_run(path)]
-    running = [path for path in folders if (path / "lock").is_file() and locked(path / "lock")]
+    running = [path for path in folders if in_training(path)]
     if name:
         folder = named_run(work_dir, name, "--run=")
-        if not (folder / "lock").is_file() or not locked(folder / "lock"):
+        if not in_training(folder):
             raise UserError(f"{folder} is not being trained: `python main.py runs` shows its state")
         return folder
     if len(running) == 1:

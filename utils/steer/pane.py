@@ -8,14 +8,14 @@ from utils import UserError
 from utils.notices import note
 from utils.visdom.screen import connect
 
-from .channel import Listener, Request
+from .channel import Listener
 from .client import COMMANDS, said
 
 WINDOW = "control"
 LOOK = 5.0  # seconds between two looks for a server, or whether it still has the pane
 CLOSING = 2.0  # seconds that the end of a run waits for the pane to be removed
 FIELDS = ("lr", "freeze", "unfreeze", "max_epoch", "print_freq")
-BUTTONS = tuple(name for name in COMMANDS if name not in (*FIELDS, "debug"))  # that one needs a terminal
+BUTTONS = tuple(name for name in COMMANDS if name not in FIELDS)
 
 
 class Pane:
@@ -87,10 +87,7 @@ class Pane:
         except UserError as error:
             self._tell(str(error))
         else:
-            if [*command] == ["status"]:
-                self._tell(self.listener.status())
-            else:
-                self.listener.requests.put(Request(command, self._tell))
+            self.listener.ask(command, self._tell)
 
     def _tell(self, text: str) -> None:
         note(f"visdom's pane: {text}")

@@ -111,8 +111,8 @@ class Steering(Control):
         return not self.listener.requests.empty()
 
     def _exchange(self) -> int:
-        """Let all processes obey what has come to the first one. Returns whether somebody has called
-        one of them to its debugger."""
+        """Let all processes obey what has come to the first one. Returns whether somebody has called one of them to
+        its debugger."""
         requests: list[Request] = []
         if self.world.main:
             while self.script and self.script[0][0] <= self.run.step:
