@@ -65,7 +65,7 @@ class Predictor:
 def load(path: str | Path, models: Any) -> Any:
     """The trained model of a checkpoint, or of a run's folder its best one, in eval mode, on the CPU; `models` is the
     package with its class. Raises UserError when the file is missing, damaged or was not written by a training."""
-    path = best_of_folder(str(path))
+    path = best_of_folder(str(path), "checkpoints")
     content = read_checkpoint(path)
     info = content.get("info", {})
     if not {"classes", "config"} <= info.keys() or "model" not in content:
