@@ -11,8 +11,10 @@ import onnx
 import pytest
 import torch
 from conftest import ROOT, main
+from torch import nn
 
 import models
+from models.basic_module import BasicModule
 from utils import UserError
 from utils.deploy.export import Shipped, to_onnx
 from utils.deploy.onnx_file import described, make_session, open_exported
@@ -50,7 +52,7 @@ def test_export_is_proven_equal_and_says_what_it_is(exported, trained):
     facts = described({one.key: one.value for one in onnx.load(file).metadata_props}, "")
     assert facts["classes"] == ["cat", "dog"] and facts["task"] == "classification" and facts["run"] == trained[1].name
     assert (facts["preparation"]["width"], facts["preparation"]["height"]) == (32, 32) and len(facts["commit"]) == 40
-    assert facts["config"]["dataset"] == "DogCat"
+    assert facts["config"]["dataset"] == "DogCat" and not {"output", "load_model_path"} & facts["config"].keys()
     assert [*file.parent.iterdir()] == [file]
 
 
@@ -67,6 +69,8 @@ def test_val_test_and_predict_take_the_file(exported, trained, unlabelled, tmp_p
         ).stdout
         for one in (trained[1] / "best.pth", file)
     ]
+    (found,) = models.load(str(file)).predict_files([unlabelled / "3.jpg"])
+    assert {one.name: one.score for one in found.found}["dog"] == pytest.approx(before["3"], abs=1e-4)
     losses = [float(re.search(r"val_loss: (\S+)", text)[1]) for text in shown]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -77,7 +81,11 @@ def test_what_is_wrong_with_a_file_is_one_line(exported, tmp_path):
     model = onnx.load(file)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
-    for name, why in (("cut", "no whole ONNX model"), ("other", "not exported by hearth"), ("none", "no such file")):
+    for key, value in {"task": "", "loss": "", "classes": '["a"]', "config": "{}", "preparation": "[]"}.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / "odd.onnx")
+    other = "not exported by hearth"
+    for name, why in (("cut", "no whole ONNX model"), ("other", other), ("odd", other), ("none", "no such file")):
         with pytest.raises(UserError, match=why):
             open_exported(tmp_path / f"{name}.onnx")
     with pytest.raises(UserError, match="takes pictures of 32x32 pixels, not 64x48"):
@@ -90,6 +98,11 @@ def test_another_task_and_another_format_are_one_line(exported):
     folder, file, _ = exported
     done = main("test", f"--load-model-path={file}", "--dataset=MaskFolder", cwd=folder, check=2)
     assert "OnnxFile is for classification, --dataset=MaskFolder for segmentation" in done.stderr
+    for command in ("export", "doctor"):
+        done = main(command, f"--load-model-path={file}", cwd=folder, check=2)
+        assert done.stderr.endswith(
+            f"is an exported model, which val, test and predict take: give {command} its .pth\n"
+        )
     done = main("export", "--format=csv", cwd=folder, check=2)
     assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx\n"
 
@@ -123,11 +136,24 @@ def test_a_model_that_differs_is_refused(capsys, monkeypatch):
     assert "not written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["MLP", "UNet", "resnet18"])
-def test_other_families_in_batches_of_1_2_and_5(name):
+class Odd(BasicModule):
+    """What exporters stumble over: pooling to sides that divide nothing, and attention."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.AdaptiveAvgPool2d((6, None)), nn.AdaptiveAvgPool2d(3))
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.classifier = nn.Linear(72, num_classes)
+
+    def forward(self, x):
+        return self.classifier(self.attention(self.features(x).flatten(2).permute(0, 2, 1)).flatten(1))
+
+
+@pytest.mark.parametrize("made", [models.MLP, lambda _: models.UNet(2, width=0.1), Odd], ids=["MLP", "UNet", "Odd"])
+def test_other_families_in_batches_of_1_2_and_5(made, capfd):
     torch.manual_seed(0)
+    name, model = made.__name__, made(2).eval()
     shape = (1, 2) if name == "MLP" else (32, 32, 3)
-    model = (models.UNet(2, width=0.1) if name == "UNet" else getattr(models, name)(num_classes=2)).eval()
     shipped = Shipped(model, *(([], []) if name == "MLP" else ([0.5, 0.4, 0.3], [0.2, 0.3, 0.25]))).eval()
     inputs = torch.rand(5, *shape) if name == "MLP" else torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
     session = make_session(to_onnx(shipped, inputs[:2], {"classes": "[]"}))
@@ -136,6 +162,16 @@ def test_other_families_in_batches_of_1_2_and_5(name):
             expected = shipped(inputs[:size]).numpy()
         (found,) = session.run(None, {session.get_inputs()[0].name: inputs[:size].numpy()})
         assert np.abs(expected - found).max() < 1e-5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_torch_cannot_export_is_one_line_and_nothing_else_is_printed(capfd):
+    model = nn.Conv2d(3, 1, 1)
+    model.decode = lambda x: torch.linalg.eigvals(x.float())
+    with pytest.raises(UserError, match=r"^torch cannot export this model: [^.\n]*eigvals[^.\n]*$"):
+        to_onnx(Shipped(model, [0.5] * 3, [0.5] * 3), torch.zeros(2, 4, 4, 3, dtype=torch.uint8), {})
+    assert capfd.readouterr() == ("", "")
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_the_program_of_the_documents_agrees(exported, unlabelled, trained):

@@ -4,13 +4,18 @@ import contextlib
 import io
 import json
 import logging
+import os
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from utils import VERSION, UserError
 from utils.files import check_writable, megabytes, write_atomically
@@ -21,6 +26,7 @@ from .onnx_file import INSTALL, described, make_session
 from .proof import prove
 
 OPSET = 17
+OWN = "load_model_path", "run", "format", "output"  # options of this command, not of the model
 
 
 class Shipped(nn.Module):
@@ -101,10 +107,61 @@ def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
         "loss": model.loss,
         "classes": json.dumps(list(model.info["classes"])),
         "preparation": json.dumps(preparation),
-        "config": json.dumps(opt.to_dict()),
+        "config": json.dumps({name: value for name, value in opt.to_dict().items() if name not in OWN}),
         "run": folder.name,
         "commit": commit,
     }
+
+
+class Pooling(TorchFunctionMode):
+    """Within it, adaptive_avg_pool2d to a size that does not divide its input's (AlexNet's at 64 pixels) is two
+    products, which ONNX has; the sizes become constants of the graph, as they do in the rest of it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.adaptive_avg_pool2d:
+            wanted = args[1] if isinstance(args[1], (tuple, list)) else [args[1]] * 2
+            sides = [(int(side), out or int(side)) for side, out in zip(args[0].shape[-2:], wanted, strict=True)]
+            if any(side % out for side, out in sides):
+                rows, columns = (F.adaptive_avg_pool1d(torch.eye(side)[None], out)[0] for side, out in sides)
+                return rows.T @ args[0] @ columns
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def traceable() -> Iterator[None]:
+    """What torch's exporter needs of torch, and its own notes left out: only its errors count, and the proof."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # a transformer's fused layers are unknown to ONNX
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), silence(), torch.no_grad(), Pooling():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # it raises what torch raises
+        why = " ".join(str(error).split()).split(". ")[0][:200]
+        raise UserError(f"torch cannot export this model: {why}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Nothing reaches stdout and stderr, nor does what C++ prints: torch prints the graph that it cannot export."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(stream) for stream in (1, 2)]
+    with open(os.devnull, "wb") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for stream, copy in enumerate(kept, 1):
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 def to_onnx(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) -> bytes:
@@ -113,26 +170,18 @@ def to_onnx(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str])
 
     file: Any = io.BytesIO()  # legal for this exporter
     names = (["pictures" if example.dtype == torch.uint8 else "points"], ["probabilities"])
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # what the proof decides: whether constants depend on the example
-        logging.disable(logging.WARNING)
-        try:
-            # Not the exporter that torch prefers now: it takes several times as long, and fails on more models.
-            axes = {names[0][0]: {0: "N"}, names[1][0]: {0: "N"}}
-            torch.onnx.export(
-                shipped,
-                (example,),
-                file,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=names[0],
-                output_names=names[1],
-                dynamic_axes=axes,
-            )
-        except Exception as error:  # it raises what torch raises
-            raise UserError(f"torch cannot export this model: {' '.join(str(error).split())[:200]}") from None
-        finally:
-            logging.disable(logging.NOTSET)
+    with traceable():
+        # Not the exporter that torch prefers now: it takes several times as long, and fails on more models.
+        torch.onnx.export(
+            shipped,
+            (example,),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_axes={names[0][0]: {0: "N"}, names[1][0]: {0: "N"}},
+        )
     model = onnx.load_from_string(file.getvalue())
     for name, value in metadata.items():
         model.metadata_props.add(key=name, value=value)
