@@ -118,6 +118,8 @@ class DefaultConfig(Options):
     top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
     format: optional(choice("table", "csv", "json", "onnx")) | free | SHIP = None  # None: predict table, export onnx
     draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
+    half: flag | free | by("export", hint="--precision=fp16 computes in 16 bits") = False  # weights of 16 bits
+    int8: flag | free | by("export") = False  # weights of 8 bits, with scales from 100 training samples
     output: optional(path) | free | SHIP = None  # predict: folder for masks and drawings; export: the file
 
     # --- many runs

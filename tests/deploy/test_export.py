@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,11 +17,12 @@ from torch import nn
 import models
 from models.basic_module import BasicModule
 from utils import UserError
-from utils.deploy.export import Shipped, to_onnx
+from utils.deploy.convert import halved, to_onnx
+from utils.deploy.export import Shipped
 from utils.deploy.onnx_file import described, make_session, open_exported
 from utils.deploy.proof import prove
 
-NUMBER = r"largest difference of a probability (\S+), 100 % equal decisions, accuracy (\S+) -> (\S+)\n"
+ROW = r"\ncheckpoint +(\S+) .*\nonnx +(\S+) +(\S+) +100 % +[\d.]+ +[\d.]+\n"  # accuracy, accuracy, largest difference
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,9 @@ def table(folder, unlabelled, checkpoint, name):
 
 def test_export_is_proven_equal_and_says_what_it_is(exported, trained):
     folder, file, printed = exported
-    largest, before, after = re.search(NUMBER, printed).groups()
+    before, after, largest = re.search(ROW, printed).groups()
     assert float(largest) <= 1e-4 and before == after
-    assert "batch of 1: " in printed and "batch of 4: " in printed
+    assert "ms for 1  ms for 4\n" in re.sub(" {2,}", "  ", printed)
     facts = described({one.key: one.value for one in onnx.load(file).metadata_props}, "")
     assert facts["classes"] == ["cat", "dog"] and facts["task"] == "classification" and facts["run"] == trained[1].name
     assert (facts["preparation"]["width"], facts["preparation"]["height"]) == (32, 32) and len(facts["commit"]) == 40
@@ -107,33 +109,61 @@ def test_another_task_and_another_format_are_one_line(exported):
     assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx\n"
 
 
-class Counts:
-    """A meter."""
+class Accuracy:
+    """A meter: the share of samples whose second class is the more probable one, %."""
 
-    def add(self, *_):
-        pass
+    def __init__(self):
+        self.right = []
+
+    def add(self, prediction, target):
+        self.right += (prediction[:, 1] > prediction[:, 0]).tolist()
 
     def summary(self):
-        return {"accuracy": 0.0}
+        return {"accuracy": 100 * float(np.mean(self.right))}
+
+
+def proven(monkeypatch, **rows):
+    """Prove exported models that answer these rows, where the checkpoint answers 0.25, 0.75."""
+
+    def model(row):
+        return SimpleNamespace(predict=lambda input: torch.tensor([row]).expand(len(input), 2))
+
+    start = torch.zeros(6, 3)
+    checkpoint = model([0.25, 0.75])
+    monkeypatch.setattr("utils.deploy.proof.measured", lambda *_: [(start, None, checkpoint.predict(start), {})])
+    data = type("Data", (), {"meter": lambda self: Accuracy(), "__len__": lambda self: 6})()
+    prove(checkpoint, {name: model(row) for name, row in rows.items()}, data, None)
 
 
 def test_a_model_that_differs_is_refused(capsys, monkeypatch):
-    def proven(other):
-        model = models.SqueezeNet(2).eval()
-        data = type("Data", (), {"meter": lambda self: Counts(), "__len__": lambda self: 6})()
-        answer = torch.tensor([[0.25, 0.75]])
-        model.predict = lambda input: answer.expand(len(input), 2)
-        exported = type("Exported", (), {"predict": lambda self, input: other.expand(len(input), 2)})()
-        monkeypatch.setattr(
-            "utils.deploy.proof.measured", lambda *_: [(torch.zeros(6, 3), None, answer.expand(6, 2), {})]
-        )
-        prove(model, exported, data, None)
-
-    proven(torch.tensor([[0.25001, 0.74999]]))
-    for other in ([[0.2504, 0.7496]], [[0.5001, 0.4999]], [[float("nan"), 0.75]]):
+    same = [0.25001, 0.74999]
+    proven(monkeypatch, onnx=same)
+    proven(monkeypatch, onnx=same, int8=[0.4, 0.6])
+    for rows in ({"onnx": [0.2504, 0.7496]}, {"onnx": [float("nan"), 0.75]}):
         with pytest.raises(SystemExit, match="1"):
-            proven(torch.tensor(other))
-    assert "not written" in capsys.readouterr().err
+            proven(monkeypatch, **rows)
+        assert "not written: the exported model differs from the checkpoint by more than" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="1"):
+        proven(monkeypatch, onnx=same, int8=[0.6, 0.4])
+    assert capsys.readouterr().err == (
+        "not written: int8 loses 100.00 of accuracy, at most 1 is allowed: leave it out\n"
+    )
+
+
+def test_smaller_weights_are_measured_beside_the_others_and_have_the_same_inputs(exported, tmp_path):
+    folder, file, _ = exported
+    done = main("export", "--int8", f"--output={tmp_path / 'a.onnx'}", cwd=folder, check=0)
+    accuracy, largest = re.search(r"\n--int8 +(\S+) +(\S+) ", done.stdout).groups()
+    assert accuracy == re.search(ROW, done.stdout)[1] and 0 < float(largest) < 0.1
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    whole, half, small = file.read_bytes(), halved(file.read_bytes()), (tmp_path / "a.onnx").read_bytes()
+    assert len(half) < 0.6 * len(whole) and len(small) < 0.4 * len(whole)
+    (expected,) = make_session(whole).run(None, {"pictures": pictures})
+    for content, limit in ((half, 1e-2), (small, 1e-1)):
+        (found,) = make_session(content).run(None, {"pictures": pictures})
+        assert found.dtype == np.float32 and 0 < np.abs(found - expected).max() < limit
+    done = main("export", "--int8", "--half", cwd=folder, check=2)
+    assert done.stderr == "main.py: --half and --int8 are two ways to make the weights smaller: give one of them\n"
 
 
 class Odd(BasicModule):

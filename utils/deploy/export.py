@@ -1,12 +1,7 @@
 """The command export: a trained model as one file that runs without hearth, proven equal before it is written."""
 
 import contextlib
-import io
 import json
-import logging
-import os
-import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,18 +9,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from utils import VERSION, UserError
 from utils.files import check_writable, megabytes, write_atomically
 from utils.options.kinds import height_width
 from utils.options.options import read_yaml
+from utils.train.device import one_batch
 
+from .convert import halved, quantised, to_onnx
 from .onnx_file import INSTALL, described, make_session
 from .proof import prove
 
-OPSET = 17
+CALIBRATION = 100  # training samples that give --int8 the ranges of its scales
 OWN = "load_model_path", "run", "format", "output"  # options of this command, not of the model
 
 
@@ -59,13 +54,18 @@ def export(program: ModuleType, opt: Any) -> None:
     the checkpoint on the validation samples. Raises UserError; ends with exit code 1 and no file where they differ."""
     if opt.format not in (None, "onnx"):
         raise UserError(f"--format={opt.format} is what predict prints: export writes onnx")
+    if opt.half and opt.int8:
+        raise UserError("--half and --int8 are two ways to make the weights smaller: give one of them")
     try:
         import onnx  # noqa: F401 - also torch's exporter needs it
     except ImportError:
         raise UserError(f"export needs packages that are not installed: {INSTALL}") from None
     opt, model, _ = program.load_trained(opt)
     if model.task in ("detection", "keypoints"):
-        raise UserError(f"export does not write {model.model_name}: its number of boxes varies")
+        raise UserError(
+            f"export does not write {model.model_name}: torch's exporter fixes the pictures' number and size in a "
+            "detector, or refuses it; `predict`, `val` and `test` take its checkpoint"
+        )
     path = Path(opt.output or Path(opt.load_model_path).with_suffix(".onnx"))
     check_writable(path, "--output")
     model, cpu = model.float().cpu(), torch.device("cpu")
@@ -73,15 +73,32 @@ def export(program: ModuleType, opt: Any) -> None:
     val_data = program.make_data(opt, "val", cpu, model.info["classes"])
     made = getattr(program.data, opt.dataset).preparation
     metadata = describe(model, opt, made)
-    facts = described(metadata, str(path))["preparation"]
+    facts = described(metadata, str(path))
     shape = (*height_width(opt.image_size), 3) if made else tuple(val_data[0][0].shape)
     example = torch.zeros(2, *shape, dtype=torch.uint8 if made else torch.float32)
-    content = to_onnx(Shipped(model, facts["mean"], facts["std"]).eval(), example, metadata)
-    opened = make_session(content), described(metadata, str(path))
-    exported = program.models.OnnxFile(len(model.info["classes"]), str(path), opened)
+    how = facts["preparation"]
+    content = to_onnx(Shipped(model, how["mean"], how["std"]).eval(), example, metadata)
+
+    def opened(content: bytes) -> Any:
+        return program.models.OnnxFile(len(facts["classes"]), str(path), (make_session(content), facts))
+
+    exported = {"onnx": opened(content)}
+    if opt.half or opt.int8:
+        samples = calibration(program, opt, exported["onnx"])
+        content = halved(content) if opt.half else quantised(content, samples)
+        exported["--half" if opt.half else "--int8"] = opened(content)
     prove(model, exported, val_data, program.make_val_loader(opt, model, val_data, cpu))
     write_atomically(path, lambda file: file.write(content), binary=True)
     print(f"wrote {path}, {megabytes(len(content))}")
+
+
+def calibration(program: ModuleType, opt: Any, exported: Any) -> Iterator[dict[str, Any]]:
+    """Yield training samples as the exported model takes them, {its input's name: array of one}; classifiers' are not
+    augmented. Raises UserError where there are no training data."""
+    opt.assign(augment=False, pack=False)
+    train_data = program.make_data(opt, "train", torch.device("cpu"), exported.classes)
+    for index in torch.linspace(0, len(train_data) - 1, min(CALIBRATION, len(train_data))).long().tolist():
+        yield exported.fed(one_batch(train_data, [index], torch.device("cpu"))[0])
 
 
 def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
@@ -111,79 +128,3 @@ def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
         "run": folder.name,
         "commit": commit,
     }
-
-
-class Pooling(TorchFunctionMode):
-    """Within it, adaptive_avg_pool2d to a size that does not divide its input's (AlexNet's at 64 pixels) is two
-    products, which ONNX has; the sizes become constants of the graph, as they do in the rest of it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.adaptive_avg_pool2d:
-            wanted = args[1] if isinstance(args[1], (tuple, list)) else [args[1]] * 2
-            sides = [(int(side), out or int(side)) for side, out in zip(args[0].shape[-2:], wanted, strict=True)]
-            if any(side % out for side, out in sides):
-                rows, columns = (F.adaptive_avg_pool1d(torch.eye(side)[None], out)[0] for side, out in sides)
-                return rows.T @ args[0] @ columns
-        return func(*args, **(kwargs or {}))
-
-
-@contextlib.contextmanager
-def traceable() -> Iterator[None]:
-    """What torch's exporter needs of torch, and its own notes left out: only its errors count, and the proof."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a transformer's fused layers are unknown to ONNX
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), silence(), torch.no_grad(), Pooling():
-            warnings.simplefilter("ignore")
-            yield
-    except Exception as error:  # it raises what torch raises
-        why = " ".join(str(error).split()).split(". ")[0][:200]
-        raise UserError(f"torch cannot export this model: {why}") from None
-    finally:
-        logging.disable(logging.NOTSET)
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Nothing reaches stdout and stderr, nor does what C++ prints: torch prints the graph that it cannot export."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(stream) for stream in (1, 2)]
-    with open(os.devnull, "wb") as nowhere:
-        for stream in (1, 2):
-            os.dup2(nowhere.fileno(), stream)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for stream, copy in enumerate(kept, 1):
-            os.dup2(copy, stream)
-            os.close(copy)
-
-
-def to_onnx(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) -> bytes:
-    """A module as the content of an ONNX file with a free batch size. Raises UserError when its exporter cannot."""
-    import onnx
-
-    file: Any = io.BytesIO()  # legal for this exporter
-    names = (["pictures" if example.dtype == torch.uint8 else "points"], ["probabilities"])
-    with traceable():
-        # Not the exporter that torch prefers now: it takes several times as long, and fails on more models.
-        torch.onnx.export(
-            shipped,
-            (example,),
-            file,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=names[0],
-            output_names=names[1],
-            dynamic_axes={names[0][0]: {0: "N"}, names[1][0]: {0: "N"}},
-        )
-    model = onnx.load_from_string(file.getvalue())
-    for name, value in metadata.items():
-        model.metadata_props.add(key=name, value=value)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
