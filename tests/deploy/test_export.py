@@ -19,7 +19,7 @@ from models.basic_module import BasicModule
 from utils import UserError
 from utils.deploy.convert import halved, to_onnx
 from utils.deploy.export import Shipped
-from utils.deploy.onnx_file import described, make_session, open_exported
+from utils.deploy.onnx_file import described, make_session, open_exported, runtime
 from utils.deploy.proof import prove
 
 ROW = r"\ncheckpoint +(\S+) .*\nonnx +(\S+) +(\S+) +100 % +[\d.]+ +[\d.]+\n"  # accuracy, accuracy, largest difference
@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_file_is_one_line(exported, tmp_path):
         models.OnnxFile(2)
 
 
-def test_another_task_and_another_format_are_one_line(exported):
+def test_another_task_and_another_format_are_one_line(exported, trained):
     folder, file, _ = exported
     done = main("test", f"--load-model-path={file}", "--dataset=MaskFolder", cwd=folder, check=2)
     assert "OnnxFile is for classification, --dataset=MaskFolder for segmentation" in done.stderr
@@ -105,8 +105,17 @@ def test_another_task_and_another_format_are_one_line(exported):
         assert done.stderr.endswith(
             f"is an exported model, which val, test and predict take: give {command} its .pth\n"
         )
+    done = main("export", f"--output={trained[1] / 'best.pth'}", cwd=folder, check=2)
+    assert "best.pth: end it with .onnx, by which val, test and predict know the file" in done.stderr
     done = main("export", "--format=csv", cwd=folder, check=2)
     assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx\n"
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_one_line_that_installs_it(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match="not installed: pip install onnx onnxruntime"):
+        runtime("onnx")
 
 
 class Accuracy:

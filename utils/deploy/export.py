@@ -17,7 +17,7 @@ from utils.options.options import read_yaml
 from utils.train.device import one_batch
 
 from .convert import halved, quantised, to_onnx
-from .onnx_file import INSTALL, described, make_session
+from .onnx_file import described, is_onnx, make_session, runtime
 from .proof import prove
 
 CALIBRATION = 100  # training samples that give --int8 the ranges of its scales
@@ -56,10 +56,9 @@ def export(program: ModuleType, opt: Any) -> None:
         raise UserError(f"--format={opt.format} is what predict prints: export writes onnx")
     if opt.half and opt.int8:
         raise UserError("--half and --int8 are two ways to make the weights smaller: give one of them")
-    try:
-        import onnx  # noqa: F401 - also torch's exporter needs it
-    except ImportError:
-        raise UserError(f"export needs packages that are not installed: {INSTALL}") from None
+    if opt.output and not is_onnx(opt.output):
+        raise UserError(f"--output={opt.output}: end it with .onnx, by which val, test and predict know the file")
+    runtime("onnx")
     opt, model, _ = program.load_trained(opt)
     if model.task in ("detection", "keypoints"):
         raise UserError(

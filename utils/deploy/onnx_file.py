@@ -1,6 +1,7 @@
 """ONNX files that `export` wrote: opened in ONNX Runtime, with what they say about themselves."""
 
 import functools
+import importlib
 import json
 import os
 from pathlib import Path
@@ -19,9 +20,11 @@ def is_onnx(path: Any) -> bool:
     return Path(path).suffix.lower() == ".onnx"
 
 
-def runtime() -> Any:
-    """The module onnxruntime. Raises UserError when it is not installed."""
+def runtime(*others: str) -> Any:
+    """The module onnxruntime. Raises UserError when it, or one of `others`, is not installed."""
     try:
+        for name in others:
+            importlib.import_module(name)
         import onnxruntime
     except ImportError:
         raise UserError(f"ONNX files need packages that are not installed: {INSTALL}") from None
