@@ -1,17 +1,19 @@
 """How much of the hardware's pace is left when the pictures have to be read and augmented, too?
 
-    python -m benchmarks.efficiency [--n=4] [--models SqueezeNet ResNet34]
+    python -m benchmarks.efficiency [--n=4] [--models SqueezeNet ResNet34] [--root=FOLDER]
 
-Trains with the real program on the photographs of ../shared/data. After every 11 steps the same model takes as many on
-one synthetic batch that lies on the device already, with the same precision and optimizer: the limit. Their ratio is
-the efficiency; the first epoch, which warms everything up, is not counted. On a GPU also the share of its peak that the
-limit reaches (FLOPs of the forward times 3; --peak in TFLOP/s, 989 for an H100 or H200 in bf16).
+Trains with the real program on the photographs of ../shared/data, or of another folder. After every 11 steps the same
+model takes as many on one synthetic batch that lies on the device already, with the same precision and optimizer: the
+limit. Their ratio is the efficiency; the first epoch, which warms everything up, is not counted. On a GPU also the
+share of its peak that the limit reaches (FLOPs of the forward times 3; --peak in TFLOP/s, 989 for an H100 or H200 in
+bf16).
 """
 
 import os
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 import main as program  # prepares the machine, before torch is loaded
 
@@ -31,7 +33,7 @@ from utils.watch.progress import Progress
 BLOCK = 11  # steps: on these machines the pace changes from minute to minute
 
 
-def measure(name, n, batch_size, image_size):
+def measure(name, n, root, batch_size, image_size):
     """(images/s of every block of steps but the first epoch's, those of the limit after each, FLOPs of a forward)."""
     programs, limits = [], []
 
@@ -75,7 +77,7 @@ def measure(name, n, batch_size, image_size):
     step, batch, flops = prepare()
     program.train(
         model=name,
-        train_data_root=str(PHOTOGRAPHS),
+        train_data_root=str(root),
         batch_size=batch_size,
         image_size=image_size,
         max_epoch=n + 1,
@@ -96,20 +98,21 @@ def now():
 def main():
     """Measure and print."""
     parser = arguments(__doc__, 4)
+    parser.add_argument("--root", type=Path, default=PHOTOGRAPHS, help=f"folder of photographs, {PHOTOGRAPHS}")
     parser.add_argument("--models", nargs="+", default=["SqueezeNet", "ResNet34"])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--peak", type=float, default=0, help="TFLOP/s that the GPU has in this precision")
     given = parser.parse_args()
-    if not PHOTOGRAPHS.is_dir():
-        sys.exit(f"{PHOTOGRAPHS} is not there: this benchmark needs the photographs")
+    if not given.root.is_dir():
+        sys.exit(f"{given.root} is not there: this benchmark needs photographs")
     report = Printer(__file__)
     report(hardware("torch", "torchvision"))
-    results = given.results.resolve()
+    results, root = given.results.resolve(), given.root.resolve()
     for name in given.models:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            programs, limits, flops = measure(name, given.n, given.batch_size, given.image_size)
+            programs, limits, flops = measure(name, given.n, root, given.batch_size, given.image_size)
         ratios = [one / limit for one, limit in zip(programs, limits, strict=True)]
         report(f"{name}, batch {given.batch_size}, {given.image_size} pixels:")
         report(f"  the program, images/s: {spread(programs, 'images/s', 1)}")

@@ -4,7 +4,8 @@
 
 Both sides go through the training part of the Dogs vs. Cats photographs in batches of 32 and end with what the model
 eats: random crop to 224, flip, normalised float32 [32, 3, 224, 224]. The book's is one process, or one or two workers;
-hearth's, packed before the clock starts, is one process with one thread, or two. Turn by turn.
+hearth's, packed before the clock starts, is one process with one thread, or two; where there is a GPU, one more with
+the pictures in its memory, that prepares them there. Turn by turn.
 
 Prints pictures/s per core, once as the rate over the cores used (a worker each, whose parent only waits; a thread
 each) and once as pictures per second of CPU time, over all processes: n, median, range, and hearth's
@@ -30,7 +31,7 @@ from benchmarks.baselines import book
 from benchmarks.common import PHOTOGRAPHS, Report, arguments, hardware, spread
 from utils.train.loader import batches, make_loader
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def book_batches(root, workers):
@@ -39,13 +40,15 @@ def book_batches(root, workers):
     return lambda: (input for input, _ in loader)
 
 
-def hearth_batches(dataset):
+def hearth_batches(root, packs, device):
     """A function that goes through hearth's loader once and yields inputs, as main.py's loop makes them."""
-    loader = make_loader(dataset, 32, num_workers=0, seed=0)
+    dataset = data.DogCat(root, "train", image_size=224, pack=True, pack_dir=packs)
+    dataset.cache_on(device, "auto")
+    loader = make_loader(dataset, 32, num_workers=0, seed=0, device=device)
 
     def inputs():
         run = SimpleNamespace(epoch=0, batch=0, step=0)
-        for input, _ in batches(loader, run, CPU):
+        for input, _ in batches(loader, run, device):
             yield input
             run.step += 1
 
@@ -59,6 +62,8 @@ def clock(inputs, threads, cores):
     for input in inputs():
         assert input.dtype == torch.float32 and input.shape[1:] == (3, 224, 224)
         pictures += len(input)
+    if input.is_cuda:
+        torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     return pictures / seconds / cores, pictures / (cpu_seconds() - used)
 
@@ -79,10 +84,11 @@ def main():
     report = Report(__file__)
     report(hardware("torch", "torchvision", "pillow"))
     with tempfile.TemporaryDirectory() as folder:
-        dataset = data.DogCat(given.root, "train", image_size=224, pack=True, pack_dir=folder)
-        packed = hearth_batches(dataset)
+        packed = hearth_batches(given.root, folder, torch.device("cpu"))
         sides = {f"book, {n} workers": (book_batches(given.root, n), 1, max(n, 1)) for n in (0, 1, 2)}
         sides |= {f"hearth, {n} threads": (packed, n, n) for n in (1, 2)}
+        if torch.cuda.is_available():
+            sides["hearth, GPU"] = hearth_batches(given.root, folder, torch.device("cuda")), 1, 1
         rates = {name: [] for name in sides}
         for _ in range(given.n):
             for name, side in sides.items():

@@ -1,4 +1,5 @@
-"""What the trackers cost a run that has no internet: seconds from its start to its exit, and time per step.
+"""What the trackers cost a run that has no internet: seconds from its start to its exit, of its
+start and its end alone, and time per step.
 
     python -m benchmarks.trackers    in the project's folder; some minutes
 
@@ -22,7 +23,8 @@ TRACKERS = ("no tracker", "TensorBoard", "Trackio", "ClearML")
 
 
 def train(tracker, epochs, network):
-    """(seconds to the exit, ms per step between the first and the last, seconds until ClearML's zip is there)."""
+    """(seconds to the exit, those of them before the first step and after the last, ms per step between the two,
+    seconds after the exit until ClearML's zip is there)."""
     chosen = [] if tracker == TRACKERS[0] else [f"--callbacks={tracker}"]
     command = [*network, sys.executable, str(ROOT / "main.py"), *TRAIN, f"--max-epoch={epochs}", *chosen]
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +37,8 @@ def train(tracker, epochs, network):
         zipped = time.perf_counter() - began - seconds
         events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
         times = [event["time"] for event in events if event.get("name") == "loss"]
-    return seconds, 1e3 * (times[-1] - times[0]) / (len(times) - 1), zipped
+    steps = times[-1] - times[0]
+    return seconds, seconds - steps, 1e3 * steps / (len(times) - 1), zipped
 
 
 def main():
@@ -53,8 +56,8 @@ def main():
         for name in TRACKERS:
             found[name].append(train(name, given.epochs, network))
     for name, measured in found.items():
-        seconds, step, zipped = zip(*measured, strict=True)
-        report(f"{name:12} {spread(seconds, 's')}; a step {spread(step, 'ms')}")
+        seconds, ends, step, zipped = zip(*measured, strict=True)
+        report(f"{name:12} {spread(seconds, 's')}; start and end {spread(ends, 's')}; a step {spread(step, 'ms')}")
     report(f"ClearML's zip after the exit: {spread(zipped, 's')}")
     report.save(given.results)
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.baselines.book --root=../shared/data/dogcat/train
 
-One epoch of SqueezeNet in fp32 and its validation; visdom, which could only add to the time, is left out. The last
-line printed is the seconds of the training phase, from asking for the first batch to the end of the last step.
+One epoch of SqueezeNet, or of --model, in fp32 and its validation; visdom, which could only add to the time, is left
+out. The last line printed is the seconds of the training phase, from asking for the first batch to the end of the last
+step.
 """
 
 import argparse
@@ -52,12 +53,12 @@ def val(model, loader, device):
     return confusion, 100.0 * counts.trace() / counts.sum()
 
 
-def train(root, folder, batch_size=32, num_workers=2, lr=0.001):
-    """Train for one epoch, save into `folder`, validate. Returns the seconds of the training phase."""
+def train(root, folder, model, batch_size=32, num_workers=2, lr=0.001):
+    """Train torchvision's `model` for one epoch, save into `folder`, validate. Returns the seconds of training."""
     from torchnet import meter
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = models.squeezenet1_1(num_classes=2).to(device)
+    model = models.get_model(model, num_classes=2).to(device)
     train_data, val_data = DogCat(root, "train"), DogCat(root, "val")
     train_loader = DataLoader(train_data, batch_size, shuffle=True, num_workers=num_workers)
     val_loader = DataLoader(val_data, batch_size, shuffle=False, num_workers=num_workers)
@@ -75,9 +76,11 @@ def train(root, folder, batch_size=32, num_workers=2, lr=0.001):
         optimizer.step()
         loss_meter.add(loss.item())
         confusion.add(score.detach(), target.detach())
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     seconds = time.perf_counter() - began
 
-    torch.save(model.state_dict(), os.path.join(folder, "squeezenet.pth"))
+    torch.save(model.state_dict(), os.path.join(folder, "model.pth"))
     _, accuracy = val(model, val_loader, device)
     counts = f"{len(train_data)} pictures, validated on {len(val_data)}"
     print(f"trained on {counts}: loss {loss_meter.value()[0]:.4f}, val_accuracy {accuracy:.1f}")
@@ -87,5 +90,7 @@ def train(root, folder, batch_size=32, num_workers=2, lr=0.001):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", required=True)
+    parser.add_argument("--model", default="squeezenet1_1")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(train(parser.parse_args().root, folder))
+        print(train(given.root, folder, given.model))

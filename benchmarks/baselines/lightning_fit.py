@@ -1,6 +1,6 @@
 """The same training as Lightning's documentation has it, and tuned: bf16-mixed, channels_last.
 
-    python -m benchmarks.baselines.lightning_fit --root=../shared/data/dogcat/train [--tuned] [--num-workers=2]
+    python -m benchmarks.baselines.lightning_fit --root=../shared/data/dogcat/train [--tuned] [--model=resnet34]
 
 Pictures, transforms and split are the book's; logger, checkpoint, progress bar and sanity check are Lightning's
 defaults. The last line printed is that of book.py. The training phase begins with the hook on_train_epoch_start, when
@@ -15,17 +15,17 @@ import lightning as L
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from torchvision.models import squeezenet1_1
+from torchvision.models import get_model
 
 from benchmarks.baselines.book import DogCat
 
 
-class LitSqueezeNet(L.LightningModule):
-    """SqueezeNet 1.1 for two classes."""
+class LitModel(L.LightningModule):
+    """torchvision's model of this name, for two classes."""
 
-    def __init__(self, channels_last=False):
+    def __init__(self, name, channels_last=False):
         super().__init__()
-        self.model = squeezenet1_1(num_classes=2)
+        self.model = get_model(name, num_classes=2)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
 
@@ -57,13 +57,13 @@ class Clock(L.Callback):
         self.seconds = time.perf_counter() - self.began
 
 
-def fit(root, folder, num_workers, tuned):
+def fit(root, folder, model, num_workers, tuned):
     """Train for one epoch with validation. Returns the seconds of the training phase."""
     train_data, val_data = DogCat(root, "train"), DogCat(root, "val")
     clock, precision = Clock(), "bf16-mixed" if tuned else "32-true"
     trainer = L.Trainer(max_epochs=1, precision=precision, default_root_dir=folder, callbacks=[clock])
     trainer.fit(
-        LitSqueezeNet(channels_last=tuned),
+        LitModel(model, channels_last=tuned),
         DataLoader(train_data, batch_size=32, shuffle=True, num_workers=num_workers),
         DataLoader(val_data, batch_size=32, num_workers=num_workers),
     )
@@ -74,7 +74,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--root", required=True)
     parser.add_argument("--num-workers", type=int, default=2)
+    parser.add_argument("--model", default="squeezenet1_1")
     parser.add_argument("--tuned", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(fit(given.root, folder, given.num_workers, given.tuned))
+        print(fit(given.root, folder, given.model, given.num_workers, given.tuned))

@@ -31,6 +31,17 @@ def test_the_size_of_resnet34_is_the_published_one(capsys):
     assert torch.equal(torch.get_rng_state(), generator) and all(p.grad is None for p in model.parameters())
 
 
+def test_a_size_is_measured_without_cudnn_which_would_compile_for_it():
+    class Curious(MLP):
+        def forward(self, input):
+            seen.append(torch.backends.cudnn.enabled)
+            return super().forward(input)
+
+    seen = []
+    print_summary(Curious(), Points(), Points())
+    assert len(seen) == 2 and not any(seen) and torch.backends.cudnn.enabled
+
+
 class One(Squares):
     """A class and a sample."""
 

@@ -70,7 +70,8 @@ def export(program: ModuleType, opt: Any) -> None:
     model, cpu = model.float().cpu(), torch.device("cpu")
     model.precision = "fp32"
     val_data = program.make_data(opt, "val", cpu, model.info["classes"])
-    made = getattr(program.data, opt.dataset).preparation
+    preparation = getattr(program.data, opt.dataset).preparation
+    made = preparation and preparation(model.info["classes"], **opt.values())
     metadata = describe(model, opt, made)
     facts = described(metadata, str(path))
     shape = (*height_width(opt.image_size), 3) if made else tuple(val_data[0][0].shape)
@@ -110,7 +111,7 @@ def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
         "input": "uint8 RGB pictures [N, height, width, 3]" if made else "float32 points [N, 1, 2]",
         "height": height,
         "width": width,
-        "fit": made.fit if made else "",
+        "fit": made.how if made else "",
         "center_crop": opt.center_crop,
         "interpolation": opt.interpolation,
         "mean": made.mean if made else [],  # the file itself normalises

@@ -1,5 +1,6 @@
 """How large a model is, and how much work one sample is."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def summary(model: Any, input: Any) -> dict[str, int]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with undisturbed(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with undisturbed(model), torch.no_grad(), plain_kernels(), FlopCounterMode(display=False) as counter:
         model.predict(input)
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     trainable = sum(size for size, learns in sizes if learns)
@@ -50,9 +51,16 @@ def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
 
 def validate(model: Any, meter: Any, input: Any, target: Any) -> None:
     """Compute the loss of a prepared batch, and add its predictions to a data set's meter, as validation does."""
-    with undisturbed(model), torch.no_grad(), model.autocast():
+    with undisturbed(model), torch.no_grad(), plain_kernels(), model.autocast():
         prediction = model.decode(model.objective(input, target)[0])
     meter.add(prediction, target)
+
+
+def plain_kernels() -> AbstractContextManager[None]:
+    """Within it a GPU does without cuDNN, which for every new shape chooses and compiles kernels: ten seconds of an
+    SSD's start on an H100, for a single batch."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=False)
+    return flags
 
 
 def with_prefix(number: int) -> str:
