@@ -5,12 +5,13 @@ from utils.options.kinds import choice, flag, integer, number, optional, path, p
 from utils.options.marks import by, free, needs, of, only, was
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
-from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, PACKS, RESUME, RUNS, STEERED, TESTED, USE
+from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, NET, PACKS, RESUME, SEEN, STEERED, TESTED, USE
 from utils.options.rules import balance_once, fit_warmup, unfreeze_in_time
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 DATA, LOSSES = of("dataset"), ("cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse")
+RUNS, SHIP = by("runs"), by("predict", "export")
 
 
 class DefaultConfig(Options):
@@ -33,9 +34,9 @@ class DefaultConfig(Options):
     pack: flag | free | DATA | USE = True  # decode every picture once, into pack_dir, and read it from there
     pack_dir: path | free | PACKS = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
-    image_size: pixels(32) | ALL = 224  # pixels that the model gets: the side of a square, or width x height, 320x192
-    center_crop: number(0, above=True, high=1) | DATA | ALL = 1.0  # share that val and test see of a picture's middle
-    interpolation: choice("bilinear", "bicubic") | DATA | ALL = "bilinear"  # how pictures are resized, when read
+    image_size: pixels(32) | SEEN = 224  # pixels that the model gets: the side of a square, or width x height, 320x192
+    center_crop: number(0, above=True, high=1) | DATA | SEEN = 1.0  # share that val and test see of a picture's middle
+    interpolation: choice("bilinear", "bicubic") | DATA | SEEN = "bilinear"  # how pictures are resized, when read
 
     # --- augmentation of training pictures
     augment: flag | DATA = True  # False: none; with --finetune a frozen body then looks once at each picture
@@ -49,14 +50,14 @@ class DefaultConfig(Options):
     cutmix: number(0) | DATA = 0.0  # paste a box of another picture into each: alpha as for mixup; 0: off
 
     # --- model
-    model: name_in("models") | USE = "SqueezeNet"  # class of models/, or a name of torchvision or timm: resnet18, ...
-    width: number(0, above=True) | of("model") | USE = 1.0  # factor on the channels of models with several widths
-    masks: flag | of("model") | USE = True  # MaskRCNN: masks of the objects; False: boxes alone, as Faster R-CNN
+    model: name_in("models") | NET = "SqueezeNet"  # class of models/, or a name of torchvision or timm: resnet18, ...
+    width: number(0, above=True) | of("model") | NET = 1.0  # factor on the channels of models with several widths
+    masks: flag | of("model") | NET = True  # MaskRCNN: masks of the objects; False: boxes alone, as Faster R-CNN
     keypoints: integer(1) | DATA | ALL = 17  # KeypointRCNN, CocoKeypoints: points of an object; COCO's persons have 17
-    proposals: integer(4) | USE = 2000  # MaskRCNN: regions per picture after its first stage, in training
-    load_model_path: optional(path) | USE = None  # start from a file, a run's folder (its best.pth), https://...
+    proposals: integer(4) | NET = 2000  # MaskRCNN: regions per picture after its first stage, in training
+    load_model_path: optional(path) | NET = None  # start from a file, a run's folder (its best.pth), https://...
     pretrained: weights_name = None  # start from the model's published weights: bare, or of a folder, file, https://...
-    mean_std: several(number()) | of("model") | USE = []  # of the pictures that a library's weights expect, R,G,B,R,G,B
+    mean_std: several(number()) | of("model") | NET = []  # of the pictures that a library's weights expect, R,G,B,R,G,B
     partly: flag = False  # load it even if it gives less than 90 % of the model besides its head
     run: optional(text) | NAMED = None  # run whose best.pth is taken; None: the newest one's
     finetune: flag | needs("load_model_path", "pretrained") = False  # train the model's head only
@@ -65,7 +66,7 @@ class DefaultConfig(Options):
 
     # --- training
     max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
-    batch_size: integer(1) | USE = 32  # samples per step
+    batch_size: integer(1) | NET = 32  # samples per step
     accumulate: integer(1) = 1  # micro-batches per step, to save memory
     optimizer: optimizer_name = "Adam"  # class of torch.optim
     optimizer_options: settings = {}  # more arguments of its constructor: alpha=0.9,centered=True
@@ -93,8 +94,8 @@ class DefaultConfig(Options):
     # --- machine
     gpus: several(text) | free = []  # train on these GPUs, 0,1 say, or all: a process each, as with torchrun
     processes: integer(1) | free = 1  # number of processes, on CPUs
-    use_gpu: flag | free | USE = True  # train on the GPU where there is one
-    precision: choice("auto", "fp32", "bf16", "fp16") | USE = "auto"  # of the arithmetic; auto: the fastest here
+    use_gpu: flag | free | NET = True  # train on the GPU where there is one
+    precision: choice("auto", "fp32", "bf16", "fp16") | NET = "auto"  # of the arithmetic; auto: the fastest here
     compile: flag | free = False  # torch.compile the model's objective
     num_workers: optional(integer(0)) | free | USE = None  # processes that read samples; None: as many as help
     val_batch_size: optional(integer(1)) | free | USE = None  # None: what fits on a GPU, else batch_size
@@ -111,6 +112,13 @@ class DefaultConfig(Options):
     result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
     labels: flag | DATA | by("test") = False  # write classes (Dogs vs. Cats), not probabilities (its Redux edition)
     report_dir: optional(path) | by("val", "doctor") = None  # folder for the report; None: beside the checkpoint
+
+    # --- a trained model at work
+    input: optional(path) | free | by("predict") = None  # pictures: file, folder, '*.jpg', or - for a list on stdin
+    top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
+    format: optional(choice("table", "csv", "json", "onnx")) | free | SHIP = None  # None: predict table, export onnx
+    draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
+    output: optional(path) | free | SHIP = None  # predict: folder for masks and drawings; export: the file
 
     # --- many runs
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
@@ -144,7 +152,7 @@ class DefaultConfig(Options):
     draw_freq: integer(0) | free | by("train", "val") = 0  # draw predictions of every k-th validation batch; 0: none
     cam: integer(0) | free | by("val") = 0  # number of pictures with class activation maps
     debug_file: path | free | ALL = "/tmp/debug"  # `touch` it to stop the running loop in the debugger
-    show_options: flag | free | ALL = False  # print all options before the work, not only those that were set
+    show_options: flag | free | SEEN = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 
     _rules = balance_once, fit_warmup, unfreeze_in_time

@@ -1,12 +1,13 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|pack|runs|control|replay|doctor|help [--option=value ...]
+usage: python main.py train|val|test|predict|export|pack|runs|control|replay|doctor|help [--option=value ...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
   python main.py train --resume                                     continue the run that was stopped last
   python main.py val                                                accuracy of the newest best model
   python main.py test --test-data-root=data/test1                   its predictions, as a Kaggle CSV
+  python main.py predict --input=cat.jpg                            what it says about any pictures
   python main.py pack --train-data-root=data/train                  decode its pictures once; train does it too
   python main.py runs                                               all runs in a table, the best first
   python main.py control --lr=1e-4                                  steer the run that is being trained
@@ -205,11 +206,9 @@ def pack(opt=None, **kwargs):
     check_parts(opt, models, data)
     processes.refuse_torchrun()
     opt.assign(cache="none")
-    modes = ["train", "val", "test"]
-    if "test_data_root" not in opt.asked and not any(map(os.path.exists, opt.test_data_root)):
-        modes.remove("test")
+    tested = "test_data_root" in opt.asked or any(map(os.path.exists, opt.test_data_root))
     with Callbacks([], Debugger(opt.debug_file)) as callbacks:
-        for mode in modes:
+        for mode in ("train", "val", "test")[: 2 + tested]:
             packed = make_data(opt, mode, torch.device("cpu"))
             name_broken(packed)
             print(f"{mode}: {counted(len(packed), 'picture')} in {packed_file(packed)}")

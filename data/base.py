@@ -25,6 +25,7 @@ class BaseData(Dataset):
         broken: what could not be read, each as `path (reason)`; the data set leaves it out.
         whole_roots: whether a root is taken whole as val_data_root, and in training where there is val_data_root.
         no_workers_needed: whether reading a sample costs next to nothing, so that workers would only slow it down.
+        preparation: the class that prepares single pictures, see data/pictures/preparation.py; None: it has none.
         cached_on_device: whether all samples are in the device's memory, which workers cannot read.
     """
 
@@ -35,6 +36,7 @@ class BaseData(Dataset):
     whole_roots = False
     no_workers_needed = False
     cached_on_device = False
+    preparation: Any = None
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -19,6 +19,7 @@ from .pictures.mask_reading import choose_reader, class_counts
 from .pictures.mask_tables import PALETTE
 from .pictures.masks import most_probable, strip
 from .pictures.picture_set import PictureSet, open_images, stored_size
+from .pictures.preparation import MaskPreparation
 from .pictures.read import read_square, upright_size
 from .pictures.split import (
     Roots,
@@ -65,6 +66,7 @@ class MaskFolder(PictureSet):
     """
 
     task = "segmentation"
+    preparation = MaskPreparation
     whole_roots = True
 
     def __init__(

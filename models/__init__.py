@@ -1,5 +1,6 @@
 """Models are picked by name: getattr(models, opt.model). A new one is one file here and one line below."""
 
+import sys
 import typing
 
 from .alex_net import AlexNet
@@ -14,10 +15,21 @@ from .ssd import SSD
 from .unet import UNet
 
 
+def load(path: str) -> typing.Any:
+    """A trained model, of a checkpoint or a run's folder, in eval mode: load("best.pth").predict_files(["cat.jpg"])."""
+    from utils.deploy import predictor
+
+    return predictor.load(path, sys.modules[__name__])
+
+
 def __getattr__(name: str) -> typing.Any:
-    """Any classifier of torchvision or timm: resnet18, mobilenet_v2, ..."""
+    """Any classifier of torchvision or timm: resnet18, mobilenet_v2, ...; and OnnxFile, which cannot be trained."""
     if name.startswith("_"):
         raise AttributeError(name)
+    if name == "OnnxFile":
+        from .onnx_file import OnnxFile
+
+        return OnnxFile
     from .backbone import find
 
     return find(name)

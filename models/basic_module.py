@@ -1,6 +1,8 @@
 """The model contract: what the loop in main.py needs from a model, and how models are saved and loaded."""
 
+import dataclasses
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import torch
 from torch import nn
 
 from utils import UserError
+from utils.deploy.predictor import Predictor
+from utils.deploy.results import Prediction
 from utils.files import numbered
 from utils.run.checkpoint_file import read_checkpoint, write_checkpoint
 from utils.run.weights import fitting_weights
@@ -75,6 +79,12 @@ class BasicModule(nn.Module):
     def predict(self, input: Any) -> Any:
         """A prepared batch -> predictions, see decode."""
         return self.decode(self(input))
+
+    def predict_files(self, paths: Iterable[str | Path], top: int = 5) -> list[Prediction]:
+        """What a trained model says about pictures, with names: the `top` best classes or objects of each. Of one that
+        cannot be read `error` says why."""
+        predictor = Predictor(self, self.info["config"])
+        return [dataclasses.replace(one, found=one.found[:top]) for one in predictor(paths)]
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context for objective and predict: convolutions and products run in `precision`, operations that need

@@ -29,7 +29,7 @@ MISTAKES = {
     ("train", "--gpu=0"): "it is --gpus here",
     ("help", "epochs"): "help epochs: no such option; it is --max-epoch here, see `help max-epoch`",
     ("fit",): "unknown command 'fit'; did you mean train?",
-    ("predict", "--x=1"): "did you mean test?",
+    ("inference", "--x=1"): "did you mean predict?",
     # B4: what Fire would do first and complain about later, or not at all
     ("train", "extra"): "what is 'extra'?",
     ("train", "--lr=0.1", "0.2"): "what is '0.2'?",
@@ -83,7 +83,7 @@ MISTAKES = {
         "--compile",
     ): "test does not read --lr, which is for train and control and doctor: leave it out (`help test` lists",
     ("test", "--min-crop=0.5"): "test does not read --crop-min-scale",
-    ("train", "--run=x"): "train does not read --run, which is for val and test and replay and control and doctor: ",
+    ("train", "--run=x"): "train does not read --run, which is for val and test and replay and control and doctor and ",
     ("train", "--labels"): "train does not read --labels, which is for test",
     ("pack", "--model=resnet18"): "pack does not read --model",
     ("train", "--finetune"): "--finetune needs --load-model-path or --pretrained",
@@ -160,7 +160,13 @@ def test_a_wrong_command_line_is_answered_without_loading_torch(arguments, tmp_p
 
 
 HEADINGS = ["data", "augmentation of training pictures", "model", "training", "learning rate", "machine"]
-HEADINGS += ["run and its checkpoints", "many runs", "control of a run that is being trained", "watching and debugging"]
+HEADINGS += [
+    "run and its checkpoints",
+    "a trained model at work",
+    "many runs",
+    "control of a run that is being trained",
+    "watching and debugging",
+]
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["--help"], ["train", "-h"], ["train", "--lr=abc", "--help"]])

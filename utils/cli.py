@@ -25,10 +25,21 @@ from .train.schedule import Schedule, draw
 
 # {command: the module with its function} of those that main.py does not have itself; the function, named like the
 # command, gets main.py's module, whose functions make data and models, and the options.
-ROOMS: dict[str, str] = {"doctor": "utils.doctor.command"}
+ROOMS: dict[str, str] = {
+    "doctor": "utils.doctor.command",
+    "predict": "utils.deploy.predict",
+    "export": "utils.deploy.export",
+}
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
 # What other projects call a command.
-SYNONYMS = {"fit": "train", "eval": "val", "evaluate": "val", "validate": "val", "predict": "test", "infer": "test"}
+SYNONYMS = {
+    "fit": "train",
+    "eval": "val",
+    "evaluate": "val",
+    "validate": "val",
+    "infer": "predict",
+    "inference": "predict",
+}
 
 
 def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from .draw import compared
 from .find import find_json, find_pictures, numbered, unique
 from .format import Picture, clip, draw_mask, read_coco, to_results
 from .meter import CocoMeter, NoMeter
+from .preparation import BoxPreparation
 from .stored import as_stored, fitted, is_doubtful, place, turned
 from .values import in_order
 
@@ -61,6 +62,7 @@ class CocoMask(PictureSet):
     """
 
     task = "detection"
+    preparation = BoxPreparation
     upright = False  # how pictures lie whose annotations have no size
     kind = "instances"  # how the names of COCO's own files begin
     flips = 0.5  # share of the training pictures that is flipped

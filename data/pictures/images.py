@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -114,7 +114,7 @@ def load_on_device(images: Images | ImagesInMemory, device: torch.device) -> Ima
     return ImagesInMemory(pixels)
 
 
-def in_threads(function: Callable[[Any], Any], arguments: Sequence[Any]) -> Generator[Any, None, None]:
+def in_threads(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Generator[Any, None, None]:
     """Yield function(argument) of each in order, computed a few ahead by threads, because Pillow releases the lock."""
     threads = min(16, os.cpu_count() or 1)
     pool, ahead = ThreadPoolExecutor(threads), deque[Future[Any]]()

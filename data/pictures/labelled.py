@@ -15,6 +15,7 @@ from utils.options.kinds import height_width
 from .augment import Augment, denormalise, normalise
 from .images import ImagesInMemory
 from .picture_set import PictureSet, open_images, stored_size
+from .preparation import Preparation
 from .read import middle, read_center_crop, read_square, reader
 from .sheet import DRAWN, compared, photograph
 from .split import balanced
@@ -45,6 +46,8 @@ class PictureData(PictureSet):
 
     Raises UserError when there is no picture of a class to resample or weigh.
     """
+
+    preparation = Preparation
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ THEIRS = {
     "scheduler": "sched lr_scheduler lr_scheduler_type lr_policy",
     "warmup_epochs": "warmup num_warm_up lr_warmup_epochs",
     "criterion": "loss loss_fn loss_type smoothing label_smoothing",
-    "work_dir": "output output_dir out_dir save_dir log_dir logdir project",
+    "work_dir": "output_dir out_dir save_dir log_dir logdir project",
     "load_model_path": "weights checkpoint ckpt load_from initial_checkpoint",
     "resume": "resume_from resume_from_checkpoint ckpt_path",
     "precision": "amp fp16 bf16 half mixed_precision dtype",
