@@ -29,6 +29,7 @@ ROOMS: dict[str, str] = {
     "doctor": "utils.doctor.command",
     "predict": "utils.deploy.predict",
     "export": "utils.deploy.export",
+    "prune": "utils.deploy.prune",
 }
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
 # What other projects call a command.
