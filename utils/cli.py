@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {
     "predict": "utils.deploy.predict",
     "export": "utils.deploy.export",
     "prune": "utils.deploy.prune",
+    "card": "utils.deploy.card",
 }
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
 # What other projects call a command.

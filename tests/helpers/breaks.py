@@ -50,6 +50,10 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("tensor.shape != shape(layer, tensor)", "True", "deploy/test_prune.py:resumed_to_the_same_bits"),
         ("second // groups", "second", "deploy/test_prune.py:computes_the_same"),
     ],
+    "utils/deploy/card.py": [
+        ('"best.pth" if last == epoch else', '"best.pth" if True else', "deploy/test_card.py:has_data_training"),
+        (".startswith(MARK):", '.startswith(""):', "deploy/test_card.py:somebody_elses"),
+    ],
     "utils/deploy/pruner.py": [
         ("max(ROUND, round(size", "max(0, round(size", "deploy/test_prune.py:fewer_than_8"),
         ("if any(foreign(layer, names) for layer in layers)", "if False", "deploy/test_prune.py:kept_and_named"),
