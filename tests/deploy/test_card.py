@@ -25,14 +25,17 @@ def written(folder, **options):
 
 def test_a_card_has_data_training_quality_and_limits(trained, copy):
     (copy / "broken.txt").write_text("a.jpg (cut off)\nb.jpg (empty)\n")
+    record = yaml.safe_load((copy / "config.yaml").read_text())
+    (start,) = record["run"]
+    start |= {"git_commit": "abc123", "git_dirty": True}
+    (copy / "config.yaml").write_text(yaml.safe_dump(record))
     done = main("card", "--run=pets", "--licence=CC BY 4.0", cwd=copy.parent.parent, check=0)
     assert done.stdout == "wrote checkpoints/pets/MODEL_CARD.md\n"
     text = (copy / "MODEL_CARD.md").read_text()
     assert text.startswith(f"{MARK}\n\n# SqueezeNet: pets\n") and "- **licence**: CC BY 4.0\n" in text
     assert "| class | trained on | validated on |\n| --- | --- | --- |\n| cat | 14 | 6 |\n| dog | 14 | 6 |\n" in text
     assert "- **left out**: 2 samples that could not be read (broken.txt)\n" in text
-    start = yaml.safe_load((copy / "config.yaml").read_text())["run"][0]
-    assert f"- **commit**: {start['git_commit']}" in text and f"python {start['command'][0]} train" in text
+    assert "- **commit**: abc123 with changes\n" in text and f"python {start['command'][0]} train" in text
     assert f"torch {start['versions']['torch']}" in text and "`--image-size=32`" in text
     assert f"| accuracy | {measures(copy)['accuracy']:.4g} |" in text and "](curves.png)" in text
     best = max(rows(copy), key=lambda row: (float(row["val_accuracy"]), -int(row["epoch"])))["epoch"]

@@ -21,7 +21,7 @@ from utils.watch.model_summary import summary, with_prefix
 from .pruner import Pruner
 
 BATCHES = 1, 32  # sizes that are timed
-ROUNDS = 7  # of which the median counts
+ROUNDS, SECONDS = 7, 0.5  # timings at least, of which the median counts; small models are timed for as long
 STEPS = 16  # --speedup tries ratios in these parts
 NAMED = 6  # layers that are listed
 
@@ -97,8 +97,9 @@ def latencies(models: Sequence[Any], input: torch.Tensor) -> list[float]:
     """The median time in milliseconds of a prediction by each model; they take turns, so that what else the machine
     does meets all of them."""
     times: list[list[float]] = [[] for _ in models]
+    begin = time.perf_counter()
     with torch.inference_mode():
-        for _ in range(1 + ROUNDS):  # the first is to warm up
+        while len(times[0]) <= ROUNDS or time.perf_counter() - begin < SECONDS:  # the first is to warm up
             for model, row in zip(models, times, strict=True):
                 start = time.perf_counter()
                 with model.autocast():

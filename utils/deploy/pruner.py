@@ -29,7 +29,7 @@ class Pruner:
         kept: names of the layers that the last copy had to keep as they were, because they hang together with a layer
             that is no convolution, linear layer or BatchNorm.
 
-    Raises UserError where the library is not installed, and for a model without what `importance` ranks.
+    Raises UserError where the library is not installed, and for a model without layers, or what `importance` ranks.
     """
 
     def __init__(self, module: Any, input: torch.Tensor, importance: str):
@@ -37,9 +37,11 @@ class Pruner:
             import torch_pruning
         except ImportError:
             raise UserError(f"prune needs a package that is not installed: {INSTALL}") from None
+        if not any(isinstance(layer, ROOTS) for layer in module.modules()):
+            raise UserError(f"{module.model_name} has no convolution and no linear layer: there is nothing to prune")
         self.library, self.module, self.input, self.name = torch_pruning, module, input, importance
         self.kept: list[str] = []
-        self.whole = [last_layer(module, input), *attention(module)]
+        self.whole = [*last_layer(module, input), *attention(module)]
         norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         if importance == "slim" and not norms:
             raise UserError(
@@ -94,8 +96,8 @@ class Pruner:
         return [name for name, size in sizes.items() if size > ROUND and size * (1 - ratio) < 1]
 
 
-def last_layer(module: Any, input: Any) -> str:
-    """The name of the layer of ROOTS that computes last: its channels are the classes."""
+def last_layer(module: Any, input: Any) -> list[str]:
+    """The name of the layer of ROOTS that computes last, whose channels are the classes; [] where none does."""
     order: list[str] = []
     handles = [
         layer.register_forward_hook(lambda *_, name=name: order.append(name))
@@ -106,7 +108,7 @@ def last_layer(module: Any, input: Any) -> str:
         module(input)
     for handle in handles:
         handle.remove()
-    return order[-1] if order else ""
+    return order[-1:]
 
 
 def width(layer: Any) -> int:
