@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from utils import UserError
 from utils.deploy.onnx_file import is_onnx, read_exported
 from utils.files import lock
@@ -228,3 +230,13 @@ def classes_of(opt: Any, info: dict[str, Any], default: Sequence[str]) -> Sequen
     if taken:
         note(f"{path} does not say all that it was trained with; taken for granted: {'; '.join(taken)}")
     return classes
+
+
+def channels_of(folder: str | None) -> dict[str, list[int]]:
+    """The channels of a pruned model's layers, see channels.changed, that the checkpoints of a run's folder name; {} of
+    another model, and for None. No weights are read: that is left to Checkpoint.restore, with its complaints."""
+    for name in CHECKPOINTS if folder else ():
+        with contextlib.suppress(Exception):  # of a damaged file torch raises anything
+            content: Any = torch.load(Path(str(folder), name), map_location="cpu", weights_only=True, mmap=True)
+            return dict(content["info"].get("channels", {}))
+    return {}
