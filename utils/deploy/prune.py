@@ -21,7 +21,7 @@ from utils.watch.model_summary import summary, with_prefix
 from .pruner import Pruner
 
 BATCHES = 1, 32  # sizes that are timed
-ROUNDS, SECONDS = 7, 0.5  # timings at least, of which the median counts; small models are timed for as long
+ROUNDS, SECONDS = 7, 0.5  # timings at least, the median of which counts; small models are timed for as long
 STEPS = 16  # --speedup tries ratios in these parts
 NAMED = 6  # layers that are listed
 
