@@ -2,7 +2,7 @@
 is a subclass that lists only what differs, each line with its reason."""
 
 from utils.options.kinds import choice, flag, integer, number, optional, path, pixels, settings, several, text
-from utils.options.marks import by, free, needs, of, only, was
+from utils.options.marks import before, by, free, needs, of, only, was
 from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, NET, PACKS, RESUME, SEEN, STEERED, TESTED, USE
@@ -36,6 +36,7 @@ class DefaultConfig(Options):
     pack_dir: path | free | PACKS = "packs"  # folder for that; it can be deleted at any time
     cache: choice("auto", "device", "none") | free | USE = "auto"  # keep pictures in device memory; auto: on GPUs
     image_size: pixels(32) | SEEN = 224  # pixels that the model gets: the side of a square, or width x height, 320x192
+    fit: choice("pad", "squeeze") | DATA | SEEN | before("squeeze") = "pad"  # pictures with masks: keep proportions?
     center_crop: number(0, above=True, high=1) | DATA | SEEN = 1.0  # share that val and test see of a picture's middle
     interpolation: choice("bilinear", "bicubic") | DATA | SEEN = "bilinear"  # how pictures are resized, when read
 
@@ -120,6 +121,8 @@ class DefaultConfig(Options):
     top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
     format: optional(choice("table", "csv", "json", "onnx")) | free | SHIP = None  # None: predict table, export onnx
     draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
+    half: flag | free | by("export", hint="--precision=fp16 computes in 16 bits") = False  # weights of 16 bits
+    int8: flag | free | by("export") = False  # weights of 8 bits, with scales from 100 training samples
     output: optional(path) | free | by("predict", "export", "prune") = None  # the file; predict: folder for drawings
     importance: choice("l1", "l2", "fpgm", "slim") | free | by("prune") = "l1"  # by which channels stay
     ratio: number(0, above=True, high=1) | free | by("prune") = 0.5  # share of each layer's channels that goes
@@ -129,7 +132,7 @@ class DefaultConfig(Options):
     # --- many runs
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
     prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | PRUNE = []  # name files to delete
-    yes: flag | free | RUNS = False  # delete what --prune lists
+    yes: flag | free | needs("prune") | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
 
     # --- control of a run that is being trained
@@ -201,7 +204,7 @@ class Segmentation(DefaultConfig):
     """Pictures in <root>/images and masks in <root>/masks, a pixel's value its class; class_name.txt names them.
 
     python main.py train --config=Segmentation --train-data-root=my/set    or --model=UNet, DeepLabV3
-    40 drawn pictures, --image-size=64 --batch-size=4 --max-epoch=5 --scheduler=constant: IoU 83 %, 10 s on a CPU
+    40 drawn pictures, --image-size=64 --batch-size=4 --max-epoch=5 --scheduler=constant: IoU 86 %, 10 s on a CPU
     """
 
     dataset = "MaskFolder"

@@ -125,12 +125,14 @@ async def stop_and_resume(first, second, folder, options):
 
 
 class Row(NamedTuple):
-    """One comparison: the data, the options, the way to run it, and the precision."""
+    """One comparison: the data, the options, the way to run it, the precision, and options that only the new tree gets,
+    because it has another default."""
 
     data: str
     options: str
     way: Callable = once
     precision: str = "fp32"
+    new: str = ""
 
 
 # BatchNorm and dropout; 28 pictures an epoch.
@@ -140,7 +142,9 @@ ROWS = {
     "demo": Row("pets", "--config=Demo --image-size=32 --batch-size=4 --max-epoch=2", evaluated),
     "heart": Row("nothing", "--config=Heart --max-epoch=2"),
     "cifar10": Row("cifar", "--config=CIFAR10 --batch-size=20 --max-epoch=2"),
-    "segmentation": Row("shapes", "--config=Segmentation --image-size=64 --batch-size=4 --max-epoch=2"),
+    "segmentation": Row(
+        "shapes", "--config=Segmentation --image-size=64 --batch-size=4 --max-epoch=2", new="--fit=squeeze"
+    ),
     "coco_ssd": Row("coco", "--config=Coco --model=SSD --image-size=64 --batch-size=2 --max-epoch=2"),
     "coco_mask_rcnn": Row("coco", "--config=Coco --image-size=64 --proposals=20 --batch-size=2 --max-epoch=1"),
     "accumulate": Row("pets", f"{SMALL} --batch-size=8 --accumulate=3"),
@@ -165,7 +169,8 @@ async def compare(row, trees, place, data):
     folders = {side: place / side for side in trees}
     for folder in folders.values():
         folder.mkdir(parents=True)
-    ways = [row.way(trees, side, folder, [*options, *data]) for side, folder in folders.items()]
+    own = {"old": [], "new": row.new.split()}
+    ways = [row.way(trees, side, folder, [*options, *own[side], *data]) for side, folder in folders.items()]
     extras = await asyncio.gather(*ways, return_exceptions=True)
     failures = [str(extra) for extra in extras if isinstance(extra, Failed)]
     for extra in extras:

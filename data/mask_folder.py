@@ -20,7 +20,7 @@ from .pictures.mask_tables import PALETTE
 from .pictures.masks import most_probable, strip
 from .pictures.picture_set import PictureSet, open_images, stored_size
 from .pictures.preparation import MaskPreparation
-from .pictures.read import read_square, upright_size
+from .pictures.read import position, read_square, reader, upright_size
 from .pictures.split import (
     Roots,
     Sample,
@@ -44,8 +44,10 @@ class MaskFolder(PictureSet):
     colours, one file per object. In test mode the pictures are those of <root>/images or, without such a folder, of
     <root>; the ids are their stems.
 
-    Items are (uint8 [3, H, W], mask uint8 [H, W] or id). They show the whole picture, squeezed into image_size, in
-    train mode into 8/7 of it, so that every labelled pixel counts in the IoU.
+    Items are (uint8 [3, H, W], mask uint8 [H, W] or id). They show the whole picture in image_size, in train mode in
+    8/7 of it, so that every labelled pixel counts in the IoU: with its proportions, in the middle of the mean colour
+    and of a mask of 255, or with fit "squeeze" in the proportions of image_size. A random crop of less than a third of
+    the area may miss a picture of proportions beyond 2:1: its mask is all 255 then, and nothing is learned from it.
 
     Pictures without a mask, and masks without a picture, are ignored with a note. `broken` are files that cannot be
     decoded, and masks that differ in proportions from their picture, have colours or unknown classes, or are all 255.
@@ -58,6 +60,7 @@ class MaskFolder(PictureSet):
         val_data_root: folders like `root`; if there are any, they are val and all of `root` is train.
         val_size: maximum number of pictures in val mode.
         class_weights: set `weights` to N / N_c in train mode, counted in pixels.
+        fit: pad or squeeze, see above.
         pack: decode everything once, into a file in `pack_dir`, and read it from there; see open_images.
         pack_dir: the folder for that file.
 
@@ -84,29 +87,30 @@ class MaskFolder(PictureSet):
         class_weights: bool = False,
         pack: bool = False,
         pack_dir: str = "packs",
+        fit: str = "pad",
         **_: Any,
     ):
-        self.mode = mode
+        self.mode, self.fit = mode, fit
         self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise)
         size, name = stored_size(image_size, mode), f"{type(self).__name__}_{mode}"
         if mode == "test":
-            own = unlabelled(root)
-            self.images, faults = open_images([sample.path for sample in own], read_square, size, name, pack, pack_dir)
+            own, read = unlabelled(root), reader(read_square, fit=fit)
+            self.images, faults = open_images([sample.path for sample in own], read, size, name, pack, pack_dir)
             problems = {one: f"{one.path} ({why})" for one, why in zip(own, faults, strict=True) if why is not None}
         else:
             everything = labelled(root)
             own = labelled(val_data_root) if mode == "val" and val_data_root else everything
             own = part_of(own, mode, val_data_root, val_size, f"{shown(root)} has one picture with a mask")
             names, mine = class_names(as_list(root)[0]), set(own)
-            reader, names = choose_reader(as_list(root)[0], names, [sample.target for sample in everything])
+            masks, names = choose_reader(as_list(root)[0], names, [sample.target for sample in everything])
             # Masks that are not its own show how many classes there are, if no file names them.
             others = [] if names else [sample for sample in everything if sample not in mine]
             files, more = ([(sample.path, *sample.target) for sample in group] for group in (own, others))
-            self.images, facts = open_images(files, reader, size, name, pack, pack_dir, channels=4, also=more)
+            self.images, facts = open_images(files, reader(masks, fit=fit), size, name, pack, pack_dir, 4, more)
             found = dict(zip([*own, *others], facts, strict=True))
             problems = {sample: fact for sample, fact in found.items() if isinstance(fact, str)}
             sound = {sample: fact for sample, fact in found.items() if sample not in problems}
-            counts_of = class_counts(reader, {sample.target: fact for sample, fact in sound.items()})
+            counts_of = class_counts(masks, {sample.target: fact for sample, fact in sound.items()})
             pixels = {sample: counts_of[sample.target] for sample in sound}
             largest = max((max(pixels[sample]) for sample in everything if sample in pixels), default=-1)
             self.classes = names or [f"class {index}" for index in range(largest + 1)]
@@ -126,9 +130,17 @@ class MaskFolder(PictureSet):
         self.images.select([number for number, sample in enumerate(own) if sample not in problems])
         self.samples = [sample for sample in own if sample not in problems]
         if class_weights and mode == "train":
-            used = [pixels[sample] for sample in self.samples]  # of each the number of its pixels by class
-            counts = [sum(one.get(index, 0) for one in used) for index in range(len(self.classes))]
+            counts = [sum(pixels[one].get(index, 0) for one in self.samples) for index in range(len(self.classes))]
             self.weights = self.weigh(counts, "pixel", "--class-weights")
+
+    def covered(self, pixels: torch.Tensor, path: Path) -> torch.Tensor:
+        """What the picture of this file covers of its pixels or their probabilities, [C, H, W] -> [C, h, w]."""
+        rows, columns = position(path, tuple(pixels.shape[1:]), self.fit)
+        return pixels[:, rows, columns]
+
+    def picture(self, index: int) -> tuple[torch.Tensor, str]:
+        """A sample to show: (its picture, uint8 [3, h, w], without what is around it; its name)."""
+        return self.covered(self[index][0], self.samples[index].path), self.samples[index].name
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
         id, row = self.samples[index].target, self.images[[index]][0].cpu()
@@ -174,7 +186,8 @@ class MaskFolder(PictureSet):
         rows = dict.fromkeys(self.ids, "")
         for ids, batch in predictions:
             for id, probability in zip(ids, batch, strict=True):
-                mask = Image.fromarray(most_probable(probability, *upright_size(pictures[id])))
+                one = pictures[id]
+                mask = Image.fromarray(most_probable(self.covered(probability, one), *upright_size(one)))
                 mask.putpalette(PALETTE.tobytes())
                 write_atomically(folder / f"{id}.png", partial(mask.save, format="PNG"), binary=True)
                 rows[id] = f"{folder.name}/{id}.png"

@@ -175,11 +175,14 @@ class Criterion(nn.Module):
         self.register_buffer("weight", weight, persistent=False)  # moves with the model, stays out of checkpoints
 
     def samples(self, target: Any) -> int | Tensor:
-        """By how much a batch's losses count in their mean over several: its samples, or with class weights the scalar
-        sum of its targets' weights, by which the losses were divided. target: as the losses take it, or a list."""
-        if self.weight is None:
+        """By how much a batch's losses count in their mean over several, as a scalar tensor where it has to be counted:
+        its samples, less the share of their pixels that is ignored, or the sum of its targets' class weights. target:
+        as the losses take it, or a list."""
+        pixels = isinstance(target, Tensor) and target.ndim == 3
+        if self.weight is None and not pixels:
             return len(target)
-        return factors(target, self.weight, IGNORED if target.ndim == 3 else NEVER).sum()
+        total = factors(target, self.weight, IGNORED if pixels else NEVER).sum()
+        return total / target[0].numel() if pixels else total
 
     def forward(self, score: Tensor, target: Tensor) -> dict[str, Tensor]:
         """(score, target) -> {"loss": scalar} of a single loss, {"loss_<name>": scalar, ...} of several."""

@@ -31,7 +31,7 @@ class OnnxFile(BasicModule):
                 "--model=OnnxFile is an exported model, which cannot be trained: give val, test or predict one"
             )
         session, facts = opened or open_exported(load_model_path)
-        self.path = load_model_path
+        self.path, self.classes = load_model_path, facts["classes"]
         self.session, self.task, self.loss = session, facts["task"], facts["loss"]
         mean, std = torch.tensor([facts["preparation"]["mean"], facts["preparation"]["std"]]).view(2, -1, 1, 1)
         # A parameter and not a buffer: it is where the model's device is looked up.
@@ -41,17 +41,20 @@ class OnnxFile(BasicModule):
         )
         self.set_criterion()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[N, 3, H, W] or [N, 1, 2] -> probabilities [N, C, ...]"""
-        (input,), (output,) = self.session.get_inputs(), self.session.get_outputs()
+    def fed(self, x: torch.Tensor) -> dict[str, Any]:
+        """A prepared batch as {name of the file's input: array}, bytes that the batch was normalised from. Raises
+        UserError where the file takes another size."""
+        (input,) = self.session.get_inputs()
         if self.mean.numel():
-            x = (
-                (x * self.std + self.mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-            )  # what it was normalised from
+            x = (x * self.std + self.mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         if list(x.shape[1:]) != input.shape[1:]:
             takes, got = ("x".join(map(str, shape[1::-1])) for shape in (input.shape[1:], x.shape[1:]))
             raise UserError(f"{self.path} takes pictures of {takes} pixels, not {got}: leave --image-size out")
-        (scores,) = self.session.run([output.name], {input.name: x.contiguous().cpu().numpy()})
+        return {input.name: x.contiguous().cpu().numpy()}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] or [N, 1, 2] -> probabilities [N, C, ...]"""
+        (scores,) = self.session.run(None, self.fed(x))
         return torch.from_numpy(scores).to(x.device)
 
     def objective(self, input: Any, target: Any) -> tuple[Any, dict[str, torch.Tensor]]:

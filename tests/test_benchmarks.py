@@ -47,7 +47,7 @@ def test_missing_photographs_are_one_line(name, tmp_path):
 
 
 def test_a_training_tells_how_long_its_training_phase_was(tmp_path, pictures):
-    whole, training = whole_program.hearth(pictures, tmp_path, tmp_path / "packs")
+    whole, training = whole_program.hearth(pictures, tmp_path, tmp_path / "packs", "squeezenet1_1")
     assert 0 < training < whole
 
 

@@ -7,12 +7,20 @@ import sys
 import pytest
 from conftest import ROOT
 
-from utils.notices import Output, counted
+from utils.notices import Output, command, counted
 
 
 def test_a_number_and_its_noun_agree():
     assert [counted(number, "epoch") for number in (0, 1, 2)] == ["0 epochs", "1 epoch", "2 epochs"]
     assert [counted(number, "class", "classes") for number in (1, 7)] == ["1 class", "7 classes"]
+
+
+def test_a_command_that_is_printed_works_where_the_program_was_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert command("train", "--resume=my runs/a") == "python main.py train '--resume=my runs/a'"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "main.py").touch()  # another program's
+    assert command("runs") == f"python {ROOT / 'main.py'} runs"
 
 
 @pytest.mark.parametrize("kind, warned", [("disk", 1), ("pipe", 0)])

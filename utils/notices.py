@@ -5,8 +5,10 @@ import contextlib
 import errno
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -107,3 +109,11 @@ def warn_once(text: str) -> None:
     """Print a warning unless this process has printed the same one."""
     if once(text):
         warn(text)
+
+
+def command(*words: object) -> str:
+    """`python main.py` and these words, as a shell takes them in the folder where this program was started."""
+    program = Path(__file__).resolve().parent.parent / "main.py"
+    here = Path("main.py")
+    started = here if here.exists() and here.samefile(program) else program
+    return " ".join(["python", *(shlex.quote(str(word)) for word in (started, *words))])

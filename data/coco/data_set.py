@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from data.pictures.picture_set import PictureSet, open_images
+from data.pictures.read import fitted
 from data.pictures.split import Roots, as_list, digest, part_of, shown
 from utils import UserError
 from utils.files import write_atomically
@@ -21,7 +22,7 @@ from .find import find_json, find_pictures, numbered, unique
 from .format import Picture, clip, draw_mask, read_coco, to_results
 from .meter import CocoMeter, NoMeter
 from .preparation import BoxPreparation
-from .stored import as_stored, fitted, is_doubtful, place, turned
+from .stored import as_stored, is_doubtful, place, turned
 from .values import in_order
 
 DRAWN = 4  # pictures of a batch that are drawn

@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 
 from data.pictures.preparation import Preparation, as_image
-from data.pictures.read import read_picture, resized, upright_size
+from data.pictures.read import fitted, read_picture, resized, upright_size
 from utils.deploy.results import Found, Prediction
 
 from .draw import SURE, overlay
-from .stored import fitted
 
 
 class BoxPreparation(Preparation):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.pictures.read import open_picture, orientation, read_picture, resized
+from data.pictures.read import fitted, open_picture, orientation, read_picture, resized
 
 from .format import Picture
 
@@ -24,12 +24,6 @@ def as_stored(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, list[int]]
     square = np.zeros((*size, 3), dtype=np.uint8)
     square[:h, :w] = resized(np.asarray(picture), h, w)
     return square, [height, width, turn if turn in FLIPS else 1]
-
-
-def fitted(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
-    """(h, w) of a picture that becomes as large as fits into size, (height, width)."""
-    scale = min(size[0] / height, size[1] / width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def place(picture: Picture, fact: list[int] | str, upright: bool, exif: str = "auto") -> Picture | str:

@@ -15,7 +15,7 @@ from utils.metrics.iou_meter import UNLABELLED
 from .images import reason
 from .mask_arrays import ARRAYS, read_array
 from .mask_tables import PALETTE, packed, shown_color
-from .read import read_square, upright_size
+from .read import position, read_square, upright_size
 from .sheet import beside
 
 LIST = "colors.txt beside the folder of pictures, lines `red green blue name`"
@@ -47,22 +47,28 @@ class MaskReader:
             f" {one}" for one in options if one is not None
         )  # a part of a pack's name
 
-    def __call__(self, files: tuple[Path, ...], size: tuple[int, int]) -> tuple[np.ndarray, list[list[int]]]:
-        """(a picture, its mask or masks) -> both squeezed into size, (height, width): (uint8 [*size, 4], whose last
-        channel is the mask, [[value, number of its pixels in the file], ...], of a palette also its packed colour). The
-        value is the class where colours or objects are read. Raises UserError that names the broken file."""
+    def __call__(
+        self, files: tuple[Path, ...], size: tuple[int, int], fit: str = "squeeze"
+    ) -> tuple[np.ndarray, list[list[int]]]:
+        """(a picture, its mask or masks) -> both in size, (height, width), see read_square: (uint8 [*size, 4], whose
+        last channel is the mask, 255 around the picture, [[value, number of its pixels in the file], ...], of a palette
+        also its packed colour). The value is the class where colours or objects are read. Raises UserError that names
+        the broken file."""
         path, *targets = files
         try:
-            picture, _ = read_square(path, size)
+            picture, _ = read_square(path, size, fit=fit)
             width, height = upright_size(path)
+            place = position(path, size, fit)
         except Exception as error:  # decoders raise anything, see LazyImages.attempt
             raise UserError(f"{path} ({reason(error, path)})") from error
         mask, facts = self.one(targets[0]) if self.objects is None else self.union(targets)
         h, w = mask.shape
         if abs(h * width - w * height) >= max(width, height):  # a pixel of rounding changes the ratio
             raise UserError(f"{targets[0]} ({w}x{h}, but its picture {width}x{height})")
-        squeezed = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
-        return np.dstack([picture, np.asarray(squeezed)]), facts
+        labels = np.full(size, UNLABELLED, dtype=np.uint8)
+        covered = labels[place]  # a view
+        covered[:] = Image.fromarray(mask).resize(covered.shape[::-1], Image.Resampling.NEAREST)
+        return np.dstack([picture, labels]), facts
 
     def one(self, target: Path) -> tuple[np.ndarray, list[list[int]]]:
         """(classes uint8 [h, w], facts) of a mask. Raises UserError."""

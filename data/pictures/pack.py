@@ -79,7 +79,7 @@ def open_pack(path: Path, lazy: LazyImages, also: Sequence[Any]) -> tuple[Packed
     if not fcntl:
         raise OSError("this system cannot lock files")
     fit = f"{lazy.read.__name__} {lazy.shape}"
-    version = getattr(lazy.read, "version", VERSION)
+    version = getattr(getattr(lazy.read, "func", lazy.read), "version", VERSION)  # of what `reader` wraps, too
     sources = [*lazy.sources, *also]
     names, key = fingerprints(sources, fit, version)
     path = path.with_name(f"{path.name}_{names}.u8")

@@ -15,9 +15,11 @@ from .augment import MEAN, STD, normalise
 from .images import in_threads, reason
 from .mask_tables import PALETTE
 from .masks import most_probable
-from .read import read_center_crop, read_picture, read_square, upright_size
+from .read import MEAN_COLOR, position, read_center_crop, read_picture, read_square, upright_size
 from .sheet import beside, photograph
 from .split import picture_files
+
+HOW = {"pad": f"with its proportions, in the middle of the colour {MEAN_COLOR}", "squeeze": "squeezed"}
 
 
 class Preparation:
@@ -28,10 +30,10 @@ class Preparation:
         image_size, center_crop, interpolation: the options with which the model was trained.
 
     Attributes:
-        fit: how a picture gets its size, in words; mean, std: by which it is normalised, on a scale of 0 to 1.
+        how: how a picture gets its size, in words; mean, std: by which it is normalised, on a scale of 0 to 1.
     """
 
-    fit = "the largest part in the middle with the proportions of width x height, or of its sides the share center_crop"
+    how = "the largest part in the middle with the proportions of width x height, or of its sides the share center_crop"
     mean, std = MEAN, STD
 
     def __init__(
@@ -86,15 +88,20 @@ class Preparation:
 class MaskPreparation(Preparation):
     """The same for segmentation: the whole picture is squeezed, and each pixel has a class."""
 
-    fit = "the whole picture, squeezed"
+    def __init__(self, classes: Sequence[str], fit: str = "squeeze", **options: Any):
+        super().__init__(classes, **options)
+        self.fit = fit  # a checkpoint that does not name it is older than "pad"
+        self.how = f"the whole picture, {HOW[fit]}"
 
-    def read(self, path: Any) -> tuple[np.ndarray, tuple[int, int]]:
-        """See Preparation; the fact is (width, height) of the picture."""
-        return read_square(path, self.size)[0], upright_size(path)
+    def read(self, path: Any) -> tuple[np.ndarray, Any]:
+        """See Preparation; the fact is ((width, height) of the picture, the rows and columns that it covers)."""
+        place = position(path, self.size, self.fit)
+        return read_square(path, self.size, fit=self.fit)[0], (upright_size(path), place)
 
     def result(self, path: Any, fact: Any, prediction: Any) -> Prediction:
         """Probabilities [C, h, w] -> the share of each class that occurs, and the mask."""
-        mask = most_probable(prediction, *fact)
+        size, (rows, columns) = fact
+        mask = most_probable(prediction[:, rows, columns], *size)
         shares = np.bincount(mask.ravel(), minlength=len(self.classes)) / mask.size
         order = [label for label in np.argsort(-shares, kind="stable").tolist() if shares[label]]
         return Prediction(str(path), tuple(Found(self.classes[label], float(shares[label])) for label in order), mask)

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from utils.notices import note, once
 
+from .augment import MEAN
+
 # What Pillow only identifies; for PostScript it would start Ghostscript, which runs the file as a program.
 NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 Image.preinit()  # first, so that the usual formats are tried first
@@ -46,6 +48,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # how a picture of each EXIF orientation becomes upright
 ANIMATED = {"AVIF", "FLI", "GIF", "PNG", "TIFF", "WEBP"}  # not MPO, whose other pictures are smaller versions
+MEAN_COLOR = [round(255 * value) for value in MEAN]  # of what is around a picture
 NO_DATA = 1e30  # floats that are not below this, or NaN, stand for no data
 
 
@@ -157,9 +160,29 @@ def note_frames(file: Any, path: Any) -> None:
             note(f"{path} has several frames or pages: only the first is used, in other pictures too")
 
 
-def read_square(path: Any, size: tuple[int, int], interpolation: str = "bilinear") -> tuple[np.ndarray, None]:
-    """A whole picture, squeezed into a square or rectangle, for open_images: (uint8 [*size, 3], None)."""
-    return resized(np.asarray(read_picture(path, max(size))), *size, interpolation), None
+def read_square(
+    path: Any, size: tuple[int, int], interpolation: str = "bilinear", fit: str = "squeeze"
+) -> tuple[np.ndarray, None]:
+    """A whole picture in a square or rectangle, for open_images: (uint8 [*size, 3], None). What it does not cover, see
+    `position`, has the mean colour."""
+    square = np.full((*size, 3), MEAN_COLOR, dtype=np.uint8)
+    covered = square[position(path, size, fit)]  # a view
+    covered[:] = resized(np.asarray(read_picture(path, max(size))), *covered.shape[:2], interpolation)
+    return square, None
+
+
+def position(path: Any, size: tuple[int, int], fit: str) -> tuple[slice, slice]:
+    """The (rows, columns) of size, (height, width), that a whole picture covers: all with fit "squeeze", with "pad" as
+    many in the middle as its proportions allow."""
+    h, w = size if fit == "squeeze" else fitted(*upright_size(path)[::-1], size)
+    top, left = (size[0] - h) // 2, (size[1] - w) // 2
+    return slice(top, top + h), slice(left, left + w)
+
+
+def fitted(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) of a picture that becomes as large as fits into size, (height, width)."""
+    scale = min(size[0] / height, size[1] / width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def read_center_crop(

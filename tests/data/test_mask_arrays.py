@@ -41,7 +41,7 @@ def test_one_array_is_read_as_a_mask(tmp_path, suffix, save, form):
     for number in range(2):
         paint(tmp_path / "images" / f"{number}.png", number=number, size=(32, 24))
         save(tmp_path / "annotations" / f"{number}.{suffix}", form)
-    data = MaskFolder(tmp_path, "val", image_size="32x32", val_data_root=[tmp_path])
+    data = MaskFolder(tmp_path, "val", image_size="32x24", val_data_root=[tmp_path])
     assert not data.broken and data.classes == ["class 0", "class 1"]
     mask = data[0][1].numpy()
     assert (mask[:, :16] == 1).all() and (mask[:, 16:] == 0).all()

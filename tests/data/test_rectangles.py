@@ -93,7 +93,7 @@ def test_segmentation_squeezes_pictures_and_masks_alike(tmp_path):
         save(tmp_path / "images" / f"{number}.png", 120, 100)
         (tmp_path / "masks").mkdir(exist_ok=True)
         Image.fromarray(quarters(120, 100)).save(tmp_path / "masks" / f"{number}.png")
-    options = {"image_size": SIZE, "crop_min_scale": 0.6, "flip": 0.0, "val_data_root": [tmp_path]}
+    options = {"image_size": SIZE, "crop_min_scale": 0.6, "flip": 0.0, "val_data_root": [tmp_path], "fit": "squeeze"}
     for mode in ("train", "val"):
         data = MaskFolder(tmp_path, mode, **options)
         input, target = data.prepare(*data.__getitems__([0, 1, 2]), torch.Generator().manual_seed(0))
@@ -101,7 +101,7 @@ def test_segmentation_squeezes_pictures_and_masks_alike(tmp_path):
         for picture, mask in zip(denormalise(input) * 255, target, strict=True):
             assert (shown(picture) == mask.numpy()).mean() > 0.95 and set(mask.unique().tolist()) == {0, 1, 2, 3}
         assert mode == "train" or right(target[0].numpy(), W, H) == 1
-    test = MaskFolder(tmp_path, "test", image_size=SIZE)
+    test = MaskFolder(tmp_path, "test", image_size=SIZE, fit="squeeze")
     scores = torch.nn.functional.one_hot(target[:1], 4).permute(0, 3, 1, 2).float()
     test.write_results(tmp_path / "result.csv", [(["0"], scores)])
     with Image.open(tmp_path / "result" / "0.png") as file:

@@ -5,20 +5,24 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from conftest import ROOT, main
+from torch import nn
 
 import models
+from models.basic_module import BasicModule
 from utils import UserError
-from utils.deploy.export import Shipped, to_onnx
-from utils.deploy.onnx_file import described, make_session, open_exported
+from utils.deploy.convert import halved, to_onnx
+from utils.deploy.export import Shipped
+from utils.deploy.onnx_file import described, make_session, open_exported, runtime
 from utils.deploy.proof import prove
 
-NUMBER = r"largest difference of a probability (\S+), 100 % equal decisions, accuracy (\S+) -> (\S+)\n"
+ROW = r"\ncheckpoint +(\S+) .*\nonnx +(\S+) +(\S+) +100 % +[\d.]+ +[\d.]+\n"  # accuracy, accuracy, largest difference
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +48,13 @@ def table(folder, unlabelled, checkpoint, name):
 
 def test_export_is_proven_equal_and_says_what_it_is(exported, trained):
     folder, file, printed = exported
-    largest, before, after = re.search(NUMBER, printed).groups()
+    before, after, largest = re.search(ROW, printed).groups()
     assert float(largest) <= 1e-4 and before == after
-    assert "batch of 1: " in printed and "batch of 4: " in printed
+    assert "ms for 1  ms for 4\n" in re.sub(" {2,}", "  ", printed)
     facts = described({one.key: one.value for one in onnx.load(file).metadata_props}, "")
     assert facts["classes"] == ["cat", "dog"] and facts["task"] == "classification" and facts["run"] == trained[1].name
     assert (facts["preparation"]["width"], facts["preparation"]["height"]) == (32, 32) and len(facts["commit"]) == 40
-    assert facts["config"]["dataset"] == "DogCat"
+    assert facts["config"]["dataset"] == "DogCat" and not {"output", "load_model_path"} & facts["config"].keys()
     assert [*file.parent.iterdir()] == [file]
 
 
@@ -67,6 +71,8 @@ def test_val_test_and_predict_take_the_file(exported, trained, unlabelled, tmp_p
         ).stdout
         for one in (trained[1] / "best.pth", file)
     ]
+    (found,) = models.load(str(file)).predict_files([unlabelled / "3.jpg"])
+    assert {one.name: one.score for one in found.found}["dog"] == pytest.approx(before["3"], abs=1e-4)
     losses = [float(re.search(r"val_loss: (\S+)", text)[1]) for text in shown]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -77,7 +83,11 @@ def test_what_is_wrong_with_a_file_is_one_line(exported, tmp_path):
     model = onnx.load(file)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "other.onnx")
-    for name, why in (("cut", "no whole ONNX model"), ("other", "not exported by hearth"), ("none", "no such file")):
+    for key, value in {"task": "", "loss": "", "classes": '["a"]', "config": "{}", "preparation": "[]"}.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / "odd.onnx")
+    other = "not exported by hearth"
+    for name, why in (("cut", "no whole ONNX model"), ("other", other), ("odd", other), ("none", "no such file")):
         with pytest.raises(UserError, match=why):
             open_exported(tmp_path / f"{name}.onnx")
     with pytest.raises(UserError, match="takes pictures of 32x32 pixels, not 64x48"):
@@ -86,48 +96,103 @@ def test_what_is_wrong_with_a_file_is_one_line(exported, tmp_path):
         models.OnnxFile(2)
 
 
-def test_another_task_and_another_format_are_one_line(exported):
+def test_another_task_and_another_format_are_one_line(exported, trained):
     folder, file, _ = exported
     done = main("test", f"--load-model-path={file}", "--dataset=MaskFolder", cwd=folder, check=2)
     assert "OnnxFile is for classification, --dataset=MaskFolder for segmentation" in done.stderr
+    for command in ("export", "doctor"):
+        done = main(command, f"--load-model-path={file}", cwd=folder, check=2)
+        assert done.stderr.endswith(
+            f"is an exported model, which val, test and predict take: give {command} its .pth\n"
+        )
+    done = main("export", f"--output={trained[1] / 'best.pth'}", cwd=folder, check=2)
+    assert "best.pth: end it with .onnx, by which val, test and predict know the file" in done.stderr
     done = main("export", "--format=csv", cwd=folder, check=2)
     assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx\n"
 
 
-class Counts:
-    """A meter."""
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
+def test_a_missing_package_is_one_line_that_installs_it(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match="not installed: pip install onnx onnxruntime"):
+        runtime("onnx")
 
-    def add(self, *_):
-        pass
+
+class Accuracy:
+    """A meter: the share of samples whose second class is the more probable one, %."""
+
+    def __init__(self):
+        self.right = []
+
+    def add(self, prediction, target):
+        self.right += (prediction[:, 1] > prediction[:, 0]).tolist()
 
     def summary(self):
-        return {"accuracy": 0.0}
+        return {"accuracy": 100 * float(np.mean(self.right))}
+
+
+def proven(monkeypatch, **rows):
+    """Prove exported models that answer these rows, where the checkpoint answers 0.25, 0.75."""
+
+    def model(row):
+        return SimpleNamespace(predict=lambda input: torch.tensor([row]).expand(len(input), 2))
+
+    start = torch.zeros(6, 3)
+    checkpoint = model([0.25, 0.75])
+    monkeypatch.setattr("utils.deploy.proof.measured", lambda *_: [(start, None, checkpoint.predict(start), {})])
+    data = type("Data", (), {"meter": lambda self: Accuracy(), "__len__": lambda self: 6})()
+    prove(checkpoint, {name: model(row) for name, row in rows.items()}, data, None)
 
 
 def test_a_model_that_differs_is_refused(capsys, monkeypatch):
-    def proven(other):
-        model = models.SqueezeNet(2).eval()
-        data = type("Data", (), {"meter": lambda self: Counts(), "__len__": lambda self: 6})()
-        answer = torch.tensor([[0.25, 0.75]])
-        model.predict = lambda input: answer.expand(len(input), 2)
-        exported = type("Exported", (), {"predict": lambda self, input: other.expand(len(input), 2)})()
-        monkeypatch.setattr(
-            "utils.deploy.proof.measured", lambda *_: [(torch.zeros(6, 3), None, answer.expand(6, 2), {})]
-        )
-        prove(model, exported, data, None)
-
-    proven(torch.tensor([[0.25001, 0.74999]]))
-    for other in ([[0.2504, 0.7496]], [[0.5001, 0.4999]], [[float("nan"), 0.75]]):
+    same = [0.25001, 0.74999]
+    proven(monkeypatch, onnx=same)
+    proven(monkeypatch, onnx=same, int8=[0.4, 0.6])
+    for rows in ({"onnx": [0.2504, 0.7496]}, {"onnx": [float("nan"), 0.75]}):
         with pytest.raises(SystemExit, match="1"):
-            proven(torch.tensor(other))
-    assert "not written" in capsys.readouterr().err
+            proven(monkeypatch, **rows)
+        assert "not written: the exported model differs from the checkpoint by more than" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="1"):
+        proven(monkeypatch, onnx=same, int8=[0.6, 0.4])
+    assert capsys.readouterr().err == (
+        "not written: int8 loses 100.00 of accuracy, at most 1 is allowed: leave it out\n"
+    )
 
 
-@pytest.mark.parametrize("name", ["MLP", "UNet", "resnet18"])
-def test_other_families_in_batches_of_1_2_and_5(name):
+def test_smaller_weights_are_measured_beside_the_others_and_have_the_same_inputs(exported, tmp_path):
+    folder, file, _ = exported
+    done = main("export", "--int8", f"--output={tmp_path / 'a.onnx'}", cwd=folder, check=0)
+    accuracy, largest = re.search(r"\n--int8 +(\S+) +(\S+) ", done.stdout).groups()
+    assert accuracy == re.search(ROW, done.stdout)[1] and 0 < float(largest) < 0.1
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    whole, half, small = file.read_bytes(), halved(file.read_bytes()), (tmp_path / "a.onnx").read_bytes()
+    assert len(half) < 0.6 * len(whole) and len(small) < 0.4 * len(whole)
+    (expected,) = make_session(whole).run(None, {"pictures": pictures})
+    for content, limit in ((half, 1e-2), (small, 1e-1)):
+        (found,) = make_session(content).run(None, {"pictures": pictures})
+        assert found.dtype == np.float32 and 0 < np.abs(found - expected).max() < limit
+    done = main("export", "--int8", "--half", cwd=folder, check=2)
+    assert done.stderr == "main.py: --half and --int8 are two ways to make the weights smaller: give one of them\n"
+
+
+class Odd(BasicModule):
+    """What exporters stumble over: pooling to sides that divide nothing, and attention."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.AdaptiveAvgPool2d((6, None)), nn.AdaptiveAvgPool2d(3))
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.classifier = nn.Linear(72, num_classes)
+
+    def forward(self, x):
+        return self.classifier(self.attention(self.features(x).flatten(2).permute(0, 2, 1)).flatten(1))
+
+
+@pytest.mark.parametrize("made", [models.MLP, lambda _: models.UNet(2, width=0.1), Odd], ids=["MLP", "UNet", "Odd"])
+def test_other_families_in_batches_of_1_2_and_5(made, capfd):
     torch.manual_seed(0)
+    name, model = made.__name__, made(2).eval()
     shape = (1, 2) if name == "MLP" else (32, 32, 3)
-    model = (models.UNet(2, width=0.1) if name == "UNet" else getattr(models, name)(num_classes=2)).eval()
     shipped = Shipped(model, *(([], []) if name == "MLP" else ([0.5, 0.4, 0.3], [0.2, 0.3, 0.25]))).eval()
     inputs = torch.rand(5, *shape) if name == "MLP" else torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
     session = make_session(to_onnx(shipped, inputs[:2], {"classes": "[]"}))
@@ -136,6 +201,16 @@ def test_other_families_in_batches_of_1_2_and_5(name):
             expected = shipped(inputs[:size]).numpy()
         (found,) = session.run(None, {session.get_inputs()[0].name: inputs[:size].numpy()})
         assert np.abs(expected - found).max() < 1e-5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_torch_cannot_export_is_one_line_and_nothing_else_is_printed(capfd):
+    model = nn.Conv2d(3, 1, 1)
+    model.decode = lambda x: torch.linalg.eigvals(x.float())
+    with pytest.raises(UserError, match=r"^torch cannot export this model: [^.\n]*eigvals[^.\n]*$"):
+        to_onnx(Shipped(model, [0.5] * 3, [0.5] * 3), torch.zeros(2, 4, 4, 3, dtype=torch.uint8), {})
+    assert capfd.readouterr() == ("", "")
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def test_the_program_of_the_documents_agrees(exported, unlabelled, trained):

@@ -128,6 +128,17 @@ def test_a_mask_has_its_pictures_size_and_pictures_of_one_name_do_not_share_it(t
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
 
 
+def test_a_mask_is_what_the_picture_covers_where_it_keeps_its_proportions(tmp_path):
+    draw(tmp_path / "a.jpg", "cat", 1, size=(40, 20))
+    prepared = MaskPreparation(["ground", "thing"], image_size=32, fit="pad")
+    pixels, fact = prepared.read(tmp_path / "a.jpg")
+    prediction = torch.zeros(2, *pixels.shape[:2])
+    prediction[0, :8], prediction[1, 8:24], prediction[0, 24:] = 1, 1, 1
+    assert (pixels[:8] == pixels[0, 0]).all() and not (pixels[8] == pixels[0, 0]).all()
+    result = prepared.result(tmp_path / "a.jpg", fact, prediction)
+    assert result.found == (("thing", 1.0, None),) and result.detail.shape == (20, 40)
+
+
 def test_json_has_a_line_per_picture(trained, unlabelled):
     done = main("predict", f"--input={unlabelled}/1.jpg", "--format=json", "--top=1", cwd=trained[0], check=0)
     (line,) = map(json.loads, done.stdout.splitlines())

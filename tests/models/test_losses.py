@@ -182,6 +182,20 @@ def test_ignored_pixels_count_for_nothing_and_nothing_else_is_zero(name, weight)
     assert not score.grad.any()
 
 
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("name", losses.OVER_CLASSES)
+def test_parts_of_a_batch_have_the_mean_of_the_whole_whatever_is_ignored(name, weight):
+    score, target = classes(4)
+    target[0] = 255
+    target[1, 1:] = 255
+    criterion, parts = losses.Criterion(name, weight), [slice(0, 1), slice(1, 2), slice(2, 4)]
+    counts = [float(criterion.samples(target[part])) for part in parts]
+    means = [criterion(score[part], target[part])["loss"].item() for part in parts]
+    mean = sum(count * value for count, value in zip(counts, means, strict=True)) / sum(counts)
+    assert mean == pytest.approx(criterion(score, target)["loss"].item(), rel=1e-5) and counts[0] == 0
+    assert weight or criterion.samples(torch.zeros_like(target)) == len(target)
+
+
 @pytest.mark.parametrize("name", losses.OVER_CLASSES)
 def test_classes_of_weight_zero_do_not_count(name):
     score, target = classes(2)

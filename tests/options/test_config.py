@@ -223,6 +223,21 @@ def test_old_spellings_of_options_and_values_work_with_a_note(capsys):
     assert "note: --bad-action is now called --on-bad: --on-bad=rollback" in notes
 
 
+def test_the_record_of_an_older_run_lacks_a_younger_option_and_has_its_former_behaviour(tmp_path):
+    old, file = DefaultConfig().to_dict(), tmp_path / "config.yaml"
+    assert old.pop("fit") == "pad"  # now
+    assert DefaultConfig().over(old).fit == "squeeze"
+    assert (
+        DefaultConfig().over({**old, "fit": "pad"}).fit == "pad" and config.load({"fit": "pad"}).over(old).fit == "pad"
+    )
+    assert DefaultConfig().over({"model": "FCN"}).fit == "pad"  # somebody's weights, without a record
+    file.write_text(yaml.safe_dump({**old, "run": [{"launch": "1"}]}))
+    assert config.load({"config": file}).fit == "squeeze" and config.load({"config": file, "fit": "pad"}).fit == "pad"
+    assert "fit" not in config.load({"config": file}).asked  # a data set that has no use for it does not refuse it
+    file.write_text(yaml.safe_dump({"lr": 0.1}))
+    assert config.load({"config": file}).fit == "pad"  # somebody's options, no run's
+
+
 def test_an_old_spelling_is_checked_like_the_new_one():
     with pytest.raises(UserError, match="--color-jitter cannot be '2': it takes a number of at least 0 and at most 1"):
         config.load({"colour": "2"})

@@ -13,7 +13,7 @@ import threading
 
 import pytest
 import torch
-from conftest import main, server
+from conftest import ROOT, main, server
 from runs import differences, events, only_run, rows
 from wait import until
 
@@ -443,7 +443,7 @@ def test_a_training_outlives_every_fault_of_its_disk_and_says_what_is_not_saved_
     after = f"what was done after {position} is not saved"
     assert server().wait() == 2 and said[-1] == (
         f"main.py: {run}/last.pth: File too large; {after}; fix that, then resume from there: "
-        f"python main.py train --resume={run}\n"
+        f"python {ROOT / 'main.py'} train --resume={run}\n"
     )
     text = "".join(said)
     assert "epoch 3/3" in text and "Traceback" not in text and find_run(small_disk, "newest") == run

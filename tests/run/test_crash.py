@@ -174,7 +174,7 @@ def test_a_batch_of_the_validation_fails_again(train, tmp_path, capsys):
     with pytest.raises(ValueError):
         train(numbers=[3], validation=True, val_batch_size=5)  # the first is of the model's summary
     run, seen = only_run(tmp_path / "a"), Fragile.seen
-    command = f"python main.py train --replay=checkpoints/{run.name} --step=last"
+    command = f"python {ROOT / 'main.py'} train --replay=checkpoints/{run.name} --step=last"
     assert command in capsys.readouterr().err
     kept = Failed(**json.loads((run / FILE).read_text()))
     assert kept.validation and (kept.epoch, kept.batch, kept.step) == (0, 2, EPOCH)

@@ -82,7 +82,9 @@ def assert_gone(pids):
 
 def assert_resumes_exactly(session, undisturbed):
     """The command that was printed ends the run with the weights it would have had anyway."""
-    (command,) = re.findall(r"^stopped; to resume: python main\.py (train --resume=\S+)$", session.screen, re.MULTILINE)
+    (command,) = re.findall(
+        r"^stopped; to resume: python \S*main\.py (train --resume=\S+)$", session.screen, re.MULTILINE
+    )
     assert "Traceback" not in session.screen and "Bdb" not in session.screen
     main(*shlex.split(command), cwd=session.folder, check=0)
     assert [int(row["epoch"]) for row in session.results()] == list(range(1, EPOCHS + 1))
@@ -243,7 +245,10 @@ def test_without_a_terminal_there_is_one_warning_and_the_run_continues(pictures,
     assert code == 0, output
     assert output.count("there is no terminal to type at: the run continues; to open it: ") == 1
     (run,) = tmp_path.glob("checkpoints/*")
-    assert f"python main.py control --debug --run={run.relative_to(tmp_path)}\n" in output and "Traceback" not in output
+    assert (
+        f"python {ROOT / 'main.py'} control --debug --run={run.relative_to(tmp_path)}\n" in output
+        and "Traceback" not in output
+    )
 
 
 def test_a_run_in_the_background_is_stopped_when_it_is_in_the_foreground_again(pictures, tmp_path):

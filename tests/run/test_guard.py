@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
 import main as program
@@ -108,7 +109,8 @@ def test_too_many_in_a_row_end_the_run_and_it_can_be_resumed(train, tmp_path, ca
     content = read_checkpoint(path)
     assert content["run"]["step"] == 10
     assert all(value.isfinite().all() for value in content["weights"].values())
-    told = f"\ndiverged; to resume it all the same: python main.py train --resume=checkpoints/{path.parent.name}\n"
+    resume = f"python {ROOT / 'main.py'} train --resume=checkpoints/{path.parent.name}\n"
+    told = f"\ndiverged; to resume it all the same: {resume}"
     assert told in capsys.readouterr().out
     train(resume=str(Path(path).parent))
     assert read_checkpoint(path)["run"]["step"] == 2 * EPOCH

@@ -128,6 +128,7 @@ def test_what_may_go_is_listed_with_its_size_and_goes_with_yes_alone(work):
     assert sorted(work.rglob("*")) == before
     assert said.splitlines()[-1] == "7 files and folders, 9.0 MB in all: --yes deletes them"
     assert f"1.0 MB  {work / 'good' / 'epoch_001.pth'}" in said and f"4.0 MB  {work / 'broken'}\n" in said
+    assert "--yes needs --prune" in main("runs", "--yes", cwd=work, check=2).stderr
     assert main(*prune, "--yes", cwd=work, check=0).stdout.splitlines()[-1].startswith("deleted: ")
     assert not (work / "broken").exists() and not list(work.rglob("epoch_*"))
     assert [path.name for path in (work / "packs").iterdir()] == ["mine.json"]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import FAST, cold, main
+from conftest import FAST, ROOT, cold, main
 from launched import Launched
 from runs import only_run, rows
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -35,7 +35,7 @@ def test_two_processes_train_one_model_and_a_signal_ends_both(tmp_path, pictures
     resumed.send_signal(signal.SIGTERM)
     printed, _ = resumed.communicate()
     assert resumed.returncode == 128 + signal.SIGTERM, printed
-    assert "stopped; to resume: python main.py train --resume=" in printed
+    assert f"stopped; to resume: python {ROOT / 'main.py'} train --resume=" in printed
 
 
 @pytest.mark.slow

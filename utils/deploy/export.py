@@ -1,10 +1,8 @@
 """The command export: a trained model as one file that runs without hearth, proven equal before it is written."""
 
 import contextlib
-import io
 import json
-import logging
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,11 +14,14 @@ from utils import VERSION, UserError
 from utils.files import check_writable, megabytes, write_atomically
 from utils.options.kinds import height_width
 from utils.options.options import read_yaml
+from utils.train.device import one_batch
 
-from .onnx_file import INSTALL, described, make_session
+from .convert import halved, quantised, to_onnx
+from .onnx_file import described, is_onnx, make_session, runtime
 from .proof import prove
 
-OPSET = 17
+CALIBRATION = 100  # training samples that give --int8 the ranges of its scales
+OWN = "load_model_path", "run", "format", "output"  # options of this command, not of the model
 
 
 class Shipped(nn.Module):
@@ -53,29 +54,51 @@ def export(program: ModuleType, opt: Any) -> None:
     the checkpoint on the validation samples. Raises UserError; ends with exit code 1 and no file where they differ."""
     if opt.format not in (None, "onnx"):
         raise UserError(f"--format={opt.format} is what predict prints: export writes onnx")
-    try:
-        import onnx  # noqa: F401 - also torch's exporter needs it
-    except ImportError:
-        raise UserError(f"export needs packages that are not installed: {INSTALL}") from None
+    if opt.half and opt.int8:
+        raise UserError("--half and --int8 are two ways to make the weights smaller: give one of them")
+    if opt.output and not is_onnx(opt.output):
+        raise UserError(f"--output={opt.output}: end it with .onnx, by which val, test and predict know the file")
+    runtime("onnx")
     opt, model, _ = program.load_trained(opt)
     if model.task in ("detection", "keypoints"):
-        raise UserError(f"export does not write {model.model_name}: its number of boxes varies")
+        raise UserError(
+            f"export does not write {model.model_name}: torch's exporter fixes the pictures' number and size in a "
+            "detector, or refuses it; `predict`, `val` and `test` take its checkpoint"
+        )
     path = Path(opt.output or Path(opt.load_model_path).with_suffix(".onnx"))
     check_writable(path, "--output")
     model, cpu = model.float().cpu(), torch.device("cpu")
     model.precision = "fp32"
     val_data = program.make_data(opt, "val", cpu, model.info["classes"])
-    made = getattr(program.data, opt.dataset).preparation
+    preparation = getattr(program.data, opt.dataset).preparation
+    made = preparation and preparation(model.info["classes"], **opt.values())
     metadata = describe(model, opt, made)
-    facts = described(metadata, str(path))["preparation"]
+    facts = described(metadata, str(path))
     shape = (*height_width(opt.image_size), 3) if made else tuple(val_data[0][0].shape)
     example = torch.zeros(2, *shape, dtype=torch.uint8 if made else torch.float32)
-    content = to_onnx(Shipped(model, facts["mean"], facts["std"]).eval(), example, metadata)
-    opened = make_session(content), described(metadata, str(path))
-    exported = program.models.OnnxFile(len(model.info["classes"]), str(path), opened)
+    how = facts["preparation"]
+    content = to_onnx(Shipped(model, how["mean"], how["std"]).eval(), example, metadata)
+
+    def opened(content: bytes) -> Any:
+        return program.models.OnnxFile(len(facts["classes"]), str(path), (make_session(content), facts))
+
+    exported = {"onnx": opened(content)}
+    if opt.half or opt.int8:
+        samples = calibration(program, opt, exported["onnx"])
+        content = halved(content) if opt.half else quantised(content, samples)
+        exported["--half" if opt.half else "--int8"] = opened(content)
     prove(model, exported, val_data, program.make_val_loader(opt, model, val_data, cpu))
     write_atomically(path, lambda file: file.write(content), binary=True)
     print(f"wrote {path}, {megabytes(len(content))}")
+
+
+def calibration(program: ModuleType, opt: Any, exported: Any) -> Iterator[dict[str, Any]]:
+    """Yield training samples as the exported model takes them, {its input's name: array of one}; classifiers' are not
+    augmented. Raises UserError where there are no training data."""
+    opt.assign(augment=False, pack=False)
+    train_data = program.make_data(opt, "train", torch.device("cpu"), exported.classes)
+    for index in torch.linspace(0, len(train_data) - 1, min(CALIBRATION, len(train_data))).long().tolist():
+        yield exported.fed(one_batch(train_data, [index], torch.device("cpu"))[0])
 
 
 def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
@@ -88,7 +111,7 @@ def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
         "input": "uint8 RGB pictures [N, height, width, 3]" if made else "float32 points [N, 1, 2]",
         "height": height,
         "width": width,
-        "fit": made.fit if made else "",
+        "fit": made.how if made else "",
         "center_crop": opt.center_crop,
         "interpolation": opt.interpolation,
         "mean": made.mean if made else [],  # the file itself normalises
@@ -101,40 +124,7 @@ def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
         "loss": model.loss,
         "classes": json.dumps(list(model.info["classes"])),
         "preparation": json.dumps(preparation),
-        "config": json.dumps(opt.to_dict()),
+        "config": json.dumps({name: value for name, value in opt.to_dict().items() if name not in OWN}),
         "run": folder.name,
         "commit": commit,
     }
-
-
-def to_onnx(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) -> bytes:
-    """A module as the content of an ONNX file with a free batch size. Raises UserError when its exporter cannot."""
-    import onnx
-
-    file: Any = io.BytesIO()  # legal for this exporter
-    names = (["pictures" if example.dtype == torch.uint8 else "points"], ["probabilities"])
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # what the proof decides: whether constants depend on the example
-        logging.disable(logging.WARNING)
-        try:
-            # Not the exporter that torch prefers now: it takes several times as long, and fails on more models.
-            axes = {names[0][0]: {0: "N"}, names[1][0]: {0: "N"}}
-            torch.onnx.export(
-                shipped,
-                (example,),
-                file,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=names[0],
-                output_names=names[1],
-                dynamic_axes=axes,
-            )
-        except Exception as error:  # it raises what torch raises
-            raise UserError(f"torch cannot export this model: {' '.join(str(error).split())[:200]}") from None
-        finally:
-            logging.disable(logging.NOTSET)
-    model = onnx.load_from_string(file.getvalue())
-    for name, value in metadata.items():
-        model.metadata_props.add(key=name, value=value)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()

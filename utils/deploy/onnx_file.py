@@ -1,6 +1,7 @@
 """ONNX files that `export` wrote: opened in ONNX Runtime, with what they say about themselves."""
 
 import functools
+import importlib
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from utils import UserError
 
 INSTALL = "pip install onnx onnxruntime"
+MODEL = "OnnxFile"  # the class of models/ that runs such a file
 
 
 def is_onnx(path: Any) -> bool:
@@ -18,9 +20,11 @@ def is_onnx(path: Any) -> bool:
     return Path(path).suffix.lower() == ".onnx"
 
 
-def runtime() -> Any:
-    """The module onnxruntime. Raises UserError when it is not installed."""
+def runtime(*others: str) -> Any:
+    """The module onnxruntime. Raises UserError when it, or one of `others`, is not installed."""
     try:
+        for name in others:
+            importlib.import_module(name)
         import onnxruntime
     except ImportError:
         raise UserError(f"ONNX files need packages that are not installed: {INSTALL}") from None
@@ -60,11 +64,15 @@ def described(metadata: dict[str, str], path: str) -> dict[str, Any]:
     """The metadata of a file: task, loss, classes, preparation, config, run, commit, hearth. Raises UserError."""
     try:
         facts = {name: json.loads(metadata[name]) for name in ("classes", "preparation", "config")}
-    except (KeyError, ValueError):
+        known = {"task", "loss"} <= metadata.keys() and {"mean", "std"} <= facts["preparation"].keys()
+        known = known and {"dataset"} <= facts["config"].keys() and bool(facts["classes"])
+    except (KeyError, ValueError, AttributeError):
+        known = False
+    if not known:
         raise UserError(
             f"{path} was not exported by hearth: it does not say its classes and how pictures are prepared; "
             "`python main.py export` writes such a file"
-        ) from None
+        )
     return {**metadata, **facts}
 
 
@@ -72,4 +80,5 @@ def read_exported(path: str | Path) -> dict[str, Any]:
     """A file of `export` as if it were a checkpoint, see read_checkpoint; it has no weights, models.OnnxFile runs it.
     Raises UserError."""
     _, facts = open_exported(path)
-    return {"info": {"classes": facts["classes"], "config": {**facts["config"], "model": "OnnxFile"}}, "weights": {}}
+    config = {**facts["config"], "model": MODEL, "load_model_path": str(path)}
+    return {"model": MODEL, "info": {"classes": facts["classes"], "config": config}, "weights": {}}

@@ -26,7 +26,7 @@ class Pruner:
 
     Attributes:
         whole: names of the layers that keep all their channels: the last one's are the classes.
-        kept: names of the layers that the last copy had to keep as they were, because they hang together with a layer
+        kept: names of the layers that the last copy had to keep as they were, because they depend on a layer
             that is no convolution, linear layer or BatchNorm.
 
     Raises UserError where the library is not installed, and for a model without layers, or what `importance` ranks.

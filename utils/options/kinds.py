@@ -32,6 +32,7 @@ class Kind:
         needs: other options; one of them has to be given with it.
         only: {other option: the values of it with which this one is read}.
         old: former spellings of the option, {name: {old value: new value}}.
+        before: its value in the record of a run that does not name it; None: the default.
     """
 
     check: Callable[[Any], Any]
@@ -43,6 +44,7 @@ class Kind:
     needs: tuple[str, ...] = ()
     only: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     old: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    before: Any = None
 
     def __or__(self, mark: dict[str, Any]) -> "Kind":
         return dataclasses.replace(self, **mark)

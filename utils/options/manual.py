@@ -66,5 +66,6 @@ def explain(cls: type[Options], asked: str) -> str:
         f"read by: {', '.join(kind.commands)}" + (f", with each --{kind.part} that has it" if kind.part else ""),
         f"on --resume: {'may change' if kind.free else 'is fixed'}",
         *(f"formerly: {dashed(old)}" for old in kind.old),
+        f"in runs that do not name it: {kind.before}" if kind.before is not None else "",
     ]
     return "\n".join([f"{dashed(name)}={default}  ({heading})", comment, f"takes: {kind.takes}", *filter(None, facts)])

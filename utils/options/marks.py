@@ -26,6 +26,11 @@ def was(name: str, **values: str) -> dict[str, Any]:
     return {"old": {name: values}}
 
 
+def before(value: Any) -> dict[str, Any]:
+    """The option is younger than some runs: its value in the record of one that does not name it."""
+    return {"before": value}
+
+
 def needs(*others: str) -> dict[str, Any]:
     """The option is refused unless one of the others is given."""
     return {"needs": others}

@@ -100,12 +100,14 @@ class Options:
             base = written.pop("config", None)
             if str(base) != "None" and base not in known and not recorded:
                 raise UserError(f"`config: {base}` is no preset of config.py{nearest(base, known)}")
+            written = (cls.younger() if recorded else {}) | written
             preset = known.get(str(base), cls)
             opt = preset()
             opt.update(preset.preset_values())
             opt.update(written)
-            if recorded:  # a run's own file lists every option, whoever set it
-                opt.explicit = {name for name in opt.explicit if getattr(opt, name) != getattr(cls, name, None)}
+            if recorded:  # a run's own file lists every option, whoever set it, and whether its data set reads it
+                usual = {name: (getattr(cls, name, None), cls.younger().get(name, ...)) for name in opt.explicit}
+                opt.explicit = {name for name in opt.explicit if getattr(opt, name) not in usual[name]}
             opt.asked = opt.explicit - (preset.preset_values().keys() - cls.translated(written).keys())
         except UserError as error:
             raise UserError(f"--config={source}: {error}") from None
@@ -116,12 +118,18 @@ class Options:
         no longer exist are ignored."""
         merged = self.root().presets().get(str(record.get("config")), self.root())()
         known = merged.options().keys() - {"config", "run"}  # in a record these two are about itself
+        record = (self.younger() if "config" in record else {}) | record  # without it: of somebody's weights
         merged.update({name: value for name, value in merged.translated(record).items() if name in known})
         merged.update(self.overrides())
         merged.explicit, merged.asked, merged.command = set(self.explicit), set(self.asked), self.command
         merged.merged = True
         merged.check()
         return merged
+
+    @classmethod
+    def younger(cls) -> dict[str, Any]:
+        """{name: value in a record without it} of options that are younger than some runs, see the mark `before`."""
+        return {name: kind.before for name, kind in cls.options().items() if kind.before is not None}
 
     @classmethod
     def translated(cls, kwargs: dict[str, Any], say: bool = False) -> dict[str, Any]:

@@ -24,7 +24,7 @@ THEIRS = {
     "work_dir": "output_dir out_dir save_dir log_dir logdir project",
     "load_model_path": "weights checkpoint ckpt load_from initial_checkpoint",
     "resume": "resume_from resume_from_checkpoint ckpt_path",
-    "precision": "amp fp16 bf16 half mixed_precision dtype",
+    "precision": "amp fp16 bf16 mixed_precision dtype",
     "accumulate": "gradient_accumulation_steps grad_accum_steps accumulate_grad_batches accum_iter",
     "clip_grad": "grad_clip max_grad_norm clip_grad_norm gradient_clip_val",
     "ema": "model_ema ema_decay model_ema_decay",

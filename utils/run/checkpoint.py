@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from utils import UserError
 from utils.events import Control
 from utils.metrics.meters import val_losses, write_report
-from utils.notices import counted, forget, note, once, warn
+from utils.notices import command, counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
 from . import record
@@ -157,9 +156,9 @@ class Checkpoint(Control):
         several = [
             word for word in sys.argv if word.startswith(("--processes=", "--gpus="))
         ]  # else one process resumes
-        command = " ".join(["python main.py train", f"--resume={shlex.quote(str(self.run.folder))}", *several])
+        resume = command("train", f"--resume={self.run.folder}", *several)
         if finished and self.lost:
-            raise UserError(f"{self.lost}; fix that, then resume from there: {command}")
+            raise UserError(f"{self.lost}; fix that, then resume from there: {resume}")
         if self.lost:
             warn(self.lost)
         if finished:
@@ -167,7 +166,7 @@ class Checkpoint(Control):
             tqdm.write(f"finished: {self.run.folder}{best}")
         elif self.saved and self.run.step:
             how = "diverged; to resume it all the same" if isinstance(error, Diverged) else "stopped; to resume"
-            tqdm.write(f"{how}: {command}")
+            tqdm.write(f"{how}: {resume}")
 
     def restore_before(self, step: int) -> int:
         """Restore what steps change, and nothing else, from the newest checkpoint with `step` steps at most, or else

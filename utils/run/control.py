@@ -1,9 +1,9 @@
 """What controls a run: a fixed set in a fixed order, around the loop."""
 
-import shlex
 from typing import Any
 
 from utils.events import Control
+from utils.notices import command
 from utils.steer.steering import Steering
 from utils.train.processes import World
 
@@ -31,7 +31,7 @@ def run_controls(
         debug_file, pdb: as in config.py.
     """
     state, watched = checkpoint.state, (world, train_loader, val_loader)
-    otherwise = f"; to open it: python main.py control --debug --run={shlex.quote(str(state.run.folder))}" * opt.steer
+    otherwise = f"; to open it: {command('control', '--debug', f'--run={state.run.folder}')}" * opt.steer
     debugger = Debugger(debug_file, world, otherwise)
     failure = Replay(checkpoint, opt, *watched) if opt.step else Failure(state, *watched, pdb)
     signals, ending = Signals(world, state.meters, debugger), Ending(state.run, world)

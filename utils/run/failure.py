@@ -3,7 +3,6 @@ and --pdb opens the debugger where it happened."""
 
 import dataclasses
 import json
-import shlex
 import sys
 import traceback
 from typing import Any
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from utils import UserError
 from utils.events import Control
 from utils.files import write_atomically
-from utils.notices import warn
+from utils.notices import command, warn
 from utils.train.processes import LostProcess, World
 
 from .debugger import post_mortem, terminal
@@ -167,8 +166,8 @@ class Failure(FailingBatch):
             warn(f"{path}: {failure.strerror}; the failing step is not kept")
             return
         if not is_ours(error):
-            command = f"python main.py train --replay={shlex.quote(str(self.run.folder))} --step=last"
-            tqdm.write(f"to make it again in the debugger: {command}", file=sys.stderr)
+            again = command("train", f"--replay={self.run.folder}", "--step=last")
+            tqdm.write(f"to make it again in the debugger: {again}", file=sys.stderr)
 
     def failed(self, error: BaseException) -> Failed | None:
         """The step in which this error was raised; None where it was none, or another process's."""

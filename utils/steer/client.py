@@ -22,6 +22,8 @@ def control(opt: Any) -> None:
         raise UserError(f"control says nothing: give one or more of {', '.join(map(dashed, (*COMMANDS, 'debug')))}")
     if command and opt.debug:
         raise UserError(f"--debug only opens a prompt: give {', '.join(map(dashed, command))} in another command")
+    if "pause" in command and "go_on" in command:
+        raise UserError("--pause and --go-on contradict each other: give one of them")
     folder = find_running(opt.work_dir, opt.run)
     if not listens(folder):
         raise UserError(f"{folder.name} takes no commands: it was started with --steer=False")

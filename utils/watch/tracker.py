@@ -9,7 +9,7 @@ from typing import Any
 
 from utils import UserError
 from utils.events import Callback, describe
-from utils.notices import warn
+from utils.notices import command, warn
 from utils.options.options import read_yaml
 from utils.visdom.screen import gather, read_events
 
@@ -71,10 +71,9 @@ class Tracker(Callback):
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
             name = type(self).__name__
-            warn(
-                f"the callback {name} is not ready {PATIENCE:.0f} seconds after the end, and is left alone; "
-                f"`python main.py replay --run={self.folder} --to={name}` makes all of it"
-            )
+            again = command("replay", f"--run={self.folder}", f"--to={name}")
+            late = f"is not ready {PATIENCE:.0f} seconds after the end, and is left alone"
+            warn(f"the callback {name} {late}; to make all of it: {again}")
 
     def _work(self, size: int) -> None:
         """What the thread does from the beginning of the run to its end."""
