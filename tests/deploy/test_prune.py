@@ -84,10 +84,10 @@ def test_the_channels_that_stay_are_those_of_the_largest_weights_or_scales(net, 
     }
 
 
-def test_layers_that_hang_together_with_others_are_kept_and_named():
+def test_layers_that_depend_on_other_kinds_are_kept_and_named():
     pruner = Pruner(Net(norm=lambda width: nn.GroupNorm(4, width)).eval(), INPUT, "l1")
     pruned = pruner(0.5)
-    assert sorted({*pruner.kept}) == ["narrow", "scores.0", "stem", "wide.0"]
+    assert sorted(pruner.kept) == ["narrow", "stem"]
     assert pruned.stem.out_channels == 32 and pruned.wide[0].out_channels == 32
 
 
@@ -142,7 +142,7 @@ def test_prune_measures_before_and_after_and_val_takes_the_file(pruned):
     folder, file, printed = pruned
     table = {line.partition("  ")[0]: line.split() for line in printed.splitlines()}
     assert table["parameters"][1:] == ["723,522", "182,306"] and "times as fast" in printed
-    assert f"wrote {file}; fine-tune it with: python main.py train --config=" in printed
+    assert f"wrote {file}; fine-tune it with: python " in printed
     done = main("val", f"--load-model-path={file}", f"--report-dir={file.parent}/r", "--num-workers=0", cwd=folder)
     accuracy = table["val_accuracy"][2]
     assert f"val_accuracy {accuracy}" in done.stdout and f"val_accuracy: {accuracy}\n" in done.stdout

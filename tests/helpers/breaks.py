@@ -61,7 +61,11 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/deploy/pruner.py": [
         ("max(ROUND, round(size", "max(0, round(size", "deploy/test_prune.py:fewer_than_8"),
-        ("if any(foreign(layer, names) for layer in layers)", "if False", "deploy/test_prune.py:kept_and_named"),
+        (
+            "if not any(foreign(part.target.module, names) for part, _ in group)",
+            "if True",
+            "deploy/test_prune.py:kept_and_named",
+        ),
     ],
     "utils/train/ema.py": [
         ("(1 + self.steps) / (10 + self.steps)", "torch.ones_like(self.steps)", "train/test_ema.py:formula"),

@@ -1,6 +1,5 @@
 """The command prune: a trained model with fewer channels, measured before and after."""
 
-import shlex
 import statistics
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import torch
 from utils import UserError
 from utils.files import check_writable, megabytes
 from utils.metrics.meters import named
-from utils.notices import counted
+from utils.notices import command, counted
 from utils.run.channels import changed, channels
 from utils.train.device import device_of, one_batch
 from utils.watch.model_summary import summary, with_prefix
@@ -57,7 +56,7 @@ def prune(program: ModuleType, opt: Any) -> None:
     meters = [program.val(one, loader)[0].summary() for one in (model, pruned)]
     report(model, pruned, input, meters)
     pruned.save(path, metrics=named("val", meters[1]))
-    print(f"wrote {path}; fine-tune it with: {command(opt, path)}")
+    print(f"wrote {path}; fine-tune it with: {fine_tuning(opt, path)}")
 
 
 def cut(pruner: Pruner, opt: Any, input: torch.Tensor) -> Any:
@@ -70,7 +69,7 @@ def cut(pruner: Pruner, opt: Any, input: torch.Tensor) -> Any:
     else:
         pruned = pruner(opt.ratio)
     if pruner.kept:
-        print(f"kept as they are, because they hang together with layers of other kinds: {listed(pruner.kept)}")
+        print(f"kept as they are, because they depend on layers of other kinds: {listed(pruner.kept)}")
     return pruned
 
 
@@ -138,12 +137,12 @@ def same(one: Any, other: Any, input: torch.Tensor) -> bool:
     return torch.equal(one.predict(input), other.predict(input))
 
 
-def command(opt: Any, path: Path) -> str:
+def fine_tuning(opt: Any, path: Path) -> str:
     """The command line that fine-tunes the pruned checkpoint, with the options of the run that it is from."""
     config = Path(opt.load_model_path).with_name("config.yaml")
     options = [f"--config={config}"] if config.is_file() else [f"--model={opt.model}", f"--dataset={opt.dataset}"]
     options += ["--pretrained=None"] * bool(opt.pretrained) + ["--finetune=False"] * bool(opt.finetune)
-    return shlex.join(["python", "main.py", "train", *options, f"--load-model-path={path}"])
+    return command("train", *options, f"--load-model-path={path}")
 
 
 def listed(names: Sequence[str]) -> str:

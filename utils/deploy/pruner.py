@@ -26,7 +26,7 @@ class Pruner:
 
     Attributes:
         whole: names of the layers that keep all their channels: the last one's are the classes.
-        kept: names of the layers that the last copy had to keep as they were, because they hang together with a layer
+        kept: names of the layers that the last copy had to keep as they were, because they depend on a layer
             that is no convolution, linear layer or BatchNorm.
 
     Raises UserError where the library is not installed, and for a model without layers, or what `importance` ranks.
@@ -57,7 +57,7 @@ class Pruner:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of parameters that it would prune, and `foreign` keeps
-                for group in self.library.pruner.BasePruner(
+                pruner = self.library.pruner.BasePruner(
                     pruned,
                     self.input,
                     importance=self.importance(),
@@ -66,12 +66,13 @@ class Pruner:
                     ignored_layers=[pruned.get_submodule(name) for name in self.whole],
                     in_channel_groups={},  # else it changes its own defaults, for the next model too
                     out_channel_groups={},
-                ).step(interactive=True):
-                    layers = [dependency.target.module for dependency, _ in group]
-                    if any(foreign(layer, names) for layer in layers):
-                        self.kept += [names[layer] for layer in layers if names.get(layer) and attributes(layer)]
-                    else:
+                )
+                for group in pruner.step(interactive=True):
+                    if not any(foreign(part.target.module, names) for part, _ in group):
                         group.prune()
+                        continue
+                    own = [part.target.module for part, _ in group if pruner.DG.is_out_channel_pruning_fn(part.handler)]
+                    self.kept += [names[layer] for layer in own if attributes(layer)]
                 shape = pruned.predict(self.input).shape
             if shape != self.module.predict(self.input).shape:
                 raise ValueError(f"its scores lose classes, {list(shape)} are left")

@@ -199,7 +199,7 @@ def trained(given: Any) -> tuple[Any, dict[str, Any]]:
     """(options, content) of the checkpoint that the options name, or of the newest best one, which a line names. The
     options, a DefaultConfig, are those it was trained with, except what is given now. Raises UserError."""
     path, others = find_best(given)
-    if is_onnx(path) and given.command in ("export", "doctor"):
+    if is_onnx(path) and given.command in ("export", "prune", "doctor"):
         raise UserError(f"{path} is an exported model, which val, test and predict take: give {given.command} its .pth")
     content = read_exported(path) if is_onnx(path) else read_checkpoint(path)
     saved = {"model": content.get("model", given.model), **content.get("info", {}).get("config", {})}
