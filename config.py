@@ -117,7 +117,9 @@ class DefaultConfig(Options):
     # --- a trained model at work
     input: optional(path) | free | by("predict") = None  # pictures: file, folder, '*.jpg', or - for a list on stdin
     top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
-    format: optional(choice("table", "csv", "json", "onnx")) | free | SHIP = None  # None: predict table, export onnx
+    format: optional(choice("table", "csv", "json", "onnx", "pt2")) | free | SHIP = (
+        None  # None: predict table, export onnx
+    )
     draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
     half: flag | free | by("export", hint="--precision=fp16 computes in 16 bits") = False  # weights of 16 bits
     int8: flag | free | by("export") = False  # weights of 8 bits, with scales from 100 training samples

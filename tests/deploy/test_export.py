@@ -17,7 +17,7 @@ from torch import nn
 import models
 from models.basic_module import BasicModule
 from utils import UserError
-from utils.deploy.convert import halved, to_onnx
+from utils.deploy.convert import Program, halved, to_onnx, to_pt2
 from utils.deploy.export import Shipped
 from utils.deploy.onnx_file import described, make_session, open_exported, runtime
 from utils.deploy.proof import prove
@@ -106,9 +106,26 @@ def test_another_task_and_another_format_are_one_line(exported, trained):
             f"is an exported model, which val, test and predict take: give {command} its .pth\n"
         )
     done = main("export", f"--output={trained[1] / 'best.pth'}", cwd=folder, check=2)
-    assert "best.pth: end it with .onnx, by which val, test and predict know the file" in done.stderr
+    assert "best.pth: end it with .onnx, by which the file is known" in done.stderr
     done = main("export", "--format=csv", cwd=folder, check=2)
-    assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx\n"
+    assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx or pt2\n"
+
+
+def test_a_program_of_torch_export_says_the_same_for_any_number_of_pictures(tmp_path):
+    torch.manual_seed(0)
+    shipped = Shipped(models.UNet(2, width=0.1).eval(), [0.5] * 3, [0.2] * 3).eval()
+    pictures = torch.randint(0, 256, (5, 32, 32, 3), dtype=torch.uint8)
+    (tmp_path / "a.pt2").write_bytes(to_pt2(shipped, pictures[:2], {"classes": "[]"}))
+    program, extra = Program((tmp_path / "a.pt2").read_bytes()), {"hearth.json": ""}
+    (input,) = program.get_inputs()
+    assert input.shape[1:] == [32, 32, 3]
+    for size in (1, 5):
+        (found,) = program.run(None, {input.name: pictures[:size].numpy()})
+        assert np.abs(shipped(pictures[:size]).detach().numpy() - found).max() < 1e-6
+    with pytest.raises(UserError, match="is a program of torch.export: give the .pth"):
+        models.load(str(tmp_path / "a.pt2"))
+    torch.export.load(tmp_path / "a.pt2", extra_files=extra)
+    assert json.loads(extra["hearth.json"]) == {"classes": "[]"}
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
