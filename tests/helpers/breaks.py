@@ -252,7 +252,12 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
             "opt.update(written)\n            opt.update(preset.preset_values())",
             "options/test_config.py:a_file_can_start",
         ),
-        ("if name not in read and", "if False and", "test_cli.py:a_mistake"),
+        ("for name in sorted(unread & {*names}):", "for name in ():", "test_cli.py:a_mistake"),
+        (
+            "self.assign(**{name: getattr(self.root()",
+            "dict(**{name: getattr(self.root()",
+            "run/test_checkpoint_file.py:todays",
+        ),
         ("if kind.needs and", "if False and", "test_cli.py:a_mistake_is_one_line"),
         ("value != default and not wanted", "False", "test_cli.py:a_mistake_is_one_line"),
         ("wanted and value in (None, [])", "False", "test_cli.py:a_mistake_is_one_line"),

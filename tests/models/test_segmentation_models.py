@@ -27,7 +27,7 @@ def shapes(tmp_path_factory):
 
 
 def test_train_val_and_test_through_the_command_line(shapes, tmp_path):
-    """A narrow UNet learns the shapes in seconds; the pictures, tables and masks that it leaves are those of the last epoch."""
+    """A narrow UNet learns the shapes in seconds; its pictures, tables and masks are those of the last epoch."""
     small = ["--image-size=64", "--crop-min-scale=0.5", "--batch-size=4", "--scheduler=constant", "--num-workers=0"]
     small += ["--model=UNet", "--width=0.25", "--lr=0.003"]
     command = ["--dataset=MaskFolder", f"--train-data-root={shapes}", "--max-epoch=4", "--draw-freq=2"]

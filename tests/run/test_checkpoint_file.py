@@ -155,7 +155,7 @@ OLD_NAMES |= {"max_bad_steps": "bad_steps", "on_bad": "bad_action"}
 
 def old_options(options):
     """Options as hearth 0.1 (231f874) kept them."""
-    old = {OLD_NAMES.get(name, name): value for name, value in options.items() if name != "callbacks"}
+    old = {OLD_NAMES.get(name, name): value for name, value in options.items() if name not in ("callbacks", "fit")}
     return {**old, "bad_action": {"rollback": "back"}.get(old["bad_action"], old["bad_action"])}
 
 
@@ -179,7 +179,7 @@ def make_old(run):
     for today, old in {**OLD_NAMES, "bad_action: rollback": "bad_action: back"}.items():
         assert today in text
         text = text.replace(f"{today}:", f"{old}:") if ":" not in today else text.replace(today, old)
-    (run / "config.yaml").write_text(text.replace("callbacks: []\n", ""))
+    (run / "config.yaml").write_text(text.replace("callbacks: []\n", "").replace("fit: pad\n", ""))
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +234,7 @@ def test_a_checkpoint_of_an_older_hearth_is_measured_as_todays(two_runs, tmp_pat
     measured = [[line for line in text.splitlines() if line.startswith("val_")] for text in shown]
     assert measured[0] == measured[1] and any("val_accuracy" in line for line in measured[0])
     assert all("color_jitter: 0.3" in text and "on_bad: rollback" in text for text in shown)
+    assert all("  fit: pad\n" in text for text in shown), "it is about masks alone"
 
 
 def test_a_checkpoint_of_a_newer_hearth_is_one_line_and_stays(two_runs, tmp_path):

@@ -62,6 +62,15 @@ def test_all_runs_are_in_one_table_the_best_first_with_what_differs(work):
     assert table[-1] == "4 runs, 16.0 MB"
 
 
+def test_a_run_of_before_has_todays_names_of_the_options(tmp_path):
+    make(tmp_path, "new", [70.0])
+    make(tmp_path, "old", [60.0], crop_min_scale=0.5)
+    file = tmp_path / "old" / "config.yaml"
+    file.write_text(file.read_text().replace("crop_min_scale", "min_crop").replace("random_erasing", "erase"))
+    text = main("runs", f"--work-dir={tmp_path}", cwd=tmp_path, check=0).stdout
+    assert "--crop-min-scale=0.5" in text and "min-crop" not in text and "eras" not in text
+
+
 def test_runs_on_other_data_stand_apart_and_another_monitor_does_not_hide_the_accuracy(tmp_path):
     long = f"/home/a/{'deep/' * 40}weights.pth"
     make(tmp_path, "one", [60.0], train_data_root=["data/a"], pretrained=f"{long}  # sha256 00ff, from here, MIT")

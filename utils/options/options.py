@@ -190,7 +190,8 @@ class Options:
                     raise UserError(f"{dashed(other)}={wanted[0]} needs {dashed(name)}, {kind.takes}")
 
     def check_unused(self, names: Iterable[str], **parts: Any) -> None:
-        """Raise UserError for an option of `names` that the chosen part does not read: it would have no effect.
+        """Raise UserError for an option of `names` that the chosen part does not read: it would have no effect. One of
+        `younger` has its default then.
 
         parts: model=class or function, dataset=...; an option marked `of("model")` has to be an argument of its
         constructor, or of a base class's.
@@ -198,9 +199,10 @@ class Options:
         for part, made in parts.items():
             bases = getattr(made, "func", made).__mro__  # a library's model is a partial
             read = {name for base in bases for name in inspect.signature(base.__init__).parameters}
-            for name in sorted(names):
-                if name not in read and self.options()[name].part == part:
-                    raise UserError(f"{dashed(name)} means nothing to {getattr(self, part)}: leave it out")
+            unread = {name for name, kind in self.options().items() if kind.part == part} - read
+            for name in sorted(unread & {*names}):
+                raise UserError(f"{dashed(name)} means nothing to {getattr(self, part)}: leave it out")
+            self.assign(**{name: getattr(self.root(), name) for name in unread & self.younger().keys()})
 
     def show(self, everything: bool = True) -> None:
         """Print every option with its value, or only those that the command reads and that are not the defaults."""

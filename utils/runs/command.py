@@ -15,10 +15,12 @@ def runs(opt: Any) -> int:
     """Print the runs of opt.work_dir, or what --compare or --prune ask for. Returns the exit code. Raises UserError."""
     if opt.prune:
         return prune.show(opt)
+    found = find_runs(opt.work_dir, opt.compare)
+    found = [run._replace(options=opt.translated(run.options)) for run in found]  # older ones have former names
     if opt.compare:
-        compare.show(find_runs(opt.work_dir, opt.compare), opt)
+        compare.show(found, opt)
     else:
-        print(table(find_runs(opt.work_dir), opt))
+        print(table(found, opt))
     return 0
 
 
