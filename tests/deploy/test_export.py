@@ -22,13 +22,15 @@ from PIL import Image
 from torch import nn
 from visdom_helper import browser, devtools, wait_for
 
+import config
 import models
 from models.basic_module import BasicModule
 from utils import UserError
-from utils.deploy.convert import halved, to_onnx
-from utils.deploy.export import Shipped
+from utils.deploy.convert import Program, halved, to_onnx, to_pt2
+from utils.deploy.export import Shipped, check
 from utils.deploy.onnx_file import described, make_session, open_exported, runtime
 from utils.deploy.proof import prove
+from utils.run.resume import trained as trained_model
 
 SHIP = ROOT / "docs" / "ship.md"
 ROW = r"\ncheckpoint +(\S+) .*\nonnx +(\S+) +(\S+) +100 % +[\d.]+ +[\d.]+\n"  # accuracy, accuracy, largest difference
@@ -105,19 +107,45 @@ def test_what_is_wrong_with_a_file_is_one_line(exported, tmp_path):
         models.OnnxFile(2)
 
 
-def test_another_task_and_another_format_are_one_line(exported, trained):
+def test_another_task_and_another_format_are_one_line(exported):
     folder, file, _ = exported
     done = main("test", f"--load-model-path={file}", "--dataset=MaskFolder", cwd=folder, check=2)
     assert "OnnxFile is for classification, --dataset=MaskFolder for segmentation" in done.stderr
     for command in ("export", "doctor"):
-        done = main(command, f"--load-model-path={file}", cwd=folder, check=2)
-        assert done.stderr.endswith(
-            f"is an exported model, which val, test and predict take: give {command} its .pth\n"
-        )
-    done = main("export", f"--output={trained[1] / 'best.pth'}", cwd=folder, check=2)
-    assert "best.pth: end it with .onnx, by which val, test and predict know the file" in done.stderr
+        with pytest.raises(UserError, match=f"which val, test and predict take: give {command} its .pth"):
+            trained_model(config.load({"load_model_path": str(file)}, None, command))
     done = main("export", "--format=csv", cwd=folder, check=2)
-    assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx\n"
+    assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx or pt2\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"output": "best.pth"}, "best.pth: end it with .onnx"),
+        ({"output": "a.onnx", "format": "pt2"}, "a.onnx: end it with .pt2"),
+        ({"half": "True", "int8": "True"}, "give one of them"),
+        ({"half": "True", "format": "pt2"}, "are for ONNX files"),
+    ],
+)
+def test_options_of_export_that_do_not_fit_are_one_line(given, why):
+    with pytest.raises(UserError, match=why):
+        check(config.load(given, None, "export"))
+
+
+def test_a_program_of_torch_export_says_the_same_for_any_number_of_samples(tmp_path):
+    torch.manual_seed(0)
+    shipped, points = Shipped(models.MLP().eval(), [], []).eval(), torch.rand(5, 1, 2)
+    (tmp_path / "a.pt2").write_bytes(to_pt2(shipped, points[:2], {"classes": "[]"}))
+    program, extra = Program((tmp_path / "a.pt2").read_bytes()), {"hearth.json": ""}
+    (input,) = program.get_inputs()
+    assert input.shape[1:] == [1, 2]
+    for size in (1, 5):
+        (found,) = program.run(None, {input.name: points[:size].numpy()})
+        assert np.abs(shipped(points[:size]).detach().numpy() - found).max() < 1e-6
+    with pytest.raises(UserError, match="is a program of torch.export: give the .pth"):
+        models.load(str(tmp_path / "a.pt2"))
+    torch.export.load(tmp_path / "a.pt2", extra_files=extra)
+    assert json.loads(extra["hearth.json"]) == {"classes": "[]"}
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
@@ -180,8 +208,6 @@ def test_smaller_weights_are_measured_beside_the_others_and_have_the_same_inputs
     for content, limit in ((half, 1e-2), (small, 1e-1)):
         (found,) = make_session(content).run(None, {"pictures": pictures})
         assert found.dtype == np.float32 and 0 < np.abs(found - expected).max() < limit
-    done = main("export", "--int8", "--half", cwd=folder, check=2)
-    assert done.stderr == "main.py: --half and --int8 are two ways to make the weights smaller: give one of them\n"
 
 
 class Odd(BasicModule):

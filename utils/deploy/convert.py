@@ -1,7 +1,8 @@
-"""A model as the content of an ONNX file, with weights of 32, 16 or 8 bits. What the exporters print is left out."""
+"""A model as the content of an ONNX file, with weights of 32, 16 or 8 bits, or of a file of torch.export."""
 
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
@@ -9,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -99,6 +101,34 @@ def to_onnx(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str])
         model.metadata_props.add(key=name, value=value)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def to_pt2(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) -> bytes:
+    """A module as the content of a file of torch.export, with a free batch size. Raises UserError when it cannot."""
+    file: Any = io.BytesIO()
+    with quiet("torch cannot export this model"):
+        made = torch.export.export(shipped, (example,), dynamic_shapes=({0: torch.export.Dim("N")},))
+        torch.export.save(made, file, extra_files={"hearth.json": json.dumps(metadata)})
+    return file.getvalue()
+
+
+class Program:
+    """The content of such a file, which has to be our own, run as if it were an ONNX Runtime session."""
+
+    def __init__(self, content: bytes):
+        with quiet("torch cannot read what it exported"):
+            loaded = torch.export.load(io.BytesIO(content))  # type: ignore[arg-type]
+        self.module, (name,) = loaded.module(), loaded.graph_signature.user_inputs
+        (shape,) = (node.meta["val"].shape for node in loaded.graph.nodes if node.name == name)
+        self.inputs = [SimpleNamespace(name=str(name), shape=[*shape])]
+
+    def get_inputs(self) -> list[Any]:
+        """Its one input, with name and shape [N, ...]."""
+        return self.inputs
+
+    def run(self, names: None, fed: dict[str, Any]) -> list[Any]:
+        """{the input's name: array} -> [the output, an array]."""
+        return [self.module(*map(torch.from_numpy, fed.values())).detach().numpy()]
 
 
 def halved(content: bytes) -> bytes:

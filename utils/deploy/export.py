@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +16,18 @@ from utils.options.kinds import height_width
 from utils.options.options import read_yaml
 from utils.train.device import one_batch
 
-from .convert import halved, quantised, to_onnx
-from .onnx_file import described, is_onnx, make_session, runtime
+from .convert import Program, halved, quantised, to_onnx, to_pt2
+from .onnx_file import described, make_session, runtime
 from .proof import prove
 
 CALIBRATION = 100  # training samples that give --int8 the ranges of its scales
 OWN = "load_model_path", "run", "format", "output"  # options of this command, not of the model
+
+# {format, which is also the file's suffix: (module, example, metadata -> content, content -> what runs it)}
+FORMATS: dict[str, tuple[Callable[..., bytes], Callable[[bytes], Any]]] = {
+    "onnx": (to_onnx, make_session),
+    "pt2": (to_pt2, Program),
+}
 
 
 class Shipped(nn.Module):
@@ -50,22 +56,17 @@ class Shipped(nn.Module):
 
 
 def export(program: ModuleType, opt: Any) -> None:
-    """Write a checkpoint as an ONNX file, --output or <checkpoint>.onnx beside it, once it predicted the same as
+    """Write a checkpoint as a file of --format, --output or <checkpoint>.onnx beside it, once it predicted the same as
     the checkpoint on the validation samples. Raises UserError; ends with exit code 1 and no file where they differ."""
-    if opt.format not in (None, "onnx"):
-        raise UserError(f"--format={opt.format} is what predict prints: export writes onnx")
-    if opt.half and opt.int8:
-        raise UserError("--half and --int8 are two ways to make the weights smaller: give one of them")
-    if opt.output and not is_onnx(opt.output):
-        raise UserError(f"--output={opt.output}: end it with .onnx, by which val, test and predict know the file")
-    runtime("onnx")
+    kind = check(opt)
+    convert, open_content = FORMATS[kind]
     opt, model, _ = program.load_trained(opt)
     if model.task in ("detection", "keypoints"):
         raise UserError(
             f"export does not write {model.model_name}: torch's exporter fixes the pictures' number and size in a "
             "detector, or refuses it; `predict`, `val` and `test` take its checkpoint"
         )
-    path = Path(opt.output or Path(opt.load_model_path).with_suffix(".onnx"))
+    path = Path(opt.output or Path(opt.load_model_path).with_suffix(f".{kind}"))
     check_writable(path, "--output")
     model, cpu = model.float().cpu(), torch.device("cpu")
     model.precision = "fp32"
@@ -77,19 +78,36 @@ def export(program: ModuleType, opt: Any) -> None:
     shape = (*height_width(opt.image_size), 3) if made else tuple(val_data[0][0].shape)
     example = torch.zeros(2, *shape, dtype=torch.uint8 if made else torch.float32)
     how = facts["preparation"]
-    content = to_onnx(Shipped(model, how["mean"], how["std"]).eval(), example, metadata)
+    content = convert(Shipped(model, how["mean"], how["std"]).eval(), example, metadata)
 
     def opened(content: bytes) -> Any:
-        return program.models.OnnxFile(len(facts["classes"]), str(path), (make_session(content), facts))
+        return program.models.OnnxFile(len(facts["classes"]), str(path), (open_content(content), facts))
 
-    exported = {"onnx": opened(content)}
+    exported = {kind: opened(content)}
     if opt.half or opt.int8:
-        samples = calibration(program, opt, exported["onnx"])
+        samples = calibration(program, opt, exported[kind])
         content = halved(content) if opt.half else quantised(content, samples)
         exported["--half" if opt.half else "--int8"] = opened(content)
     prove(model, exported, val_data, program.make_val_loader(opt, model, val_data, cpu))
     write_atomically(path, lambda file: file.write(content), binary=True)
     print(f"wrote {path}, {megabytes(len(content))}")
+
+
+def check(opt: Any) -> str:
+    """The format that the options ask for. Raises UserError for options that do not fit, and packages that are not
+    installed."""
+    kind = opt.format or "onnx"
+    if kind not in FORMATS:
+        raise UserError(f"--format={kind} is what predict prints: export writes {' or '.join(FORMATS)}")
+    if opt.half and opt.int8:
+        raise UserError("--half and --int8 are two ways to make the weights smaller: give one of them")
+    if kind != "onnx" and (opt.half or opt.int8):
+        raise UserError(f"--half and --int8 are for ONNX files: leave them, or --format={kind}, out")
+    if opt.output and Path(opt.output).suffix != f".{kind}":
+        raise UserError(f"--output={opt.output}: end it with .{kind}, by which the file is known")
+    if kind == "onnx":
+        runtime("onnx")
+    return kind
 
 
 def calibration(program: ModuleType, opt: Any, exported: Any) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,7 @@ SUFFIXES = {
 }
 # In a zip archive: (end of a member's name, what it is).
 MEMBERS = {
+    "models/model.json": "a program of torch.export: give the .pth that it was made from, or an .onnx file of it",
     "constants.pkl": "a TorchScript program: save its weights, torch.save(torch.jit.load(file).state_dict(), other)",
     ".npy": f"an archive of NumPy arrays (.npz), not PyTorch's: {CONVERT}",
     ".h5": f"a model of Keras, not PyTorch's: {CONVERT}",
