@@ -8,6 +8,7 @@ from conftest import main
 from runs import measures, rows
 
 import config
+import main as program
 from utils import UserError
 from utils.deploy.card import MARK, card, confused, plain, table
 
@@ -19,7 +20,7 @@ def copy(trained, tmp_path):
 
 
 def written(folder, **options):
-    card(None, config.load({"work_dir": folder.parent, **options}, None, "card"))
+    card(program, config.load({"work_dir": folder.parent, **options}, None, "card"))
     return (folder / "MODEL_CARD.md").read_text()
 
 
@@ -64,6 +65,18 @@ def test_the_checkpoint_alone_is_enough(copy):
         and "- **started**: not on record" in text
     )
     assert written(copy) == text, "its own card is replaced"
+
+
+def test_a_data_set_without_pictures_has_none_in_its_card(copy):
+    record = yaml.safe_load((copy / "config.yaml").read_text())
+    text = written(copy)
+    assert (
+        "- **input**: pictures of 32 pixels\n" in text
+        and f"- **data set**: DogCat of {record['train_data_root'][0]}" in text
+    )
+    (copy / "config.yaml").write_text(yaml.safe_dump(record | {"dataset": "Heart"}))
+    text = written(copy)
+    assert "- **data set**: Heart\n" in text and "pixels" not in text and "camera" not in text
 
 
 def test_somebody_elses_card_stays_and_what_is_missing_is_one_line(copy):

@@ -70,6 +70,10 @@ def test_a_checkpoint_with_its_channels_computes_the_same_in_a_new_model(net, im
     other.load(tmp_path / "pruned.pth")
     assert torch.equal(other.eval()(INPUT), pruned(INPUT)) and other.info == pruned.info
     assert all(one.requires_grad for one in other.parameters()) and len(net.stem.weight) == 32
+    more = Net(num_classes=5)  # its body can learn other classes
+    more.load(tmp_path / "pruned.pth", partly=True)
+    assert len(more(INPUT)[0]) == 5 and torch.equal(more.stem.weight, pruned.stem.weight)
+    assert more.info == pruned.info, "what it is saved with fits it, too"
 
 
 @pytest.mark.parametrize("importance", ["l1", "slim"])

@@ -30,7 +30,7 @@ def card(program: ModuleType, opt: Any) -> None:
     and for a file of that name that is somebody's own."""
     best, _ = find_best(opt)
     path = best.with_name("MODEL_CARD.md")
-    text = "\n\n".join(sections(best, opt))
+    text = "\n\n".join(sections(best, opt, program.data))
     try:
         if path.exists() and not path.read_text("utf-8", "replace").startswith(MARK):
             raise UserError(f"{path} was not written by this command, and stays: give it another name")
@@ -40,13 +40,19 @@ def card(program: ModuleType, opt: Any) -> None:
     print(f"wrote {path}")
 
 
-def sections(best: Path, opt: Any) -> Iterator[str]:
-    """The card's parts, from a run's best.pth and what stands beside it. opt: options, for defaults and licence."""
+def sections(best: Path, opt: Any, made: ModuleType) -> Iterator[str]:
+    """The card's parts, from a run's best.pth and what stands beside it.
+
+    Args:
+        opt: options, for defaults and licence.
+        made: the module of the data sets, which know whether they have pictures.
+    """
     folder, saved = best.parent, read_checkpoint(best)
     info, config = saved.get("info", {}), content(folder / "config.yaml")
     starts = [one for one in config.pop("run", None) or () if isinstance(one, dict)]
     rows = rows_of(folder / "results.csv")
     report = next((one for one in (folder / "best_report", folder) if (one / "measures.csv").is_file()), folder)
+    pictures = getattr(getattr(made, str(config.get("dataset")), None), "preparation", None) is not None
     yield f"# {plain(saved.get('model', 'model'))}: {plain(folder.absolute().name)}"
     origin = info.get("origin", {})
     licence = opt.licence or "not stated (`python main.py card --licence=...` states it)"
@@ -56,28 +62,29 @@ def sections(best: Path, opt: Any) -> Iterator[str]:
     yield facts(
         licence=licence,
         classes=f"{len(info['classes'])}: {', '.join(info['classes'][:ROWS])}" if info.get("classes") else "",
-        input=f"pictures of {config.get('image_size')} pixels" if config.get("image_size") else "",
+        input=f"pictures of {config.get('image_size')} pixels" if pictures else "",
         weights=f"{size:,} numbers, best.pth {megabytes(best.stat().st_size)}",
         **{"began with": began, "pruned": pruned},
     )
     yield "## Data"
-    yield data(folder, info, config, report)
+    yield data(folder, info, config, report, pictures)
     yield "## Training"
     yield training(config, starts, rows, opt, sum(info.get("counts", ())))
     yield "## How good it is"
     yield "\n\n".join(quality(folder, report, config, rows, saved.get("metrics", {}).get("epoch")))
     yield "## Limits"
-    yield "\n".join(f"- {line}" for line in limits(info, config, report))
+    yield "\n".join(f"- {line}" for line in limits(info, config, report, pictures))
 
 
-def data(folder: Path, info: dict[str, Any], config: dict[str, Any], report: Path) -> str:
-    """What it was trained and validated on, with a table of samples per class."""
+def data(folder: Path, info: dict[str, Any], config: dict[str, Any], report: Path, pictures: bool) -> str:
+    """What it was trained and validated on, with a table of samples per class. pictures: whether there are any; a data
+    set without them may need no files."""
     broken = folder / "broken.txt"
     lost = broken.read_text("utf-8", "replace").splitlines() if broken.is_file() else []
     roots = ", ".join(map(str, config.get("train_data_root") or ()))
     other = ", ".join(map(str, config.get("val_data_root") or ()))
     text = facts(
-        **{"data set": f"{config.get('dataset')} of {roots}" if config else "not on record"},
+        **{"data set": f"{config.get('dataset')}{f' of {roots}' if pictures else ''}" if config else "not on record"},
         validation=other or "what the data set keeps for it; the model was not trained on that",
         **{"left out": f"{counted(len(lost), 'sample')} that could not be read (broken.txt)" if lost else ""},
     )
@@ -132,7 +139,7 @@ def quality(
             yield f"![{plain(caption)}]({quote(picture.relative_to(folder).as_posix())})\n\n*{plain(caption)}*"
 
 
-def limits(info: dict[str, Any], config: dict[str, Any], report: Path) -> Iterator[str]:
+def limits(info: dict[str, Any], config: dict[str, Any], report: Path, pictures: bool) -> Iterator[str]:
     """What is known of where it fails."""
     if info.get("classes"):
         yield "It knows these classes alone; whatever else it is shown, it answers with one of them."
@@ -152,7 +159,8 @@ def limits(info: dict[str, Any], config: dict[str, Any], report: Path) -> Iterat
         yield f"It finds {plain(least)} least: {100 * recall[least]:.4g} % of its {support[least]:g} samples."
     for count, true, predicted in confused(rows_of(report / "confusion.csv"))[:MISTAKES]:
         yield f"It took {plain(true)} for {plain(predicted)} in {counted(count, 'sample')}."
-    yield "How it does on groups that its classes do not tell apart (light, camera, people) is not on record."
+    if pictures:
+        yield "How it does on groups that its classes do not tell apart (light, camera, people) is not on record."
 
 
 def confused(rows: Iterable[dict[str, str]]) -> list[tuple[int, str, str]]:
