@@ -11,7 +11,8 @@ from utils.options.rules import balance_once, fit_warmup, unfreeze_in_time
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 DATA, LOSSES = of("dataset"), ("cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse")
-RUNS, SHIP = by("runs"), by("predict", "export")
+WRITE = by("predict", "export")
+RUNS, PRUNE = by("runs"), by("runs", hint="a model is pruned with `main.py prune --importance=l1`")
 
 
 class DefaultConfig(Options):
@@ -73,6 +74,7 @@ class DefaultConfig(Options):
     optimizer_options: settings = {}  # more arguments of its constructor: alpha=0.9,centered=True
     momentum: number(0, high=0.9999) = 0.9  # of SGD and RMSprop; Adam and its kind use it as beta1
     weight_decay: number(0) = 1e-4  # on weights only, not on biases and norms
+    slim: number(0) = 0.0  # L1 penalty on BatchNorm's scales, for prune --importance=slim; 1e-4 say
     clip_grad: number(0) = 0.0  # clip the global gradient norm; 0: off
     ema: number(0, high=0.99999) = 0.0  # decay of a moving average of the weights, validated and saved as best.pth
     max_bad_steps: integer(1) | free | was("bad_steps") = 50  # non-finite steps in a row before on_bad applies
@@ -117,17 +119,19 @@ class DefaultConfig(Options):
     # --- a trained model at work
     input: optional(path) | free | by("predict") = None  # pictures: file, folder, '*.jpg', or - for a list on stdin
     top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
-    format: optional(choice("table", "csv", "json", "onnx", "pt2")) | free | SHIP = (
-        None  # None: predict table, export onnx
-    )
+    format: optional(choice("table", "csv", "json", "onnx", "pt2")) | free | WRITE = None  # None: table, or onnx
     draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
     half: flag | free | by("export", hint="--precision=fp16 computes in 16 bits") = False  # weights of 16 bits
     int8: flag | free | by("export") = False  # weights of 8 bits, with scales from 100 training samples
-    output: optional(path) | free | SHIP = None  # predict: folder for masks and drawings; export: the file
+    output: optional(path) | free | by("predict", "export", "prune") = None  # the file; predict: folder for drawings
+    importance: choice("l1", "l2", "fpgm", "slim") | free | by("prune") = "l1"  # by which channels stay
+    ratio: number(0, above=True, high=1) | free | by("prune") = 0.5  # share of each layer's channels that goes
+    licence: optional(text) | free | by("card") = None  # of the model, for its card
+    speedup: optional(number(1, above=True)) | free | by("prune") = None  # as many times as fast here; sets the ratio
 
     # --- many runs
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other
-    prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | RUNS = []  # name files that may go
+    prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | PRUNE = []  # name files to delete
     yes: flag | free | needs("prune") | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
 

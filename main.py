@@ -1,6 +1,6 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|predict|export|pack|runs|control|replay|doctor|help [--option=value ...]
+usage: python main.py train|val|test|predict|export|prune|card|pack|runs|control|replay|doctor|help [--option=value ...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
@@ -260,8 +260,10 @@ def make_model(opt, classes):
 def new_model(opt, train_data, start):
     """The model with which a training begins: new, or with the weights of `start`, a checkpoint's content."""
     model = make_model(opt, train_data.classes)
-    model.info = {"classes": list(train_data.classes), "weights": train_data.weights, "config": opt.to_dict()}
+    facts = {"classes": list(train_data.classes), "counts": list(train_data.counts), "weights": train_data.weights}
+    model.info = {**facts, "config": opt.to_dict()}
     model.set_criterion(opt.criterion, train_data.weights)  # names of models/losses.py
+    model.resize(resume.channels_of(opt.resume))  # before the optimizer gets its weights
     if start:
         model.load(start["path"], partly=True, content=start, least=0 if opt.partly else 0.9)  # of its body
         start.clear()  # `train` holds the dict as long as it runs
@@ -278,8 +280,7 @@ def load_trained(given):
     processes.refuse_torchrun()
     opt, content = resume.trained(given)
     device, info = set_up(opt), content.get("info", {})
-    classes = resume.classes_of(opt, info, getattr(data, opt.dataset).classes)
-    model = make_model(opt, classes)
+    model = make_model(opt, classes := resume.classes_of(opt, info, getattr(data, opt.dataset).classes))
     model.load(opt.load_model_path, content=content)
     model.info["classes"] = list(classes)
     model.set_criterion(opt.criterion, info.get("weights"))

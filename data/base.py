@@ -20,6 +20,7 @@ class BaseData(Dataset):
     Attributes:
         task: what is predicted; only models of the same task can be trained on the data.
         classes: list of class names, index = label.
+        counts: samples of each class that are trained on, where every sample has one class.
         weights: factor on the loss of each class, float [C], or None.
         paths: the samples' files, where they have any; resume compares their names.
         broken: what could not be read, each as `path (reason)`; the data set leaves it out.
@@ -31,6 +32,7 @@ class BaseData(Dataset):
 
     task = "classification"
     classes: Sequence[str] = ()
+    counts: Sequence[int] = ()
     weights: Sequence[float] | None = None
     broken: Sequence[Any] = ()
     whole_roots = False

@@ -14,6 +14,7 @@ from utils import UserError
 from utils.deploy.predictor import Predictor
 from utils.deploy.results import Prediction
 from utils.files import numbered
+from utils.run import channels
 from utils.run.checkpoint_file import read_checkpoint, write_checkpoint
 from utils.run.weights import fitting_weights
 from utils.train.device import device_of
@@ -35,8 +36,8 @@ class BasicModule(nn.Module):
         val_loss: whether `objective` gives losses in eval mode too.
         loss: name of the default loss, see losses.py.
         inner: name of the child that is another library's whole model, or "". That library's checkpoints load too.
-        info: plain values saved with the weights (class names, options, where the weights it began with are from), set
-            by the training, or by `load` as the file has them.
+        info: plain values saved with the weights (class names, options, where the weights it began with are from, the
+            channels of a pruned model), set by the training, or by `load` as the file has them.
         precision: fp32, bf16 or fp16, used by `autocast`.
         criterion: (score, target) -> {name: scalar loss}, used by `objective`.
     """
@@ -115,6 +116,11 @@ class BasicModule(nn.Module):
                     part.training = False
         return self
 
+    def resize(self, wanted: dict[str, list[int]]) -> None:
+        """Give layers the channels of a pruned model, {} for none, and keep them in `info`, see channels.resize."""
+        channels.resize(self, wanted)
+        self.info |= {"channels": wanted} if wanted else {}
+
     def save(self, name: str | Path | None = None, previous: Path | None = None, **state: Any) -> str:
         """Write the weights, `info` and any other plain `state` (optimizer, ...), see write_checkpoint.
 
@@ -140,7 +146,9 @@ class BasicModule(nn.Module):
         Raises UserError when the file is missing, damaged, no checkpoint or of another model.
         """
         content = content or read_checkpoint(path)
-        self.load_state_dict(fitting_weights(self, content, path, partly, least), strict=not partly)
         info = content.get("info", {})  # with `partly` the head may be for other classes than the file's
+        if content.get("model") == self.model_name:
+            self.resize(info.get("channels", {}))
+        self.load_state_dict(fitting_weights(self, content, path, partly, least), strict=not partly)
         self.info = self.info | {name: value for name, value in info.items() if not partly or name == "origin"}
         return content

@@ -29,6 +29,8 @@ ROOMS: dict[str, str] = {
     "doctor": "utils.doctor.command",
     "predict": "utils.deploy.predict",
     "export": "utils.deploy.export",
+    "prune": "utils.deploy.prune",
+    "card": "utils.deploy.card",
 }
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
 # What other projects call a command.

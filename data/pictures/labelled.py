@@ -94,9 +94,13 @@ class PictureData(PictureSet):
         self.ids = list(targets)  # including broken ones: in test mode each gets its row
 
         self.resampling = resample if mode == "train" else "none"
+        if mode == "train":
+            labels = torch.tensor(self.targets, dtype=torch.int64)
+            self.counts = torch.bincount(labels, minlength=len(self.classes)).tolist()
         if mode == "train" and (class_weights or resample != "none"):
-            counts = torch.bincount(torch.tensor(self.targets, dtype=torch.int64), minlength=len(self.classes)).tolist()
-            weights = self.weigh(counts, "picture", "--class-weights" if class_weights else f"--resample={resample}")
+            weights = self.weigh(
+                self.counts, "picture", "--class-weights" if class_weights else f"--resample={resample}"
+            )
             if class_weights:
                 self.weights = weights
 

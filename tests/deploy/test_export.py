@@ -1,10 +1,16 @@
 """`export` writes a file that is proven equal, and val, test and predict take it."""
 
 import csv
+import functools
+import http.server
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +18,9 @@ import onnx
 import pytest
 import torch
 from conftest import ROOT, main
+from PIL import Image
 from torch import nn
+from visdom_helper import browser, devtools, wait_for
 
 import config
 import models
@@ -24,6 +32,7 @@ from utils.deploy.onnx_file import described, make_session, open_exported, runti
 from utils.deploy.proof import prove
 from utils.run.resume import trained as trained_model
 
+SHIP = ROOT / "docs" / "ship.md"
 ROW = r"\ncheckpoint +(\S+) .*\nonnx +(\S+) +(\S+) +100 % +[\d.]+ +[\d.]+\n"  # accuracy, accuracy, largest difference
 
 
@@ -241,16 +250,65 @@ def test_what_torch_cannot_export_is_one_line_and_nothing_else_is_printed(capfd)
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_program_of_the_documents_agrees(exported, unlabelled, trained):
-    """docs/ship.md's, word for word: it resizes with Pillow and needs nothing of hearth."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "ship.md").read_text(), re.DOTALL)
-    assert len(code.splitlines()) <= 25
-    folder, file, _ = exported
-    pictures = [str(unlabelled / f"{number}.jpg") for number in range(1, 6)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(file), *pictures], capture_output=True, text=True, check=True
-    )
+@pytest.fixture
+def shown(unlabelled, tmp_path):
+    """Pictures whose middle alone shows what they are: a cat between dogs, wide, and a dog between cats, high."""
+    dog, cat = (np.asarray(Image.open(unlabelled / f"{number}.jpg").resize((90, 90))) for number in (1, 2))
+    Image.fromarray(np.hstack([dog, cat, dog])).save(tmp_path / "wide.png")
+    Image.fromarray(np.vstack([cat, dog, cat])).save(tmp_path / "high.png")
+    Image.fromarray(np.hstack([dog, cat])).save(tmp_path / "both.png")
+    return [str(tmp_path / f"{name}.png") for name in ("wide", "high", "both")]
+
+
+def agrees(lines, pictures, trained):
+    """Whether lines of path or name, class and probability are what predict says."""
     expected = models.load(str(trained[1])).predict_files(pictures, top=1)
-    for line, one in zip(done.stdout.splitlines(), expected, strict=True):
-        path, name, share = line.rsplit(None, 2)
-        assert (path, name) == (one.path, one.found[0].name) and abs(float(share) - one.found[0].score) < 1e-2
+    for line, one in zip(lines, expected, strict=True):
+        name, label, share = line.rsplit(None, 2)
+        best = one.found[0]
+        assert (Path(name).name, label) == (Path(one.path).name, best.name) and abs(float(share) - best.score) < 1e-2
+    assert {one.found[0].name for one in expected} == {"cat", "dog"} and min(
+        one.found[0].score for one in expected
+    ) < 0.99
+
+
+def test_the_program_of_the_documents_agrees(exported, shown, trained):
+    """docs/ship.md's, word for word: it resizes with Pillow and needs nothing of hearth."""
+    code = re.search(r"```python\n(.*?)```", SHIP.read_text(), re.DOTALL)[1]
+    assert len(code.splitlines()) <= 25
+    command = [sys.executable, "-c", code, str(exported[1]), *shown]
+    agrees(subprocess.check_output(command, text=True).splitlines(), shown, trained)
+
+
+@pytest.mark.skipif(not browser() or not shutil.which("npm"), reason="needs chromium and npm")
+def test_the_page_of_the_documents_agrees(exported, shown, trained, tmp_path):
+    """docs/ship.html, in the folder that docs/ship.md makes for it."""
+    for path, name in [(ROOT / "docs" / "ship.html", "index.html"), (exported[1], "model.onnx")]:
+        shutil.copy(path, tmp_path / name)
+    commands = re.search(r"```bash\n(npm .*?)python -m http", SHIP.read_text(), re.DOTALL)[1]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", commands], cwd=tmp_path, check=True, env={**os.environ, "PATH": path})
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/#{','.join(Path(path).name for path in shown)}"
+        with devtools(url, tmp_path) as evaluate:
+            text = "document.querySelector('pre').textContent"
+            lines = wait_for(lambda: len(found := (evaluate(text) or "").splitlines()) == len(shown) and found)
+        server.shutdown()
+    agrees(lines, shown, trained)
+
+
+@pytest.mark.skipif("NCNN" not in os.environ, reason="needs ncnn, built as docs/ship.md says, in the folder $NCNN")
+def test_the_program_in_cpp_of_the_documents_agrees(shown, trained, tmp_path):
+    code = re.search(r"this makes .*?```python\n(.*?)```", SHIP.read_text(), re.DOTALL)[1].replace("224", "32")
+    shutil.copy(trained[1] / "best.pth", tmp_path)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment)
+    (tmp_path / "ship.cpp").write_text((ROOT / "docs" / "ship.cpp").read_text().replace("224", "32"))
+    compiler = re.search(r"\n(g\+\+ .*)\n", SHIP.read_text())[1].replace("$HOME/ncnn", os.environ["NCNN"])
+    subprocess.run(["bash", "-ec", compiler], cwd=tmp_path, check=True)
+    command = [tmp_path / "ship", "model.ncnn", "cat", "dog", "--", *shown]
+    lines = subprocess.check_output(command, cwd=tmp_path, text=True).splitlines()
+    agrees(lines, shown, trained)

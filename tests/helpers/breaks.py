@@ -48,6 +48,25 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("reseed(self.device)", "pass", "watch/test_callbacks.py:draws_random_numbers"),
         ("Splitter(accumulate, least=2)", "Splitter(accumulate)", "train/test_memory.py:where_two_samples"),
     ],
+    "utils/train/slimming.py": [
+        ("scale.sign(), alpha=self.slim", "scale, alpha=self.slim", "train/test_slimming.py:the_penalty"),
+    ],
+    "utils/run/channels.py": [
+        ("tensor.shape != shape(layer, tensor)", "True", "deploy/test_prune.py:resumed_to_the_same_bits"),
+        ("second // groups", "second", "deploy/test_prune.py:computes_the_same"),
+    ],
+    "utils/deploy/card.py": [
+        ('"best.pth" if last == epoch else', '"best.pth" if True else', "deploy/test_card.py:has_data_training"),
+        (".startswith(MARK):", '.startswith(""):', "deploy/test_card.py:somebody_elses"),
+    ],
+    "utils/deploy/pruner.py": [
+        ("max(ROUND, round(size", "max(0, round(size", "deploy/test_prune.py:fewer_than_8"),
+        (
+            "if not any(foreign(part.target.module, names) for part, _ in group)",
+            "if True",
+            "deploy/test_prune.py:kept_and_named",
+        ),
+    ],
     "utils/train/ema.py": [
         ("(1 + self.steps) / (10 + self.steps)", "torch.ones_like(self.steps)", "train/test_ema.py:formula"),
         ("effect = 1 - was_skipped", "effect = 1", "train/test_ema.py:a_step_without_effect"),

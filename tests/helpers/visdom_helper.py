@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import requests
+import websocket
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HANGS = 300  # seconds: only what hangs takes so long
@@ -135,6 +136,31 @@ def slow_server(target, delay):
 
 def browser():
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@contextlib.contextmanager
+def devtools(url, folder):
+    """What evaluates JavaScript in the page of `url`, which headless Chromium shows, with nothing but loopback."""
+    command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-allow-origins=*"]
+    command += ["--remote-debugging-port=0", f"--user-data-dir={folder}/profile", "--no-first-run"]
+    process = subprocess.Popen(
+        [*command, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", url], stdout=-3, stderr=-3
+    )
+    try:
+        ready = folder / "profile" / "DevToolsActivePort"
+        port = wait_for(lambda: ready.exists() and ready.read_text().split()[:1])[0]
+        listed = f"http://127.0.0.1:{port}/json"
+        pages = wait_for(lambda: [page for page in requests.get(listed).json() if url == page["url"]])
+        connection = websocket.create_connection(pages[0]["webSocketDebuggerUrl"])
+
+        def evaluate(script):
+            connection.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": {"expression": script}}))
+            return json.loads(connection.recv())["result"]["result"].get("value")
+
+        yield evaluate
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def browse(url, folder, *options):

@@ -195,7 +195,9 @@ def test_every_option_is_read_somewhere():
     read |= attributes(ROOT / "utils/runs/command.py") | attributes(ROOT / "utils/runs/prune.py")
     steering = attributes(ROOT / "utils/steer/steering.py") | attributes(ROOT / "utils/steer/client.py")
     read |= steering | attributes(ROOT / "utils/run/control.py") | {*client.COMMANDS}
-    read |= attributes(ROOT / "utils/deploy/predict.py") | attributes(ROOT / "utils/deploy/export.py")
+    read |= set().union(
+        *(attributes(ROOT / f"utils/deploy/{room}.py") for room in ("predict", "export", "prune", "card"))
+    )
     assert set(DefaultConfig.options()) - read == set()
 
 

@@ -2,43 +2,23 @@
 
 import json
 import shutil
-import subprocess
 
-import requests
 import websocket
 from conftest import FAST, NO_SERVER
 from conftest import server as processes
 from runs import events
-from visdom_helper import Server, browser, wait_for
+from visdom_helper import Server, browser, devtools, wait_for
 
 from utils.steer.pane import BUTTONS, FIELDS, WINDOW
 
 
 def click(button, url, folder):
-    """Click on a button of the pane in headless Chromium, by its DevTools protocol, with nothing but loopback."""
-    command = [browser(), "--headless=new", "--no-sandbox", "--disable-gpu", "--remote-allow-origins=*"]
-    command += ["--remote-debugging-port=0", f"--user-data-dir={folder}/profile", "--no-first-run"]
-    process = subprocess.Popen(
-        [*command, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", url], stdout=-3, stderr=-3
-    )
-    try:
-        ready = folder / "profile" / "DevToolsActivePort"
-        port = wait_for(lambda: ready.exists() and ready.read_text().split()[:1])[0]
-        listed = f"http://127.0.0.1:{port}/json"
-        pages = wait_for(lambda: [page for page in requests.get(listed).json() if url == page["url"]])
-        devtools = websocket.create_connection(pages[0]["webSocketDebuggerUrl"])
-        script = f"""[...document.querySelectorAll('.table-properties button')].filter(
-            one => one.textContent.trim() == '{button}' && document.body.textContent.includes('online')
-        ).map(one => one.click()).length"""
-
-        def clicked():
-            devtools.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": {"expression": script}}))
-            return json.loads(devtools.recv())["result"]["result"].get("value")
-
-        wait_for(clicked)
-    finally:
-        process.terminate()
-        process.wait()
+    """Click on a button of the pane in headless Chromium."""
+    script = f"""[...document.querySelectorAll('.table-properties button')].filter(
+        one => one.textContent.trim() == '{button}' && document.body.textContent.includes('online')
+    ).map(one => one.click()).length"""
+    with devtools(url, folder) as evaluate:
+        wait_for(lambda: evaluate(script))
 
 
 def test_a_value_typed_into_the_pane_changes_the_rate_and_a_bad_one_is_answered_there(pictures, tmp_path):

@@ -13,7 +13,7 @@ from utils.train.evaluation import measured
 LIMIT = 1e-4  # of a probability, with weights of 32 bits; where that holds, only ties are decided otherwise
 LOSS = 1.0  # of the first measure, points, with smaller weights
 BATCHES = 1, 2, 5  # sizes that are tried
-REPEATS = 7  # of which the median counts
+REPEATS = 7  # the median of which counts
 
 
 class Row:

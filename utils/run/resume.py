@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from utils import UserError
 from utils.deploy.onnx_file import is_onnx, read_exported
 from utils.files import lock
@@ -197,7 +199,7 @@ def trained(given: Any) -> tuple[Any, dict[str, Any]]:
     """(options, content) of the checkpoint that the options name, or of the newest best one, which a line names. The
     options, a DefaultConfig, are those it was trained with, except what is given now. Raises UserError."""
     path, others = find_best(given)
-    if is_onnx(path) and given.command in ("export", "doctor"):
+    if is_onnx(path) and given.command in ("export", "prune", "doctor"):
         raise UserError(f"{path} is an exported model, which val, test and predict take: give {given.command} its .pth")
     content = read_exported(path) if is_onnx(path) else read_checkpoint(path)
     saved = {"model": content.get("model", given.model), **content.get("info", {}).get("config", {})}
@@ -228,3 +230,13 @@ def classes_of(opt: Any, info: dict[str, Any], default: Sequence[str]) -> Sequen
     if taken:
         note(f"{path} does not say all that it was trained with; taken for granted: {'; '.join(taken)}")
     return classes
+
+
+def channels_of(folder: str | None) -> dict[str, list[int]]:
+    """The channels of a pruned model's layers, see channels.changed, that the checkpoints of a run's folder name; {} of
+    another model, and for None. No weights are read: that is left to Checkpoint.restore, with its complaints."""
+    for name in CHECKPOINTS if folder else ():
+        with contextlib.suppress(Exception):  # of a damaged file torch raises anything
+            content: Any = torch.load(Path(str(folder), name), map_location="cpu", weights_only=True, mmap=True)
+            return dict(content["info"].get("channels", {}))
+    return {}

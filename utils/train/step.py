@@ -14,6 +14,7 @@ from .memory import Splitter
 from .processes import ALONE, World
 from .reduce import average
 from .seeds import reseed
+from .slimming import Slimming
 
 SEARCH = 16  # steps in a row that fp16 may skip without a warning to find its scale, which begins at 2 ** 16
 
@@ -34,7 +35,7 @@ class TrainStep:
         world: the World, whose processes each have their share of a batch: the step is that of all of it.
         precision: fp32, bf16 or fp16; with fp16 the loss is scaled, so that small gradients do not become 0
             (Micikevicius et al. 2018, arXiv:1710.03740).
-        accumulate, clip_grad, ema, compile: as in config.py.
+        accumulate, clip_grad, slim, ema, compile: as in config.py.
 
     Attributes:
         ema_model: the model to validate: the moving average, or without one the model itself.
@@ -52,6 +53,7 @@ class TrainStep:
         precision: str = "fp32",
         accumulate: int = 1,
         clip_grad: float = 0.0,
+        slim: float = 0.0,
         ema: float = 0.0,
         compile: bool = False,
     ):
@@ -65,6 +67,7 @@ class TrainStep:
         self.attempt = self.splitter.attempt
         self.buffers = flatten_buffers(module.buffers())
         self.kept = [buffer.clone() for buffer in self.buffers]
+        self.slimming = Slimming(module, slim)
         self.ema = Ema(module, self.buffers, ema)
         self.ema_model: Any = self.ema.ema_model
         self.compute = compiled(module.objective) if compile else module.objective
@@ -110,6 +113,7 @@ class TrainStep:
         (skip,) = self.scaler._found_inf_per_device(self.optimizer).values()  # there is no public way to ask
         total: Any = sum(self.losses.values())
         skip.copy_((skip > 0) | ~total.isfinite())  # a loss can be nan where its gradients are not
+        self.slimming.add_gradient()
         if self.clip_grad:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_grad)
         self.scaler.step(self.optimizer)
