@@ -26,7 +26,8 @@ QUANTISED = ["Conv", "MatMul", "Gemm"]  # with all other operations in 8 bits, t
 
 class Pooling(TorchFunctionMode):
     """Within it, adaptive_avg_pool2d to a size that does not divide its input's (AlexNet's at 64 pixels) is two
-    products, which ONNX has; the sizes become constants of the graph, as they do in the rest of it."""
+    products, which ONNX has; the sizes become constants of the graph, as they do in the rest of it. Attention is not
+    fused within any such mode, as it has to be: ONNX does not know the fused one."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.adaptive_avg_pool2d:
@@ -79,23 +80,18 @@ def to_onnx(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str])
 
     file: Any = io.BytesIO()  # legal for this exporter
     names = (["pictures" if example.dtype == torch.uint8 else "points"], ["probabilities"])
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # a transformer's fused layers are unknown to ONNX
-    try:
-        with quiet("torch cannot export this model"), Pooling():
-            # Not the exporter that torch prefers now: it takes several times as long, and fails on more models.
-            torch.onnx.export(
-                shipped,
-                (example,),
-                file,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=names[0],
-                output_names=names[1],
-                dynamic_axes={names[0][0]: {0: "N"}, names[1][0]: {0: "N"}},
-            )
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with quiet("torch cannot export this model"), Pooling():
+        # Not the exporter that torch prefers now: it takes several times as long, and fails on more models.
+        torch.onnx.export(
+            shipped,
+            (example,),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names[0],
+            output_names=names[1],
+            dynamic_axes={names[0][0]: {0: "N"}, names[1][0]: {0: "N"}},
+        )
     model = onnx.load_from_string(file.getvalue())
     for name, value in metadata.items():
         model.metadata_props.add(key=name, value=value)
