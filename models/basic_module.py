@@ -1,5 +1,6 @@
 """The model contract: what the loop in main.py needs from a model, and how models are saved and loaded."""
 
+import collections
 import dataclasses
 import time
 from collections.abc import Iterable
@@ -149,6 +150,8 @@ class BasicModule(nn.Module):
         info = content.get("info", {})  # with `partly` the head may be for other classes than the file's
         if content.get("model") == self.model_name:
             self.resize(info.get("channels", {}))
-        self.load_state_dict(fitting_weights(self, content, path, partly, least), strict=not partly)
+        weights: Any = collections.OrderedDict(fitting_weights(self, content, path, partly, least))
+        weights._metadata = getattr(self.state_dict(), "_metadata", None)  # MNASNet asks for the version of its layers
+        self.load_state_dict(weights, strict=not partly)
         self.info = self.info | {name: value for name, value in info.items() if not partly or name == "origin"}
         return content

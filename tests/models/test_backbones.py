@@ -75,6 +75,13 @@ def test_width():
             parameters(name, 0.5)
 
 
+def test_a_model_that_asks_for_the_version_of_its_weights_is_loaded(tmp_path):
+    one, other = (models.mnasnet0_5(num_classes=2).eval() for _ in range(2))
+    one.save(tmp_path / "a.pth")
+    other.load(tmp_path / "a.pth")
+    assert torch.equal(one(torch.ones(1, 3, 64, 64)), other(torch.ones(1, 3, 64, 64)))
+
+
 def test_a_size_that_a_model_cannot_have():
     with pytest.raises(UserError, match="vit_b_16 cannot be built for pictures of 100 pixels"):
         models.vit_b_16(num_classes=2, image_size=100)

@@ -1,8 +1,6 @@
 """The proof that an exported model predicts what its checkpoint predicts, on the validation samples."""
 
-import statistics
 import sys
-import time
 from typing import Any
 
 import torch
@@ -10,10 +8,11 @@ import torch
 from utils.notices import counted
 from utils.train.evaluation import measured
 
+from .timing import ROUNDS, median_times
+
 LIMIT = 1e-4  # of a probability, with weights of 32 bits; where that holds, only ties are decided otherwise
 LOSS = 1.0  # of the first measure, points, with smaller weights
 BATCHES = 1, 2, 5  # sizes that are tried
-REPEATS = 7  # the median of which counts
 
 
 class Row:
@@ -72,13 +71,15 @@ def show(rows: list[Row], input: torch.Tensor, samples: int) -> None:
     name = rows[0].measure()[0]
     parts = input[:1], input
     batches = [f"ms for {len(part)}" for part in parts]
-    print(f"on {counted(samples, 'sample')}, times are the median of {REPEATS}:")
+    print(f"on {counted(samples, 'sample')}, times are the median of {ROUNDS} or more:")
     print(f"{'':12}{name:>12}{'largest difference':>20}{'equal decisions':>17}{batches[0]:>12}{batches[1]:>12}")
-    for row in rows:
+    times = [median_times([row.model.predict for row in rows], part) for part in parts]
+    for row, *latencies in zip(rows, *times, strict=True):
         shares = f"{row.largest:.1e}", f"{100 * row.equal / max(1, row.total):.6g} %"
         difference, equal = shares if row is not rows[0] else ("", "")
-        times = "".join(f"{latency(row.model, part):12.1f}" for part in parts)
-        print(f"{row.name:12}{row.measure()[1]:12.4f}{difference:>20}{equal:>17}{times}")
+        print(
+            f"{row.name:12}{row.measure()[1]:12.4f}{difference:>20}{equal:>17}{latencies[0]:12.1f}{latencies[1]:12.1f}"
+        )
 
 
 def refuse(why: str) -> None:
@@ -90,13 +91,3 @@ def refuse(why: str) -> None:
 def decided(probability: torch.Tensor) -> torch.Tensor:
     """[N, C, ...] -> the most probable class; of one column whether it is above 0.5."""
     return probability.argmax(dim=1) if probability.shape[1] > 1 else probability > 0.5
-
-
-def latency(model: Any, input: torch.Tensor) -> float:
-    """The median time of a prediction, milliseconds."""
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        model.predict(input)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)

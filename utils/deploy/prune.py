@@ -1,8 +1,7 @@
 """The command prune: a trained model with fewer channels, measured before and after."""
 
-import statistics
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +13,13 @@ from utils.files import check_writable, megabytes
 from utils.metrics.meters import named
 from utils.notices import command, counted
 from utils.run.channels import changed, channels
-from utils.train.device import device_of, one_batch
+from utils.train.device import one_batch
 from utils.watch.model_summary import summary, with_prefix
 
 from .pruner import Pruner
+from .timing import median_times
 
 BATCHES = 1, 32  # sizes that are timed
-ROUNDS, SECONDS = 7, 0.5  # timings at least, the median of which counts; small models are timed for as long
 STEPS = 16  # --speedup tries ratios in these parts
 NAMED = 6  # layers that are listed
 
@@ -93,20 +92,14 @@ def fast_enough(pruner: Pruner, wanted: float, input: torch.Tensor) -> Any:
 
 
 def latencies(models: Sequence[Any], input: torch.Tensor) -> list[float]:
-    """The median time in milliseconds of a prediction by each model; they take turns, so that what else the machine
-    does meets all of them."""
-    times: list[list[float]] = [[] for _ in models]
-    begin = time.perf_counter()
+    """The median time in milliseconds of a prediction by each model, in its precision."""
+
+    def computed(model: Any, input: torch.Tensor) -> Any:
+        with model.autocast():
+            return model.predict(input)
+
     with torch.inference_mode():
-        while len(times[0]) <= ROUNDS or time.perf_counter() - begin < SECONDS:  # the first is to warm up
-            for model, row in zip(models, times, strict=True):
-                start = time.perf_counter()
-                with model.autocast():
-                    model.predict(input)
-                if device_of(model).type == "cuda":
-                    torch.cuda.synchronize()
-                row.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(row[1:]) for row in times]
+        return median_times([partial(computed, model) for model in models], input)
 
 
 def report(model: Any, pruned: Any, input: torch.Tensor, meters: Sequence[dict[str, float]]) -> None:
