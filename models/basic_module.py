@@ -150,8 +150,9 @@ class BasicModule(nn.Module):
         info = content.get("info", {})  # with `partly` the head may be for other classes than the file's
         if content.get("model") == self.model_name:
             self.resize(info.get("channels", {}))
-        weights: Any = collections.OrderedDict(fitting_weights(self, content, path, partly, least))
-        weights._metadata = getattr(self.state_dict(), "_metadata", None)  # MNASNet asks for the version of its layers
+        own, weights = self.state_dict(), collections.OrderedDict(fitting_weights(self, content, path, partly, least))
+        if weights.keys() == own.keys():  # MNASNet asks for the version of its layers; older BatchNorms lack counters
+            vars(weights)["_metadata"] = vars(own)["_metadata"]
         self.load_state_dict(weights, strict=not partly)
         self.info = self.info | {name: value for name, value in info.items() if not partly or name == "origin"}
         return content
