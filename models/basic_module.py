@@ -82,9 +82,10 @@ class BasicModule(nn.Module):
         """A prepared batch -> predictions, see decode."""
         return self.decode(self(input))
 
-    def predict_files(self, paths: Iterable[str | Path], top: int = 5) -> list[Prediction]:
+    def predict_files(self, paths: Iterable[str | Path] | str | Path, top: int = 5) -> list[Prediction]:
         """What a trained model says about pictures, with names: the `top` best classes or objects of each. Of one that
-        cannot be read `error` says why."""
+        cannot be read `error` says why. A single path will do, too."""
+        paths = [paths] if isinstance(paths, str | Path) else paths
         predictor = Predictor(self, self.info["config"])
         return [dataclasses.replace(one, found=one.found[:top]) for one in predictor(paths)]
 

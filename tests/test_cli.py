@@ -12,7 +12,7 @@ import torch
 from conftest import FAST, ROOT, cold, main
 
 import config
-from utils import UserError
+from utils import UserError, cli
 
 MISTAKES = {
     # FEATURES.md B3: option names of the book's README that do not exist
@@ -169,7 +169,13 @@ HEADINGS += [
 ]
 
 
-@pytest.mark.parametrize("arguments", [["help"], ["--help"], ["train", "-h"], ["train", "--lr=abc", "--help"]])
+def test_a_command_with_a_wish_for_help_is_explained():
+    for words in (["val", "-h"], ["--help", "val"], ["val", "--lr=abc", "--help"], ["help", "val"]):
+        assert cli.read(words)[:2] == ("help", "val")
+    assert cli.read(["-h"])[:2] == cli.read(["help", "-h"])[:2] == ("help", "")
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["--help"]])
 def test_help_names_every_option_with_default_and_comment_under_its_heading(arguments, tmp_path):
     printed = cold(*arguments, cwd=tmp_path, check=0).stdout
     for name in config.DefaultConfig.options():

@@ -48,11 +48,12 @@ def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, 
     """The command line as (command, word, {option: text}), e.g. ("train", "", {"batch_size": "8"}).
 
     An option without a value (--resume) has the value True. -h or --help anywhere means the command help; only behind
-    that may stand a word, an option's name. Raises UserError for anything but a command followed by --option=value.
+    that may stand a word, the name of an option or a command. Raises UserError for anything but a command followed by
+    --option=value.
     """
-    if any(word in ("-h", "--help") for word in argv):
-        return "help", "", {}
     words = [word for word in argv if not word.startswith("-")]
+    if any(word in ("-h", "--help") for word in argv):
+        return "help", next((word for word in words if word in commands and word != "help"), ""), {}
     options: dict[str, Any] = {}
     for word in (w for w in argv if w.startswith("-")):
         name, equals, value = word[2:].partition("=")

@@ -77,11 +77,10 @@ def test_val_test_and_predict_take_the_file(exported, trained, unlabelled, tmp_p
     (line,) = map(json.loads, done.stdout.splitlines())
     assert {one["class"]: one["score"] for one in line["found"]}["dog"] == pytest.approx(before["3"], abs=1e-4)
     shown = [
-        main(
-            "val", f"--load-model-path={one}", f"--report-dir={tmp_path}", "--num-workers=0", cwd=folder, check=0
-        ).stdout
+        main("val", f"--load-model-path={one}", "--num-workers=0", cwd=folder, check=0).stdout
         for one in (trained[1] / "best.pth", file)
     ]
+    assert "cats.onnx_report" in shown[1] and "/best_report" in shown[0], "neither takes the other's place"
     (found,) = models.load(str(file)).predict_files([unlabelled / "3.jpg"])
     assert {one.name: one.score for one in found.found}["dog"] == pytest.approx(before["3"], abs=1e-4)
     losses = [float(re.search(r"val_loss: (\S+)", text)[1]) for text in shown]

@@ -176,7 +176,8 @@ def test_a_pruned_model_is_fine_tuned_and_resumed_to_the_same_bits(pruned, pictu
         ({"output": "/nowhere/pruned.pth"}, "there is no folder /nowhere: name another file"),
         ({"work_dir": "empty"}, r"no trained model: empty/\*/best.pth does not exist"),
         ({"ratio": 0.5, "speedup": 2}, "--speedup finds the ratio"),
-        ({"output": "{run}/best.pth"}, "best.pth is the model that is pruned: name another file with --output"),
+        ({"output": "{run}/last.pth"}, "last.pth is there already: name another file"),
+        ({"output": "pruned.txt"}, "--output=pruned.txt is for a checkpoint: a name that ends in .pth"),
     ],
 )
 def test_what_is_wrong_is_one_line(trained, options, line, monkeypatch):

@@ -24,6 +24,11 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("world.reduce_meters(meter, loss_meter)", "pass", "train/test_processes.py:two_processes_train_one_run"),
         ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
     ],
+    "utils/deploy/predict.py": [
+        ('file.info.get("Software") == WRITER', "True", "deploy/test_predict.py:do_not_share_it"),
+        ("if not path.exists():", "if True:", "deploy/test_predict.py:do_not_share_it"),
+    ],
+    "utils/deploy/prune.py": [("opt.output and path.exists()", "False", "deploy/test_prune.py:what_is_wrong")],
     "utils/deploy/predictor.py": [
         ("return model.eval()", "return model", "deploy/test_predict.py:in_a_program"),
     ],

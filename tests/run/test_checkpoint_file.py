@@ -122,6 +122,11 @@ def test_every_call_that_reads_a_file_is_one_that_runs_no_code():
         "self._load",
         "self.load",
         "load_trained",
+        "program.load_trained",
+        "built.load",
+        "predictor.load",
+        "onnx.load_from_string",  # a format without code; of what this process has made
+        "torch.export.load",  # of what this process has made, and of nothing else
         "load_on_device",
     }
     pickles = {"ArraysOnly(file, encoding='latin1').load"}  # CIFAR10's, see test_cifar10.py

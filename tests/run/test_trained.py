@@ -2,21 +2,20 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import FAST, draw_folder, main, server
+from conftest import FAST, ROOT, draw_folder, main, server
 from disks import mounted, needs_root
 from drawn import trees
 from runs import only_run, rows
 
 import config
-import main as program
 import models
 from utils import UserError
-from utils.cli import one_line_errors
 from utils.files import lock
 from utils.run import record, resume
 from utils.run.checkpoint_file import read_checkpoint
@@ -159,32 +158,14 @@ def test_a_report_on_a_checkpoint_from_an_address_lies_here(tmp_path, monkeypatc
     assert (folder, about) == (Path("resnet18_report"), "DogCat") and [*tmp_path.iterdir()] == [tmp_path / folder]
 
 
-def begin(folder, name, **options):
-    """Resume or begin a run in the folder, as a process of its own; its number."""
-    if pid := os.fork():
-        return pid
-    sys.stdout, sys.stderr = (open(folder / f"{name}.{kind}", "w") for kind in ("out", "err"))
-    code = 1
-    try:
-        os.chdir(folder)
-        with one_line_errors():
-            program.train(resume="auto", vis_port=1, progress=False, **options)
-        code = 0
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
 def test_of_two_that_resume_at_once_one_does_and_the_other_begins_a_run_or_names_it(trained, pictures, tmp_path):
     _, run, _ = trained
     copy = shutil.copytree(run, tmp_path / "checkpoints" / run.name)
     (copy / "lock").write_text("unfinished")
-    same = {"train_data_root": str(pictures), "image_size": 32, "batch_size": 4, "num_workers": 0, "max_epoch": 3}
-    pids = [begin(tmp_path, name, **same) for name in ("one", "two")]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    said = "".join((tmp_path / f"{name}.err").read_text() for name in ("one", "two"))
+    command = [sys.executable, str(ROOT / "main.py"), "train", f"--train-data-root={pictures}", *FAST, "--max-epoch=3"]
+    both = [subprocess.Popen([*command, "--resume=auto"], cwd=tmp_path, stdout=-3, stderr=-1, text=True) for _ in "12"]
+    said = "".join(process.communicate()[1] for process in both)
+    codes = [process.returncode for process in both]
     assert sorted(codes) in ([0, 0], [0, 2]), said
     assert codes.count(2) == said.count(f"{copy.name} is being trained by another process: wait for it"), said
     assert [row["epoch"] for row in rows(copy)] == ["1", "2", "3"] and (copy / "lock").read_text() == "finished"

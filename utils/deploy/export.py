@@ -66,7 +66,8 @@ def export(program: ModuleType, opt: Any) -> None:
             f"export does not write {model.model_name}: torch's exporter fixes the pictures' number and size in a "
             "detector, or refuses it; `predict`, `val` and `test` take its checkpoint"
         )
-    path = Path(opt.output or Path(opt.load_model_path).with_suffix(f".{kind}"))
+    smaller = "_half" * opt.half or "_int8" * opt.int8
+    path = Path(opt.output or Path(opt.load_model_path).with_suffix("").as_posix() + f"{smaller}.{kind}")
     check_writable(path, "--output")
     model, cpu = model.float().cpu(), torch.device("cpu")
     model.precision = "fp32"

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from PIL import Image, PngImagePlugin
+
 from utils import UserError
 from utils.files import numbered, write_atomically
 from utils.notices import counted, warn
@@ -18,6 +20,10 @@ from .predictor import Predictor
 from .results import Prediction
 
 BOX = "x1", "y1", "x2", "y2"
+
+WRITER = "hearth predict"  # the text Software of its pictures, by which it knows what it may replace
+OURS = PngImagePlugin.PngInfo()
+OURS.add_text("Software", WRITER)
 
 
 def predict(program: ModuleType, opt: Any) -> None:
@@ -62,7 +68,7 @@ class Files:
     def __init__(self, preparation: Any, folder: Path, draw: bool):
         self.preparation, self.folder, self.draw = preparation, folder, draw
         self.names: set[str] = set()
-        if self.draw and self.folder.exists() and not self.folder.is_dir():
+        if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output={folder} is a file: name a folder")
 
     def write(self, prediction: Prediction) -> str:
@@ -74,7 +80,8 @@ class Files:
             if images:
                 self.folder.mkdir(parents=True, exist_ok=True)
             for ending, image in images.items():
-                write_atomically(self.folder / f"{stem}{ending}", partial(image.save, format="PNG"), binary=True)
+                save = partial(image.save, format="PNG", pnginfo=OURS)
+                write_atomically(self.folder / f"{stem}{ending}", save, binary=True)
                 self.names.add(f"{stem}{ending}")
         except OSError as error:
             raise UserError(
@@ -83,8 +90,21 @@ class Files:
         return str(self.folder / f"{stem}.png") if ".png" in images else ""
 
     def taken(self, stem: str, images: dict[str, Any]) -> bool:
-        """Whether a picture of the same name, from another folder, has one of the files."""
-        return any(f"{stem}{ending}" in self.names for ending in images)
+        """Whether one of the files is that of a picture of the same name, from another folder, or somebody else's."""
+        names = [f"{stem}{ending}" for ending in images]
+        return any(name in self.names or not replaceable(self.folder / name) for name in names)
+
+
+def replaceable(path: Path) -> bool:
+    """Whether there is no such file, or one that predict has written before."""
+    if not path.exists():
+        return True
+    with (
+        contextlib.suppress(OSError, SyntaxError, ValueError),
+        Image.open(path) as file,
+    ):  # Pillow's, if it is no picture
+        return bool(file.info.get("Software") == WRITER)
+    return False
 
 
 class Table:

@@ -11,7 +11,7 @@ import torch
 from utils import UserError
 from utils.files import check_writable, megabytes
 from utils.metrics.meters import named
-from utils.notices import command, counted
+from utils.notices import command, counted, warn
 from utils.run.channels import changed, channels
 from utils.train.device import one_batch
 from utils.watch.model_summary import summary, with_prefix
@@ -36,8 +36,10 @@ def prune(program: ModuleType, opt: Any) -> None:
     if model.task in ("detection", "keypoints"):
         raise UserError(f"prune does not take {model.model_name}: its number of boxes varies")
     path = Path(opt.output or Path(opt.load_model_path).with_name("pruned.pth"))
-    if path.exists() and path.samefile(opt.load_model_path):
-        raise UserError(f"{path} is the model that is pruned: name another file with --output")
+    if path.suffix != ".pth":
+        raise UserError(f"--output={path} is for a checkpoint: a name that ends in .pth")
+    if opt.output and path.exists():
+        raise UserError(f"--output={path} is there already: name another file")
     check_writable(path, "--output")
     val_data = program.make_data(opt, "val", device, model.info["classes"])
     program.refuse_broken(val_data)
@@ -53,7 +55,7 @@ def prune(program: ModuleType, opt: Any) -> None:
         raise UserError(f"{model.model_name} cannot be pruned: loaded again it computes something else")
     loader = program.make_val_loader(opt, model, val_data, device)
     meters = [program.val(one, loader)[0].summary() for one in (model, pruned)]
-    report(model, pruned, input, meters)
+    report(model, pruned, input, meters, opt.speedup)
     pruned.save(path, metrics=named("val", meters[1]))
     print(f"wrote {path}; fine-tune it with: {fine_tuning(opt, path)}")
 
@@ -102,8 +104,11 @@ def latencies(models: Sequence[Any], input: torch.Tensor) -> list[float]:
         return median_times([partial(computed, model) for model in models], input)
 
 
-def report(model: Any, pruned: Any, input: torch.Tensor, meters: Sequence[dict[str, float]]) -> None:
-    """Print the table of both models. meters: the measures of both on the validation part, the most telling first."""
+def report(
+    model: Any, pruned: Any, input: torch.Tensor, meters: Sequence[dict[str, float]], wanted: float | None
+) -> None:
+    """Print the table of both models. meters: the measures of both on the validation part, the most telling first;
+    wanted: as many times as fast one sample was to be."""
     both = model, pruned
     sizes = [summary(one, input[:1]) for one in both]
     weights = [sum(one.nbytes for one in each.state_dict().values()) for each in both]
@@ -120,6 +125,8 @@ def report(model: Any, pruned: Any, input: torch.Tensor, meters: Sequence[dict[s
     for name, *cells, note in rows:
         numbers = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         print(f"{name.ljust(widths[0])}  {numbers}  {note}".rstrip())
+    if wanted and times[1][0] < wanted * times[1][1]:
+        warn(f"measured once more it is not {wanted:g} times as fast: prune more, or when the machine is idle")
     if slow := [size for size, (before, after) in times.items() if after >= before]:
         print(f"it is not faster here with a batch of {' or '.join(map(str, slow))}")
 

@@ -33,7 +33,7 @@ FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (257, b"ustar", "a tar archive: unpack it and give the file in it"),
 )
 SUFFIXES = {
-    ".onnx": f"an ONNX model, not PyTorch's: {CONVERT}",
+    ".onnx": f"an ONNX model, not PyTorch's: give the .pth that `export` made it of, or {CONVERT}",
     ".pb": f"a TensorFlow graph, not PyTorch's: {CONVERT}",
     ".index": f"a TensorFlow checkpoint's index, not PyTorch's: {CONVERT}",
     ".msgpack": f"a file of Flax, not PyTorch's: {CONVERT}",

@@ -118,7 +118,8 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
         note(f"the model was trained on samples that are measured here, of {seen}: on new ones it is probably worse")
     about |= {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "hearth": VERSION}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
-    name = f"{Path(opt.load_model_path).stem}_report"
+    checkpoint = Path(opt.load_model_path)
+    name = f"{checkpoint.stem if checkpoint.suffix == '.pth' else checkpoint.name}_report"  # best.onnx beside best.pth
     beside = Path(opt.load_model_path).parent / name  # may be somebody else's, or an address
     places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), private_folder() / name]
     for place in places:
