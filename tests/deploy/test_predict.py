@@ -125,12 +125,13 @@ def test_a_mask_has_its_pictures_size_and_pictures_of_one_name_do_not_share_it(t
         assert [(one.name, round(one.score, 2)) for one in result.found] == [("thing", 0.75), ("ground", 0.25)]
         mask = np.asarray(Image.open(files.write(result)))
         assert mask.shape == (20, 40) and mask[0, 0] == 0 and mask[-1, -1] == 1
-    (tmp_path / "out" / "b.png").write_bytes(b"a picture of somebody's")
+    Image.new("RGB", (9, 9)).save(tmp_path / "out" / "b.png")
+    theirs = (tmp_path / "out" / "b.png").read_bytes()
     again = Files(prepared, tmp_path / "out", draw=True)
     for name in ("a.jpg", "b.jpg"):
         again.write(prepared.result((tmp_path / "two" / "a.jpg").rename(tmp_path / "two" / name), fact, prediction))
         (tmp_path / "two" / name).rename(tmp_path / "two" / "a.jpg")
-    assert (tmp_path / "out" / "b.png").read_bytes() == b"a picture of somebody's", "its own alone are replaced"
+    assert (tmp_path / "out" / "b.png").read_bytes() == theirs, "its own alone are replaced"
     names = ["a.png", "a_2.png", "a_2_drawn.png", "a_drawn.png", "b.png", "b_2.png", "b_2_drawn.png"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
 
