@@ -76,9 +76,10 @@ def test_val_test_and_predict_take_the_file(exported, trained, unlabelled, tmp_p
     done = main("predict", f"--load-model-path={file}", f"--input={unlabelled / '3.jpg'}", "--format=json", cwd=folder)
     (line,) = map(json.loads, done.stdout.splitlines())
     assert {one["class"]: one["score"] for one in line["found"]}["dog"] == pytest.approx(before["3"], abs=1e-4)
+    copy = shutil.copytree(trained[1], tmp_path / trained[1].name)  # the reports lie beside the checkpoints
     shown = [
         main("val", f"--load-model-path={one}", "--num-workers=0", cwd=folder, check=0).stdout
-        for one in (trained[1] / "best.pth", file)
+        for one in (copy / "best.pth", file)
     ]
     assert "cats.onnx_report" in shown[1] and "/best_report" in shown[0], "neither takes the other's place"
     (found,) = models.load(str(file)).predict_files([unlabelled / "3.jpg"])
