@@ -16,7 +16,7 @@ from utils.deploy.card import MARK, card, confused, plain, table
 @pytest.fixture
 def copy(trained, tmp_path):
     """A copy of a run's folder."""
-    return shutil.copytree(trained[1], tmp_path / "checkpoints" / "pets")
+    return shutil.copytree(trained[1], tmp_path / "checkpoints" / "pets", ignore=shutil.ignore_patterns("best_report*"))
 
 
 def written(folder, **options):
