@@ -18,6 +18,7 @@ PARTS = {  # words in the names of folders for a part of the data
     "train": {"train", "training", "trn"},
     "val": {"val", "valid", "validation", "dev", "holdout"},
     "test": {"test", "testing", "eval", "evaluation", "tst"},
+    "unlabelled": {"unsup", "unsupervised", "unlabeled", "unlabelled"},  # nothing reads it
 }
 
 
@@ -93,13 +94,13 @@ def refuse_parts(root: Path, inside: list[str]) -> None:
     unless class_name.txt lists them: `train` alone, beside bus and tram, is a class."""
     words = {name: set(re.findall("[a-z]+", name.lower())) for name in sorted(inside, key=alphabetical)}
     parts = {part: [name for name in words if words[name] & known] for part, known in PARTS.items()}
-    alone = not parts["val"] + parts["test"] and len(inside) > 1
+    alone = not parts["val"] + parts["test"] + parts["unlabelled"] and len(inside) > 1
     if not parts["train"] or alone or set(parts["train"]) & set(class_names(root) or ()):
         return
     if not parts["val"] and any(folders_in(root / name) for name in parts["test"]):  # of classes: it can validate
         parts["val"], parts["test"] = parts["test"], []
-    roots = {part: ",".join(str(root / name) for name in names) for part, names in parts.items() if names}
-    given = " ".join(f"--{part}-data-root={shlex.quote(path)}" for part, path in roots.items())
+    roots = {part: ",".join(str(root / name) for name in parts[part]) for part in ("train", "val", "test")}
+    given = " ".join(f"--{part}-data-root={shlex.quote(path)}" for part, path in roots.items() if path)
     raise UserError(
         f"{root} has folders for parts of the data ({', '.join(name for names in parts.values() for name in names)}), "
         f"not for classes: give {given} (if they are classes, list them in class_name.txt there)"

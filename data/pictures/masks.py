@@ -158,7 +158,7 @@ def narrowed(target: Path, pixels: np.ndarray) -> np.ndarray:
     wrong = pixels[classes != pixels]
     if wrong.size:
         raise UserError(
-            f"{target} (a pixel is {wrong.max():g}; classes are whole numbers, and 254 is the largest class)"
+            f"{target} (a pixel is {wrong.max():g}; classes are whole numbers from 0 to 254, and 255 is ignored)"
         )
     return classes
 

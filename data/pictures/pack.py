@@ -34,6 +34,10 @@ OWN_FAULTS = errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN  # of this p
 DISK_SHARE = 0.5  # of the disk's free space, the largest part that a pack may take
 
 
+class NothingToPack(OSError):
+    """Not one picture can be decoded."""
+
+
 class PackedImages(Images):
     """Rows in a file. A forked worker reads the same open file, an unpickled PackedImages opens it again.
 
@@ -244,7 +248,7 @@ def make(
     os.fsync(file.fileno())
     count = len(checksums) - checksums.count(None)
     if not count:
-        raise OSError("not one picture can be decoded")
+        raise NothingToPack("not one picture can be decoded")
     status = os.fstat(file.fileno())
     shape, stamp = [count, *lazy.shape[1:]], [status.st_size, status.st_mtime_ns]
     index |= {"shape": shape, "stamp": stamp, "checksums": checksums, "facts": facts, "refused": refused}

@@ -13,7 +13,7 @@ from utils.notices import note
 from utils.options.kinds import height_width
 
 from .images import Images, LazyImages, fits_on_device, in_threads, load_on_device
-from .pack import open_pack
+from .pack import NothingToPack, open_pack
 
 
 def stored_size(image_size: int | str, mode: str) -> tuple[int, int]:
@@ -57,10 +57,11 @@ def open_images(
         except OSError as error:
             own = Path(str(error.filename or pack_dir)).absolute().is_relative_to(Path(pack_dir).absolute())
             advice = "--pack-dir names another folder" if own else "let it be readable, or remove it"
-            note(
-                f"{name} is not packed into {pack_dir} ({error}): its pictures are decoded whenever they are used; "
-                f"{advice}"
-            )
+            if not isinstance(error, NothingToPack):  # why, is among the facts below, of each picture
+                note(
+                    f"{name} is not packed into {pack_dir} ({error}): its pictures are decoded whenever they are used; "
+                    f"{advice}"
+                )
     return lazy, [fact for _, fact in in_threads(lazy.attempt, [*sources, *also])]
 
 

@@ -101,6 +101,7 @@ PAIR = ["ash/1.png", "ash/2.png", "oak/1.png", "oak/2.png"]
         ),
         (["Training/a/1.png", "eval/a/1.png"], None, "--train-data-root={}/Training --val-data-root={}/eval (if"),
         (["train/a/1.png", "valid/1.png"], "a\nb\n", "--train-data-root={}/train --val-data-root={}/valid (if"),
+        (["train/a/1.png", "train/b/1.png", "unsup/1.png"], None, "give --train-data-root={}/train (if"),
         (["train/1.png", "x.png"], None, "data (train), not for classes: give --train-data-root={}/train (if"),
         (["in/a/1.png", "in/b/1.png"], None, "has 1 class (in): two are needed, or give --train-data-root={}/in"),
         (["in/train/a/1.png", "in/test/1.png"], None, "give --train-data-root={}/in/train --test-data-root={}/in/test"),

@@ -66,8 +66,10 @@ def test_what_is_not_one_array_of_numbers_is_refused_and_no_pickle_is_read(tmp_p
     assert why("classes.npy").startswith("its array has the shape 24x32x5")
     savemat(tmp_path / "struct.mat", {"GTcls": {"Segmentation": MASK, "Boundaries": MASK}, "names": ["a", "b"]})
     assert "it holds " in why("struct.mat") or "holds no numbers" in why("struct.mat")
+    np.save(tmp_path / "negative.npy", np.full((8, 8), -1))
+    assert why("negative.npy") == "a pixel is -1; classes are whole numbers from 0 to 254, and 255 is ignored)"
     np.save(tmp_path / "large.npy", MASK * np.int64(300))
-    assert why("large.npy") == "a pixel is 300; classes are whole numbers, and 254 is the largest class)"
+    assert why("large.npy") == "a pixel is 300; classes are whole numbers from 0 to 254, and 255 is ignored)"
     (tmp_path / "new.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\x02IM" + b"\x89HDF" + bytes(512))
     assert why("new.mat").startswith("a file of MATLAB 7.3: save it with -v7, or save")
     monkeypatch.setitem(sys.modules, "scipy.io", None)

@@ -630,3 +630,11 @@ def test_packs_that_nobody_used_for_a_month_are_named_with_the_command_that_remo
     command = said[said.index("rm ") :].splitlines()[0]
     subprocess.run(command, shell=True, check=True)
     assert len(list(packs.iterdir())) == 4 and "not used" not in pack_of(64)
+
+
+def test_where_nothing_can_be_decoded_another_folder_is_no_advice(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    for number in range(10):
+        (tmp_path / "pictures" / f"cat.{number}.jpg").write_text("no picture")
+    data = DogCat(tmp_path / "pictures", "train", image_size=32, pack=True, pack_dir=tmp_path / "packs")
+    assert len(data.broken) == 7 and "not packed" not in capsys.readouterr().out
