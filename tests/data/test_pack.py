@@ -635,6 +635,7 @@ def test_packs_that_nobody_used_for_a_month_are_named_with_the_command_that_remo
 def test_where_nothing_can_be_decoded_another_folder_is_no_advice(tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     for number in range(10):
-        (tmp_path / "pictures" / f"cat.{number}.jpg").write_text("no picture")
+        for kind in ("cat", "dog"):
+            (tmp_path / "pictures" / f"{kind}.{number}.jpg").write_text("no picture")
     data = DogCat(tmp_path / "pictures", "train", image_size=32, pack=True, pack_dir=tmp_path / "packs")
-    assert len(data.broken) == 7 and "not packed" not in capsys.readouterr().out
+    assert len(data.broken) == len(data.ids) == 14 and "not packed" not in capsys.readouterr().out
