@@ -126,8 +126,8 @@ class DefaultConfig(Options):
     output: optional(path) | free | by("predict", "export", "prune") = None  # the file; predict: folder for drawings
     importance: choice("l1", "l2", "fpgm", "slim") | free | by("prune") = "l1"  # by which channels stay
     ratio: number(0, above=True, high=1) | free | by("prune") = 0.5  # share of each layer's channels that goes
-    licence: optional(text) | free | by("card") = None  # of the model, for its card
     speedup: optional(number(1, above=True)) | free | by("prune") = None  # as many times as fast here; sets the ratio
+    licence: optional(text) | free | by("card") = None  # of the model, for its card
 
     # --- many runs
     compare: several(text) | free | RUNS = []  # runs whose curves, options and code are set beside each other

@@ -208,7 +208,7 @@ def pack(opt=None, **kwargs):
     opt.assign(cache="none")
     tested = "test_data_root" in opt.asked or any(map(os.path.exists, opt.test_data_root))
     with Callbacks([], Debugger(opt.debug_file)) as callbacks:
-        for mode in ("train", "val", "test")[: 2 + tested]:
+        for mode in ["train", "val"] + ["test"] * tested:
             packed = make_data(opt, mode, torch.device("cpu"))
             name_broken(packed)
             print(f"{mode}: {counted(len(packed), 'picture')} in {packed_file(packed)}")

@@ -86,7 +86,7 @@ class Preparation:
 
 
 class MaskPreparation(Preparation):
-    """The same for segmentation: the whole picture is squeezed, and each pixel has a class."""
+    """The same for segmentation: the whole picture is taken, see `fit` of config.py, and each pixel has a class."""
 
     def __init__(self, classes: Sequence[str], fit: str = "squeeze", **options: Any):
         super().__init__(classes, **options)
