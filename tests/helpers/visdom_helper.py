@@ -151,13 +151,13 @@ def devtools(url, folder):
         port = wait_for(lambda: ready.exists() and ready.read_text().split()[:1])[0]
         listed = f"http://127.0.0.1:{port}/json"
         pages = wait_for(lambda: [page for page in requests.get(listed).json() if url == page["url"]])
-        connection = websocket.create_connection(pages[0]["webSocketDebuggerUrl"])
+        with contextlib.closing(websocket.create_connection(pages[0]["webSocketDebuggerUrl"])) as connection:
 
-        def evaluate(script):
-            connection.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": {"expression": script}}))
-            return json.loads(connection.recv())["result"]["result"].get("value")
+            def evaluate(script):
+                connection.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": {"expression": script}}))
+                return json.loads(connection.recv())["result"]["result"].get("value")
 
-        yield evaluate
+            yield evaluate
     finally:
         process.terminate()
         process.wait()

@@ -58,5 +58,6 @@ def test_a_value_typed_into_the_pane_changes_the_rate_and_a_bad_one_is_answered_
         assert WINDOW not in server.windows(run.name)
         made = [event["command"] for event in events(run) if event["kind"] == "control"]
         assert made == [{"lr": 0.0005}] and "visdom's pane: after step" in (tmp_path / "output").read_text()
+        page.close()
     finally:
         server.kill()
