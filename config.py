@@ -11,7 +11,7 @@ from utils.options.rules import balance_once, fit_warmup, unfreeze_in_time
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 DATA, LOSSES = of("dataset"), ("cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse")
-WRITE = by("predict", "export")
+WRITE, TURNS = by("predict", "export"), needs("run", "load_model_path") | by("prune")
 RUNS, PRUNE = by("runs"), by("runs", hint="a model is pruned with `main.py prune --importance=l1`")
 
 
@@ -127,6 +127,7 @@ class DefaultConfig(Options):
     importance: choice("l1", "l2", "fpgm", "slim") | free | by("prune") = "l1"  # by which channels stay
     ratio: number(0, above=True, high=1) | free | by("prune") = 0.5  # share of each layer's channels that goes
     speedup: optional(number(1, above=True)) | free | by("prune") = None  # as many times as fast here; sets the ratio
+    iterative: optional(integer(1)) | free | TURNS = None  # prune and fine-tune in so many turns, of --max-epoch each
     licence: optional(text) | free | by("card") = None  # of the model, for its card
 
     # --- many runs
