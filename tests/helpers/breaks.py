@@ -91,6 +91,10 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("< GAIN * times", "< times", "train/test_precision.py:the_faster_precision"),
         ("torch.get_num_threads()", "2", "train/test_precision.py:measured_once"),
     ],
+    "utils/search/find_lr.py": [
+        ("SHARE * float(rates[", "float(rates[", "search/test_find_lr.py:a_tenth_of_the_best"),
+        (".clip(max=ceiling(losses))", "", "search/test_find_lr.py:what_explodes_at_the_end"),
+    ],
     "utils/train/sampler.py": [
         ("self.epoch, self.batch = epoch, batch", "self.epoch, self.batch = epoch, 0", "train/test_loader.py:order_is"),
         ("generator(self.seed, epoch,", "generator(self.seed, 0,", "train/test_loader.py:order_is"),
