@@ -64,7 +64,7 @@ class DefaultConfig(Options):
     run: optional(text) | NAMED = None  # run whose best.pth is taken; None: the newest one's
     finetune: flag | needs("load_model_path", "pretrained") = False  # train the model's head only
     unfreeze_epoch: optional(integer(1)) | needs("finetune") = None  # after that many epochs train the rest, too
-    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val", "doctor") = None  # 0.7*focal+0.3*mse; None: model's
+    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val", "doctor", "find-lr") = None  # None: the model's
 
     # --- training
     max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
@@ -98,7 +98,7 @@ class DefaultConfig(Options):
     gpus: several(text) | free = []  # train on these GPUs, 0,1 say, or all: a process each, as with torchrun
     processes: integer(1) | free = 1  # number of processes, on CPUs
     use_gpu: flag | free | NET = True  # train on the GPU where there is one
-    precision: choice("auto", "fp32", "bf16", "fp16") | NET = "auto"  # of the arithmetic; auto: the fastest here
+    precision: choice("auto", "fp32", "bf16", "fp16") | NET = "auto"  # of the arithmetic; auto: the fastest, measured
     compile: flag | free = False  # torch.compile the model's objective
     num_workers: optional(integer(0)) | free | USE = None  # processes that read samples; None: as many as help
     val_batch_size: optional(integer(1)) | free | USE = None  # None: what fits on a GPU, else batch_size
@@ -114,7 +114,7 @@ class DefaultConfig(Options):
     keep_optimizer: flag | free = True  # False: of a finished run only best.pth stays, it cannot get more epochs
     result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
     labels: flag | DATA | by("test") = False  # write classes (Dogs vs. Cats), not probabilities (its Redux edition)
-    report_dir: optional(path) | by("val", "doctor") = None  # folder for the report; None: beside the checkpoint
+    report_dir: optional(path) | by("val", "doctor", "find-lr") = None  # for the report; None: beside the checkpoint
 
     # --- a trained model at work
     input: optional(path) | free | by("predict") = None  # pictures: file, folder, '*.jpg', or - for a list on stdin

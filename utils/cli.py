@@ -27,6 +27,7 @@ from .train.schedule import Schedule, draw
 # command, gets main.py's module, whose functions make data and models, and the options.
 ROOMS: dict[str, str] = {
     "doctor": "utils.doctor.command",
+    "find-lr": "utils.search.find_lr",
     "predict": "utils.deploy.predict",
     "export": "utils.deploy.export",
     "prune": "utils.deploy.prune",
@@ -41,6 +42,7 @@ SYNONYMS = {
     "validate": "val",
     "infer": "predict",
     "inference": "predict",
+    "lr-find": "find-lr",
 }
 
 

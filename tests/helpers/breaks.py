@@ -21,6 +21,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("torch.manual_seed(opt.seed)", "torch.manual_seed(0)", "test_loop.py:the_seed_decides"),
         ("set_criterion(opt.criterion, train_data.weights)", "set_criterion(opt.criterion)", "test_loop.py:val_weighs"),
         ("model.freeze_body(opt.unfreeze_epoch)", "pass", "run/test_resume.py:fine_tuning"),
+        ("precision.settle(opt, model, train_data)", "pass", "train/test_precision.py:a_training_is_the_same"),
         ("world.reduce_meters(meter, loss_meter)", "pass", "train/test_processes.py:two_processes_train_one_run"),
         ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
     ],
@@ -92,6 +93,16 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         (">= (7, 0)", ">= (9, 0)", "train/test_device.py:what_is_asked_for"),
         ("module.training = mode", "pass", "watch/test_model_summary.py:what_is_tried"),
         ("torch.random.fork_rng(sorted(devices)), ", "", "watch/test_model_summary.py:what_is_tried"),
+    ],
+    "utils/train/precision.py": [
+        ("with undisturbed(model):", "if True:", "train/test_precision.py:leaves_weights"),
+        ("trial = copy.deepcopy(model).train()", "trial = model", "train/test_precision.py:leaves_weights"),
+        ("< GAIN * times", "< times", "train/test_precision.py:the_faster_precision"),
+        ("torch.get_num_threads()", "2", "train/test_precision.py:measured_once"),
+    ],
+    "utils/search/find_lr.py": [
+        ("SHARE * float(rates[", "float(rates[", "search/test_find_lr.py:a_tenth_of_the_best"),
+        (".clip(max=ceiling(losses))", "", "search/test_find_lr.py:what_explodes_at_the_end"),
     ],
     "utils/train/sampler.py": [
         ("self.epoch, self.batch = epoch, batch", "self.epoch, self.batch = epoch, 0", "train/test_loader.py:order_is"),
