@@ -28,6 +28,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ('file.info.get("Software") == WRITER', "True", "deploy/test_predict.py:do_not_share_it"),
         ("if not path.exists():", "if True:", "deploy/test_predict.py:do_not_share_it"),
     ],
+    "utils/deploy/inputs.py": [("            yield PAUSE", "            pass", "deploy/test_predict.py:from_a_pipe")],
     "utils/deploy/prune.py": [("opt.output and path.exists()", "False", "deploy/test_prune.py:what_is_wrong")],
     "utils/deploy/predictor.py": [
         ("return model.eval()", "return model", "deploy/test_predict.py:in_a_program"),

@@ -14,6 +14,7 @@ from utils.run.checkpoint_file import read_checkpoint
 from utils.run.resume import best_of_folder
 from utils.train.device import device_of
 
+from .inputs import PAUSE
 from .onnx_file import is_onnx, read_exported
 from .results import Prediction
 
@@ -39,9 +40,9 @@ class Predictor:
         self.preparation = made(module.info["classes"], **options)
 
     def __call__(self, paths: Iterable[Any]) -> Iterator[Prediction]:
-        """Yield the Prediction of every path, in their order; `error` says why there is none."""
-        stream = self.preparation.stream(paths)
-        while chunk := list(itertools.islice(stream, self.batch_size)):
+        """Yield the Prediction of every path, in their order; `error` says why there is none. A PAUSE among the paths
+        answers those before it."""
+        for chunk in chunks(self.preparation.stream(paths), self.batch_size):
             sound = [pixels for _, pixels, _ in chunk if pixels is not None]
             predictions = iter(self.predict(sound) if sound else ())
             for path, pixels, fact in chunk:
@@ -61,6 +62,16 @@ class Predictor:
         """uint8 arrays [h, w, 3] -> the model's predictions, a row or a dict for each."""
         with self.module.autocast():
             return self.module.predict(self.preparation.batch(rows, device_of(self.module)))
+
+
+def chunks(stream: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield lists of `size` of the stream's rows; of fewer before a PAUSE in it, and at its end."""
+    rows: list[Any] = []
+    for row in itertools.chain(stream, [PAUSE]):
+        rows += [row] if row is not PAUSE else []
+        if rows and (row is PAUSE or len(rows) == size):
+            yield rows
+            rows = []
 
 
 def load(path: str | Path, models: Any) -> Any:
