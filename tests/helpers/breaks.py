@@ -29,6 +29,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if not path.exists():", "if True:", "deploy/test_predict.py:do_not_share_it"),
     ],
     "utils/deploy/inputs.py": [("            yield PAUSE", "            pass", "deploy/test_predict.py:from_a_pipe")],
+    "utils/deploy/sessions.py": [(', order="C")', ")", "deploy/test_sessions.py:other_libraries_say")],
     "utils/deploy/prune.py": [("opt.output and path.exists()", "False", "deploy/test_prune.py:what_is_wrong")],
     "utils/deploy/predictor.py": [
         ("return model.eval()", "return model", "deploy/test_predict.py:in_a_program"),

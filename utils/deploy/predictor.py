@@ -14,8 +14,8 @@ from utils.run.checkpoint_file import read_checkpoint
 from utils.run.resume import best_of_folder
 from utils.train.device import device_of
 
+from .exported import is_exported, read_exported
 from .inputs import PAUSE
-from .onnx_file import is_onnx, read_exported
 from .results import Prediction
 
 DIVERGED = "the prediction is not finite: the model has diverged"
@@ -78,7 +78,7 @@ def load(path: str | Path, models: Any) -> Any:
     """The trained model of a checkpoint, or of a run's folder its best one, in eval mode, on the CPU; `models` is the
     package with its class. Raises UserError when the file is missing, damaged or was not written by a training."""
     path = best_of_folder(str(path), "checkpoints")
-    content = read_exported(path) if is_onnx(path) else read_checkpoint(path)
+    content = read_exported(path) if is_exported(path) else read_checkpoint(path)
     info = content.get("info", {})
     if not {"classes", "config"} <= info.keys() or "model" not in content:
         raise UserError(f"{path} does not say which model it is of: give a checkpoint that hearth's train has written")
