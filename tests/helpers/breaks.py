@@ -39,6 +39,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
             "deploy/test_prune.py:in_turns",
         ),
     ],
+    "utils/deploy/inputs.py": [("            yield PAUSE", "            pass", "deploy/test_predict.py:from_a_pipe")],
+    "utils/deploy/sessions.py": [(', order="C")', ")", "deploy/test_sessions.py:other_libraries_say")],
     "utils/deploy/predictor.py": [
         ("return model.eval()", "return model", "deploy/test_predict.py:in_a_program"),
     ],
