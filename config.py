@@ -128,7 +128,7 @@ class DefaultConfig(Options):
     importance: choice("l1", "l2", "fpgm", "slim") | free | by("prune") = "l1"  # by which channels stay
     ratio: number(0, above=True, high=1) | free | by("prune") = 0.5  # share of each layer's channels that goes
     speedup: optional(number(1, above=True)) | free | by("prune") = None  # as many times as fast here; sets the ratio
-    iterative: optional(integer(1)) | free | TURNS = None  # prune and fine-tune in so many turns, of --max-epoch each
+    iterative: optional(integer(1)) | free | TURNS = None  # turns of pruning and fine-tuning for --max-epoch epochs
     licence: optional(text) | free | by("card") = None  # of the model, for its card
 
     # --- many runs

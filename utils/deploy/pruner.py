@@ -23,7 +23,7 @@ class Pruner:
         input: a prepared batch on its device, by which the library finds out which layers depend on each other.
         importance: l1, l2, fpgm or slim, which channels stay: those with the largest weights, those farthest from
             the others, those with the largest scale in their BatchNorms.
-        sizes: {layer: channels} of which a ratio is a share, see `widths`; None: the module's own.
+        sizes: {layer: channels} before any pruning, to which the ratio applies, see `widths`; None: as it is.
 
     Attributes:
         whole: names of the layers that keep all their channels: the last one's are the classes.
@@ -93,7 +93,7 @@ class Pruner:
         return ranks.MagnitudeImportance(p=int(self.name[1]))
 
     def empty(self, ratio: float) -> list[str]:
-        """Names of the layers of which this ratio leaves no channel."""
+        """Names of the layers that would have no channel left with this ratio."""
         sizes = {name: size for name, size in self.sizes.items() if name not in self.whole}
         return [name for name, size in sizes.items() if size > ROUND and size * (1 - ratio) < 1]
 
