@@ -11,7 +11,8 @@ from utils.options.rules import balance_once, fit_warmup, unfreeze_in_time
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 DATA, LOSSES = of("dataset"), ("cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse")
-WRITE = by("predict", "export")
+WRITE, TURNS = by("predict", "export"), needs("run", "load_model_path") | by("prune")
+PRINTED, EXPORTED = ("table", "csv", "json"), ("onnx", "openvino", "ncnn", "pt2")
 RUNS, PRUNE = by("runs"), by("runs", hint="a model is pruned with `main.py prune --importance=l1`")
 
 
@@ -119,7 +120,7 @@ class DefaultConfig(Options):
     # --- a trained model at work
     input: optional(path) | free | by("predict") = None  # pictures: file, folder, '*.jpg', or - for a list on stdin
     top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
-    format: optional(choice("table", "csv", "json", "onnx", "pt2")) | free | WRITE = None  # None: table, or onnx
+    format: optional(choice(*PRINTED, *EXPORTED)) | free | WRITE = None  # None: predict a table, export onnx
     draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
     half: flag | free | by("export", hint="--precision=fp16 computes in 16 bits") = False  # weights of 16 bits
     int8: flag | free | by("export") = False  # weights of 8 bits, with scales from 100 training samples
@@ -127,6 +128,7 @@ class DefaultConfig(Options):
     importance: choice("l1", "l2", "fpgm", "slim") | free | by("prune") = "l1"  # by which channels stay
     ratio: number(0, above=True, high=1) | free | by("prune") = 0.5  # share of each layer's channels that goes
     speedup: optional(number(1, above=True)) | free | by("prune") = None  # as many times as fast here; sets the ratio
+    iterative: optional(integer(1)) | free | TURNS = None  # turns of pruning and fine-tuning for --max-epoch epochs
     licence: optional(text) | free | by("card") = None  # of the model, for its card
 
     # --- many runs

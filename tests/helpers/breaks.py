@@ -29,7 +29,18 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ('file.info.get("Software") == WRITER', "True", "deploy/test_predict.py:do_not_share_it"),
         ("if not path.exists():", "if True:", "deploy/test_predict.py:do_not_share_it"),
     ],
-    "utils/deploy/prune.py": [("opt.output and path.exists()", "False", "deploy/test_prune.py:what_is_wrong")],
+    "utils/deploy/prune.py": [
+        ("opt.output and path.exists()", "False", "deploy/test_prune.py:what_is_wrong"),
+        ("** (turn / turns)", "** turns", "deploy/test_prune.py:in_turns"),
+        ('before is None or before.state != "finished"', "True", "deploy/test_prune.py:in_turns"),
+        (
+            '"resume": str(before.folder)} if before',
+            '"resume": str(before.folder)} if False',
+            "deploy/test_prune.py:in_turns",
+        ),
+    ],
+    "utils/deploy/inputs.py": [("            yield PAUSE", "            pass", "deploy/test_predict.py:from_a_pipe")],
+    "utils/deploy/sessions.py": [(', order="C")', ")", "deploy/test_sessions.py:other_libraries_say")],
     "utils/deploy/predictor.py": [
         ("return model.eval()", "return model", "deploy/test_predict.py:in_a_program"),
     ],
@@ -66,7 +77,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         (".startswith(MARK):", '.startswith(""):', "deploy/test_card.py:somebody_elses"),
     ],
     "utils/deploy/pruner.py": [
-        ("max(ROUND, round(size", "max(0, round(size", "deploy/test_prune.py:fewer_than_8"),
+        ("max(ROUND, wanted)", "max(0, wanted)", "deploy/test_prune.py:fewer_than_8"),
         (
             "if not any(foreign(part.target.module, names) for part, _ in group)",
             "if True",
