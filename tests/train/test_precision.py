@@ -138,6 +138,7 @@ def test_measuring_leaves_weights_buffers_gradients_and_random_numbers_as_they_a
     monkeypatch.setattr(Net, "forward", lambda self, x: self.classifier(self.dropout(self.body(x))))
     before, state = copy.deepcopy(one.model.state_dict()), torch.random.get_rng_state()
     assert precision.choose(one.opt, one.model, one.train_data) in ("fp32", "bf16")
+    precision.step_times(one.model, *one.few(8), ["fp32"])
     assert all(torch.equal(value, before[name]) for name, value in one.model.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state()) and one.model.training
     assert all(parameter.grad is None for parameter in one.model.parameters())
