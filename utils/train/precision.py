@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from .machine import processor
 
 SECONDS, LEAST, MOST = 1.0, 2, 20  # of the steps that are timed in each precision; how many they are
 GAIN = 0.95  # another precision has to take less than this share of the time in fp32, which has more digits
+UNSTEADY = 1.5  # times the fastest step takes the median where other work disturbs
 KEPT = 100  # measurements in the file
 
 
@@ -45,9 +47,13 @@ def choose(opt: Any, model: Any, train_data: Any) -> str:
     how = f"as measured before, see {path}"
     if not times:
         begin = time.perf_counter()
-        samples, times = measured(model, train_data, size, opt.seed, device, kinds)
-        remember(path, key, samples, times)
+        samples, steps = measured(model, train_data, size, opt.seed, device, kinds)
         how = f"measured in {time.perf_counter() - begin:.1f} s"
+        times = {kind: min(each) for kind, each in steps.items()}
+        if all(statistics.median(each) < UNSTEADY * times[kind] for kind, each in steps.items()):
+            remember(path, key, samples, times)
+        elif samples:
+            how += " and not remembered, because other work slowed some steps"
     faster = not times["fp32"] < math.inf or times[kinds[-1]] < GAIN * times["fp32"]
     precision = kinds[-1] if faster else "fp32"
     figures = ", ".join(f"{1000 * one:.3g} ms in {kind}" for kind, one in times.items())
@@ -58,7 +64,7 @@ def choose(opt: Any, model: Any, train_data: Any) -> str:
 
 def measured(
     model: Any, dataset: Any, size: int, seed: int, device: torch.device, kinds: Sequence[str]
-) -> tuple[int, dict[str, float]]:
+) -> tuple[int, dict[str, list[float]]]:
     """step_times of a copy of the model on the device, with the first `size` samples of training as they are prepared
     there; (0, infinite times) where that fails: the first step fails in the same way, and there the batch is named."""
     with contextlib.suppress(Exception):  # a model and a data set may raise anything
@@ -67,16 +73,16 @@ def measured(
             order = dataset.order(torch.Generator().manual_seed(seed)).tolist()
             input, target = one_batch(dataset, [order[number % len(order)] for number in range(size)], device)
         return step_times(trial, input, target, kinds)
-    return 0, dict.fromkeys(kinds, math.inf)
+    return 0, dict.fromkeys(kinds, [math.inf])
 
 
-def step_times(model: Any, input: Any, target: Any, kinds: Sequence[str]) -> tuple[int, dict[str, float]]:
-    """(samples, {precision: seconds of a training step of them, without the optimizer}) of a model on its device.
+def step_times(model: Any, input: Any, target: Any, kinds: Sequence[str]) -> tuple[int, dict[str, list[float]]]:
+    """(samples, {precision: seconds of some training steps of them, without the optimizer}) of a model on its device.
 
     input, target: a prepared batch; on a CPU only as much of it is taken as makes a step of about a quarter of SECONDS.
-    The fastest of some steps counts, by turns, so that what else the machine does meets all. Each is of a new copy: the
-    model and the random numbers stay as they are, and a frozen body has not seen the pictures. A precision in which the
-    model fails takes an infinite time.
+    The precisions take turns, so that what else the machine does meets all. Each step is of a new copy: the model and
+    the random numbers stay as they are, and a frozen body has not seen the pictures. A precision in which the model
+    fails takes an infinite time.
     """
     on_cpu = device_of(model).type == "cpu"
     size = min(2, len(input)) if on_cpu else len(input)
@@ -92,7 +98,7 @@ def step_times(model: Any, input: Any, target: Any, kinds: Sequence[str]) -> tup
         begin, rounds = time.perf_counter(), [one_round() for _ in range(LEAST)]
         while len(rounds) < MOST and time.perf_counter() - begin < SECONDS * len(spent):
             rounds.append(one_round())
-    return size, {kind: min(one[kind] for one in rounds) for kind in spent}
+    return size, {kind: [one[kind] for one in rounds] for kind in spent}
 
 
 def seconds(model: Any, input: Any, target: Any, precision: str) -> float:
@@ -144,7 +150,7 @@ def remembered(path: Path, key: str, kinds: Sequence[str]) -> tuple[int, dict[st
 
 
 def remember(path: Path, key: str, samples: int, times: dict[str, float]) -> None:
-    """Add a measurement to the file, for its user alone, if it is one and the file can be written."""
+    """Add a measurement to the file, for its user alone, if that can be written."""
     known = {name: value for name, value in content(path).items() if name != key}
     rows = [*known.items(), (key, {"samples": samples, "seconds": times})][-KEPT:]
 
@@ -152,7 +158,7 @@ def remember(path: Path, key: str, samples: int, times: dict[str, float]) -> Non
         os.chmod(file.name, 0o600)
         json.dump(dict(rows), file, indent=1)
 
-    if path.is_absolute() and all(map(math.isfinite, times.values())):  # relative: there is no home
+    if path.is_absolute():  # else there is no home
         with contextlib.suppress(OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomically(path, write)
