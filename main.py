@@ -1,6 +1,6 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|predict|export|prune|card|pack|runs|control|replay|doctor|help [--option=value ...]
+usage: python main.py train|sweep|val|test|predict|export|prune|card|pack|runs|control|replay|doctor|help [--option=...]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
