@@ -7,8 +7,10 @@ a process that is gone is found, and resumed; other places leave it alone.
 """
 
 import contextlib
+import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,13 +19,14 @@ from utils import UserError
 from utils.files import lock, numbered
 from utils.notices import counted
 from utils.options.kinds import dashed
-from utils.run.run import in_training
+from utils.run.run import GLANCES, in_training
 
 from .space import Dimension
 
 HOLDER = "trial.txt"  # file in a run's folder on which its process holds a lock, whatever the run's own is doing
 ABOUT = "hearth"  # what the study itself keeps: its measure, ranges and other options
 TRIES = 3  # starts from the same checkpoint, after each of which the process was killed
+LONGEST = 1_000_000  # bytes of a journal in which its last line is
 MACHINE = "HEARTH_MACHINE"  # in the environment: processes with the same value see each other's locks
 
 
@@ -82,7 +85,8 @@ class Study(NamedTuple):
             driver = "psycopg2-binary" if self.address.startswith("postgresql://") else "its driver"
             hint = f"; pip install {driver}" if isinstance(error, ImportError) else ""
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}{hint}"
-            raise UserError(f"--study={self.address} cannot be used: repair it, or name another one ({reason})") from error
+            line = f"--study={self.address} cannot be used: repair it, or name another one ({reason})"
+            raise UserError(line) from error
         finally:
             for each in close:
                 each()
@@ -118,10 +122,24 @@ class Study(NamedTuple):
 
 
 def refuse_cut_off(path: str) -> None:
-    """Raise UserError for a journal whose last line is not whole: what is written behind it would be lost."""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
-            raise UserError(f"--study={path} is damaged: its last line is cut off; remove that line, or name another")
+    """Raise UserError for a journal whose last line is not whole: Optuna leaves it out, and fails at the next one."""
+    for _ in range(GLANCES):  # another process may be writing it
+        if whole(path):
+            return
+        time.sleep(0.1)
+    raise UserError(f"--study={path} is damaged, or no journal: its last line is not whole: remove it, or name another")
+
+
+def whole(path: str) -> bool:
+    """Whether the last line of a journal is whole; True where there is none."""
+    if not os.path.exists(path):
+        return True
+    with open(path, "rb") as file:
+        file.seek(-min(file.seek(0, os.SEEK_END), LONGEST), os.SEEK_END)
+        *_, line = [b"{}\n", *file.readlines()]
+    with contextlib.suppress(ValueError):
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    return False
 
 
 def counts(trial: Any) -> bool:

@@ -23,7 +23,7 @@ from .space import Space, words
 from .study import ABOUT, Claim, Study, claim, fail, suggest
 
 DONE, FAILED, NOTHING_LEFT = 0, 3, 4  # exit codes of a process; after any other one its trial has to be resumed
-SPARED = 5  # trials that have ended before one is pruned
+SPARED, PATIENCE = 5, 4  # trials that have ended before one is pruned; part of its epochs that a run has first
 
 
 class Watch(Callback):
@@ -41,10 +41,10 @@ class Watch(Callback):
         self.run, self.schedule = state.run, state.schedule
 
     def on_epoch_end(self, metrics: dict[str, Any], **_: Any) -> None:
-        value = metrics[self.measure]
-        if metrics["epoch"] not in self.known:
-            self.trial.report(value, metrics["epoch"])
-        if metrics["epoch"] < self.schedule.max_epoch and self.trial.should_prune():
+        value, epoch, last = metrics[self.measure], metrics["epoch"], self.schedule.max_epoch
+        if epoch not in self.known:
+            self.trial.report(value, epoch)
+        if last // PATIENCE < epoch < last and self.trial.should_prune():
             reason = f"pruned, {self.measure} {value:.4g} is worse than the median of the other trials"
             self.trial.set_user_attr("pruned", reason)
             self.run.over = reason
@@ -64,6 +64,7 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
     says = os.dup(sys.stdout.fileno())
     with where.opened() as storage:
         study = where.load(storage)
+        study.pruner = median()
         accepts = acceptable(program)
         found = claim(study, where, wanted, lambda number: sampler(space, wanted, accepts, number))
         if found is None:
@@ -108,6 +109,13 @@ def sampler(space: Space, wanted: int, accepts: Callable[[Options], None], numbe
     tpe = optuna.samplers.TPESampler(seed=(seed * 100_003 + number) % 2**32)
     fixed = space.combinations(wanted, accepts)[number : number + 1]
     return optuna.samplers.PartialFixedSampler(fixed[0], tpe) if fixed else tpe
+
+
+def median() -> Any:
+    """What says that a trial is pruned: it is worse than the median of the others at the same epoch."""
+    import optuna
+
+    return optuna.pruners.MedianPruner(n_startup_trials=SPARED)
 
 
 def watched(make: Callable[..., Any], trial: Any, measure: str) -> Callable[..., Any]:
