@@ -1,6 +1,8 @@
 """The command sweep: trials are trained, killed, resumed and compared, and none is lost or trained twice."""
 
 import multiprocessing
+import os
+import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +10,17 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import runs
-from conftest import FAST, main
+from conftest import FAST, main, server
+from wait import until
 
+import config
 from utils import UserError
 from utils.options.options import read_yaml
-from utils.search.study import TRIES, Study, claim
-from utils.search.worker import SPARED, Watch, median
+from utils.run.checkpoint_file import read_checkpoint
+from utils.run.guard import Diverged
+from utils.search.space import Space
+from utils.search.study import TRIES, Study, claim, counts
+from utils.search.worker import DONE, FAILED, SPARED, Watch, median, train
 
 # Kills the process of trial 1 at its fifth step, once: the last checkpoint is that of the fourth.
 KILLER = """
@@ -86,6 +93,23 @@ def test_the_same_command_goes_on_and_another_one_is_refused(swept, pictures):
     assert done.stderr.startswith("main.py: --study=checkpoints/sweep.journal holds a sweep of other ranges")
 
 
+def test_a_signal_to_the_sweep_saves_its_trials_and_the_same_command_ends_them(tmp_path, pictures):
+    options = [f"--train-data-root={pictures}", *FAST, "--max-epoch=2", "--print-freq=1", "--seed=1,2", "--trials=1"]
+    server().start("sweep", *options, cwd=tmp_path)
+    pid = server().pid
+    record = tmp_path / "checkpoints" / "sweep_0000" / "events.jsonl"
+    until(lambda: record.is_file() and '"loss"' in record.read_text())
+    os.kill(pid, signal.SIGTERM)
+    assert server().wait() == 128 + signal.SIGTERM
+    printed = (tmp_path / "output").read_text()
+    assert "stopped; to continue: python " in printed and "Traceback" not in printed
+    step = read_checkpoint(record.with_name("last.pth"))["run"]["step"]
+    assert 0 < step < 14 and (record.with_name("lock")).read_text() == "unfinished"
+    done = main("sweep", *options, cwd=tmp_path, check=0)
+    assert "\ntrial 0: val_accuracy " in done.stdout and starts(tmp_path) == [2]
+    assert f"and {step % 7} batch" in record.with_name("output.txt").read_text()
+
+
 def test_a_study_of_trainings_with_other_options_is_refused():
     about = {"ranges": {}, "options": {"flip": "0.5", "model": "SqueezeNet"}}
     Study("a", "a", "a").check(about, {"ranges": {}, "options": {"flip": "0.5", "younger": "1"}})
@@ -132,6 +156,48 @@ def where(tmp_path, request):
     with found.opened() as storage:
         found.begin(storage, {"measure": "val_loss", "ranges": {}, "options": {}})
     return found
+
+
+@pytest.mark.parametrize("reason, state", [(None, "COMPLETE"), ("pruned, it is poor", "PRUNED")])
+def test_a_process_that_was_killed_behind_its_run_leaves_what_came_out(swept, tmp_path, reason, state):
+    """Nothing is trained again: what the run's folder says is told."""
+    folder = shutil.copytree(swept[0] / "checkpoints" / "sweep_0000", tmp_path / "run")
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask()
+    value = max(float(row["val_accuracy"]) for row in runs.rows(folder))
+    trial.report(value, 1)
+    if reason:
+        trial.set_user_attr("pruned", reason)
+        (folder / "lock").write_text("unfinished")
+    line, code = train(None, None, study, SimpleNamespace(trial=trial, folder=folder), {"lr": 0.1})
+    (told,) = study.get_trials()
+    assert (told.state.name, told.value, code) == (state, value, DONE)
+    assert (folder / "lock").read_text() == "finished" and starts(swept[0])[0] == 1
+    assert line.endswith(f"after 1 epoch{', pruned, it is poor' * bool(reason)} (--lr=0.1)")
+
+
+@pytest.mark.parametrize(
+    "error, begun, state, void",
+    [
+        (UserError("no such folder"), False, "FAIL", True),
+        (RuntimeError("no kernel"), True, "FAIL", False),
+        (Diverged("20 steps in a row were skipped", 20), True, "PRUNED", None),
+    ],
+)
+def test_what_a_failure_does_to_its_trial(tmp_path, error, begun, state, void):
+    def fails(opt):
+        if begun:
+            (tmp_path / "lock").write_text("diverged" if isinstance(error, Diverged) else "unfinished")
+            (tmp_path / "last.pth").touch()
+        raise error
+
+    study = optuna.create_study(direction="maximize")
+    program, space = SimpleNamespace(train=fails), Space({}, {}, config.load)
+    line, code = train(program, space, study, SimpleNamespace(trial=study.ask(), folder=tmp_path), {"lr": 0.1})
+    (told,) = study.get_trials()
+    assert (told.state.name, told.user_attrs.get("void")) == (state, void)
+    assert str(error) in told.user_attrs["reason"] and str(error) in line
+    assert code == (DONE if state == "PRUNED" else FAILED) and counts(told) is not void
 
 
 def test_the_trial_of_a_process_that_is_gone_is_taken_again_only_where_its_lock_can_be_seen(where, monkeypatch):

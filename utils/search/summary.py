@@ -29,12 +29,18 @@ def show(space: Space, where: Study, again: str) -> None:
         if complete:
             best = rank(complete, measure)[0]
             print(f"best: {command('train', *words({**space.words, **best.params}))}")
-            print(f"its model: {Path(where.work_dir, best.user_attrs['folder'], 'best.pth')}")
+            print(f"its model: {folder_of(best, where) / 'best.pth'}")
         try:
             for path in pictures.draw(study, complete, space, measure, Path(where.work_dir, where.name)):
                 print(f"picture: {path}")
         except Exception as error:  # a picture is no reason to end with an error
             warn(f"the pictures are not complete: {type(error).__name__}: {error}")
+
+
+def folder_of(trial: Any, where: Study) -> Path:
+    """The folder of a trial's run; of one that is on another machine its name stands before it."""
+    place = trial.user_attrs["place"]
+    return Path(where.work_dir if place == where.place() else place, trial.user_attrs.get("folder", ""))
 
 
 def rank(trials: list[Any], measure: str) -> list[Any]:
@@ -48,11 +54,21 @@ def table(trials: list[Any], space: Space, where: Study, measure: str) -> str:
     """A line per trial, the best first."""
     lines = [(*HEADER[:-1], measure, *map(dashed, space.varied), "")]
     for one in rank(trials, measure):
-        run = read_run(Path(where.work_dir, one.user_attrs.get("folder", "")))
+        seconds = read_run(folder_of(one, where)).seconds()  # 0 of another machine's
         value = "" if one.value is None else f"{one.value:.4g}"
         chosen = (shown(one.params.get(name, "")) for name in space.varied)
         state = STATES.get(one.state.name, one.state.name.lower())
-        lines.append((str(one.number), state, str(len(run.rows)), spent(run.seconds()), value, *chosen, reason(one)))
+        lines.append(
+            (
+                str(one.number),
+                state,
+                str(len(one.intermediate_values)),
+                spent(seconds) if seconds else "",
+                value,
+                *chosen,
+                reason(one),
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

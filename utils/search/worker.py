@@ -132,7 +132,7 @@ def watched(make: Callable[..., Any], trial: Any, measure: str) -> Callable[...,
 
 
 def train(program: ModuleType, space: Space, study: Any, found: Claim, chosen: dict[str, Any]) -> tuple[str, int]:
-    """Train a trial, or go on with it, and tell the study what came out. Returns a line about it and the exit code."""
+    """Train or resume a trial, and tell the study what came out. Returns a line about it and the exit code."""
     import optuna
 
     trial, folder, reason = found.trial, found.folder, ""
@@ -156,12 +156,13 @@ def train(program: ModuleType, space: Space, study: Any, found: Claim, chosen: d
         begun = any((folder / file).is_file() for file in CHECKPOINTS) and read_run(folder).state != "failed"
         fail(study, trial, reason, void=not begun)
         return f"trial {trial.number} failed ({given}): {reason}", FAILED
-    run_found = read_run(folder)
-    reason = trial.user_attrs.get("pruned", reason) or ("diverged" if run_found.best is None else "")
-    if reason:
+    ended = read_run(folder)
+    diverged = "diverged" if ended.state == "diverged" or ended.best is None else ""
+    reason = trial.user_attrs.get("pruned") or reason or diverged
+    if reason or ended.best is None:
         trial.set_user_attr("reason", reason)
         study.tell(trial.number, state=optuna.trial.TrialState.PRUNED, skip_if_finished=True)
     else:
-        study.tell(trial.number, run_found.best[1], skip_if_finished=True)  # type: ignore[index]
-    epochs = counted(len(run_found.rows), "epoch")
-    return f"trial {trial.number}: {run_found.result()} after {epochs}{f', {reason}' * bool(reason)} ({given})", DONE
+        study.tell(trial.number, ended.best[1], skip_if_finished=True)
+    result = f"{ended.result() or 'no result'} after {counted(len(ended.rows), 'epoch')}"
+    return f"trial {trial.number}: {result}{f', {reason}' * bool(reason)} ({given})", DONE
