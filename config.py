@@ -134,8 +134,6 @@ class DefaultConfig(Options):
     prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | PRUNE = []  # name files to delete
     yes: flag | free | needs("prune") | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
-
-    # --- a sweep: --lr=1e-4..1e-1 is a range, --optimizer=Adam,SGD a list, all else is as for train; see docs/sweeps.md
     trials: integer(1) | free | by("sweep") = 30  # number of trainings, those of before that are continued included
     jobs: integer(1) | free | by("sweep") = 1  # processes that train at the same time, a GPU each
     study: optional(text) | free | by("sweep") = None  # file, sqlite:///a.db or postgresql://...; None: in work_dir

@@ -59,6 +59,7 @@ def test_a_killed_trial_is_resumed_to_the_bits_of_an_undisturbed_run_and_none_is
     folders = sorted((cwd / "checkpoints").glob("sweep_*/"))
     assert [(one / "lock").read_text() for one in folders] == ["finished"] * 4
     assert [len(runs.rows(one)) for one in folders] == [1] * 4
+    assert "resuming checkpoints/sweep_0001 after 0 epochs and 4 batches" in (folders[1] / "output.txt").read_text()
     lr = read_yaml(folders[1] / "config.yaml", ())["lr"]
     assert len({read_yaml(one / "config.yaml", ())["lr"] for one in folders}) == 4
     (cwd / "alone").mkdir()

@@ -26,6 +26,7 @@ from .space import Dimension
 HOLDER = "trial.txt"  # file in a run's folder on which its process holds a lock, whatever the run's own is doing
 ABOUT = "hearth"  # what the study itself keeps: its measure, ranges and other options
 TRIES = 3  # starts from the same checkpoint, after each of which the process was killed
+DRIVERS = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # their packages
 LONGEST = 1_000_000  # bytes of a journal in which its last line is
 MACHINE = "HEARTH_MACHINE"  # in the environment: processes with the same value see each other's locks
 
@@ -82,9 +83,9 @@ class Study(NamedTuple):
             broken = storage is None or "optuna" in type(error).__module__ or "sqlalchemy" in type(error).__module__
             if not broken:
                 raise
-            driver = "psycopg2-binary" if self.address.startswith("postgresql://") else "its driver"
-            hint = f"; pip install {driver}" if isinstance(error, ImportError) else ""
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}{hint}"
+            lacks = getattr(error.__cause__, "name", "") if isinstance(error, ImportError) else ""
+            hint = f"; pip install {DRIVERS.get(lacks, lacks)}" if lacks else ""
+            reason = f"{type(error).__name__}: {[*str(error).strip().splitlines(), ''][0]}{hint}"
             line = f"--study={self.address} cannot be used: repair it, or name another one ({reason})"
             raise UserError(line) from error
         finally:
