@@ -1,6 +1,6 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|predict|export|prune|card|pack|runs|control|replay|doctor|find-lr|help [--lr=1 ...]
+usage: main.py train|sweep|find-lr|val|test|predict|export|prune|card|pack|runs|control|replay|doctor|help [--option=x]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
