@@ -43,6 +43,7 @@ import models
 from data.broken import name_broken, refuse_broken
 from data.build import build as build_data
 from data.pictures.pack import packed_file
+from models.ensemble import average
 from utils import watch
 from utils.events import Callbacks
 from utils.files import check_writable
@@ -50,7 +51,7 @@ from utils.metrics import cam, plots
 from utils.metrics.meters import LossMeter, TrainMeters, named, plain, write_report
 from utils.notices import counted
 from utils.options.parts import check_parts
-from utils.run import preflight, record, resume
+from utils.run import members, preflight, record, resume
 from utils.run.checkpoint import Checkpoint
 from utils.run.control import loop_controls, run_controls
 from utils.run.debugger import Debugger
@@ -217,8 +218,7 @@ def pack(opt=None, **kwargs):
 
 def set_up(opt, callbacks=()):
     """Check the options against model, data set and callbacks, print them, and set the seed. Returns the device;
-    `precision` becomes what it computes in. Raises UserError for an option that this model or data set does not read.
-    """
+    `precision` becomes what it computes in. Raises UserError for an option that model or data set does not read."""
     check_parts(opt, models, data)
     for name in callbacks:
         pick(name, opt)
@@ -273,11 +273,11 @@ def new_model(opt, train_data, start):
 
 
 def load_trained(given):
-    """(options, model in eval mode, device) of the checkpoint that val and test are asked for, or the newest best one.
-
-    The options are those it was trained with, except what is given now.
-    """
+    """(options, model in eval mode, device) of the checkpoint that is asked for, or the newest best one, or the mean of
+    several. The options are those it was trained with, except what is given now."""
     processes.refuse_torchrun()
+    if (several := members.each(given))[1]:
+        return average(given, *several, load_trained)
     opt, content = resume.trained(given)
     device, info = set_up(opt), content.get("info", {})
     model = make_model(opt, classes := resume.classes_of(opt, info, getattr(data, opt.dataset).classes))
