@@ -3,14 +3,15 @@ is a subclass that lists only what differs, each line with its reason."""
 
 from utils.options.kinds import choice, flag, integer, number, optional, path, pixels, settings, several, text
 from utils.options.marks import before, by, free, needs, of, only, was
-from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
+from utils.options.names import fold_number, name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, NET, PACKS, RESUME, SEEN, STEERED, TESTED, USE
-from utils.options.rules import balance_once, fit_warmup, unfreeze_in_time
+from utils.options.rules import balance_once, fit_warmup, one_fold, unfreeze_in_time
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 DATA, LOSSES = of("dataset"), ("cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse")
+DIVIDED = DATA | by("train", "pack", "doctor", "find-lr")
 WRITE, TURNS = by("predict", "export"), needs("run", "load_model_path") | by("prune")
 PRINTED, EXPORTED = ("table", "csv", "json"), ("onnx", "openvino", "ncnn", "pt2")
 RUNS, PRUNE = by("runs"), by("runs", hint="a model is pruned with `main.py prune --importance=l1`")
@@ -26,6 +27,9 @@ class DefaultConfig(Options):
     val_data_root: several(path) | free | DATA | LABELLED = []  # the same for validation; none: 30 % of train_data_root
     test_data_root: several(path) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
     val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
+    folds: optional(integer(2)) | DIVIDED = None  # divide train_data_root into that many parts, one of which validates
+    fold: fold_number | DIVIDED = None  # its number, from 0; all: train each fold in turn
+    group: optional(text) | DIVIDED = None  # what keeps samples in one fold: a ListFile's column, or a pattern of names
     columns: several(text) | DATA | ALL = []  # ListFile: a table's columns with pictures and labels, as id,label or 1,3
     exif: choice("auto", "stored", "upright") | DATA | ALL = "auto"  # how pictures lie in which boxes were drawn
     crowds: choice("ignore", "objects") | DATA | LABELLED = "ignore"  # what COCO's crowds, VOC's difficult objects, are
@@ -113,6 +117,8 @@ class DefaultConfig(Options):
     keep_every: integer(0) | free = 0  # also keep every k-th epoch's weights and report; 0: none
     keep_from: integer(1) | free = 1  # first epoch for keep_every
     keep_optimizer: flag | free = True  # False: of a finished run only best.pth stays, it cannot get more epochs
+    tta: optional(choice("flip", "multi")) | free | by("val", "test") = None  # mean over views: mirrored, also enlarged
+    calibrate: flag | free | by("test") = False  # scale probabilities to the best log loss of --fold=all's out-of-fold
     result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
     labels: flag | DATA | by("test") = False  # write classes (Dogs vs. Cats), not probabilities (its Redux edition)
     report_dir: optional(path) | by("val", "doctor", "find-lr") = None  # for the report; None: beside the checkpoint
@@ -169,7 +175,7 @@ class DefaultConfig(Options):
     show_options: flag | free | SEEN = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 
-    _rules = balance_once, fit_warmup, unfreeze_in_time
+    _rules = balance_once, fit_warmup, unfreeze_in_time, one_fold
 
 
 class Demo(DefaultConfig):

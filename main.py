@@ -43,6 +43,7 @@ import models
 from data.broken import name_broken, refuse_broken
 from data.build import build as build_data
 from data.pictures.pack import packed_file
+from models.ensemble import average
 from utils import watch
 from utils.events import Callbacks
 from utils.files import check_writable
@@ -50,7 +51,7 @@ from utils.metrics import cam, plots
 from utils.metrics.meters import LossMeter, TrainMeters, named, plain, write_report
 from utils.notices import counted
 from utils.options.parts import check_parts
-from utils.run import preflight, record, resume
+from utils.run import members, preflight, record, resume
 from utils.run.checkpoint import Checkpoint
 from utils.run.control import loop_controls, run_controls
 from utils.run.debugger import Debugger
@@ -137,8 +138,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALON
     """Measure the model on a loader of labelled data, in eval mode; the model's mode is the same afterwards.
 
     Returns (the data set's meter, its first measure): for pictures with classes a ClassMeter, of
-    utils/metrics/class_meter.py, and the accuracy in %. The losses go into loss_meter, where one is given.
-    """
+    utils/metrics/class_meter.py, and the accuracy in %. The losses go into loss_meter, where one is given."""
     callbacks, loss_meter = callbacks or Callbacks(), loss_meter or LossMeter()
     dataset, meter = dataloader.dataset, dataloader.dataset.meter()
     loss_meter.reset()
@@ -272,11 +272,11 @@ def new_model(opt, train_data, start):
 
 
 def load_trained(given):
-    """(options, model in eval mode, device) of the checkpoint that val and test are asked for, or the newest best one.
-
-    The options are those it was trained with, except what is given now.
-    """
+    """(options, model in eval mode, device) of the checkpoint that is asked for, or the newest best one, or the mean of
+    several. The options are those it was trained with, except what is given now."""
     processes.refuse_torchrun()
+    if (several := members.each(given))[1]:
+        return average(given, *several, load_trained)
     opt, content = resume.trained(given)
     device, info = set_up(opt), content.get("info", {})
     opt.assign(precision=pick_precision(opt.precision, device))

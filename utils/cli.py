@@ -34,6 +34,7 @@ ROOMS: dict[str, str] = {
     "card": "utils.deploy.card",
     "sweep": "utils.search.command",
 }
+FOLDS = "utils.search.folds"  # the same for train, where it is asked for all folds
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
 # What other projects call a command.
 SYNONYMS = {
@@ -133,8 +134,9 @@ def run(program: ModuleType, command: str, opt: Any) -> None:
 
     def call() -> None:
         try:
-            if command in ROOMS:
-                getattr(importlib.import_module(ROOMS[command]), function)(program, opt)
+            all_folds = command == "train" and importlib.import_module(FOLDS).asked(opt)
+            if room := FOLDS if all_folds else ROOMS.get(command):
+                getattr(importlib.import_module(room), function)(program, opt)
             else:
                 getattr(program, function)(opt)
         except Exception as failure:  # raised below: Fire's frames would bury those of the user's model
