@@ -23,17 +23,18 @@ class ListFile(PictureFiles):
     Labels are whole numbers from 0, or names. A file class_name.txt beside the first list, a name per line, fixes the
     classes and their order; without one they are the names in alphabetical order, or the numbers. Missing files are
     left out like broken pictures. `root` is one list file, or several that count as one. `columns` are the names or
-    numbers of a table's columns with the pictures and with the labels. See PictureFiles for the split and the other
-    arguments.
+    numbers of a table's columns with the pictures and with the labels; `group` may be another one. See PictureFiles for
+    the split and the other arguments.
     """
 
     def __init__(self, root: Roots, mode: str, columns: Sequence[str] = (), **options: Any):
         self.columns = columns
+        self.cells: dict[Path, str] = {}  # of the column that --group names, if there is one
         super().__init__(root, mode, **options)
 
     def labelled(self, roots: Roots, root: Roots) -> list[Sample]:
         """The Samples in the lists `roots`, with the classes of `root`."""
-        lines, beside = read(root, self.columns), Path(as_list(root)[0]).parent
+        lines, beside = read(root, self.columns, group=self.group, cells=self.cells), Path(as_list(root)[0]).parent
         listed, numeric = class_names(beside), check_labels(lines)
         self.classes = listed or pick_classes(lines, numeric)
         if len(self.classes) < 2:
@@ -48,13 +49,29 @@ class ListFile(PictureFiles):
             samples.append(Sample(path, number, name))
         return samples
 
+    def groups(self, samples: list[Sample]) -> list[str]:
+        """The name of each sample's group: its cell in the column `group`, else see PictureFiles."""
+        if not any(self.cells.values()):
+            return super().groups(samples)
+        without = next((sample.name for sample in samples if not self.cells[sample.path]), None)
+        if without is not None:
+            raise UserError(f"--group={self.group}: the line of {without} has nothing in this column")
+        return [self.cells[sample.path] for sample in samples]
+
     def unlabelled(self, root: Roots) -> list[Sample]:
         """The Samples of test mode, whose ids are the paths as they are written."""
         return [sample._replace(target=sample.name) for _, sample in read(root, self.columns, labelled=False)]
 
 
-def read(roots: Roots, columns: Sequence[str] = (), labelled: bool = True) -> list[Line]:
-    """The lines that name pictures in these lists, see read_rows.
+def read(
+    roots: Roots,
+    columns: Sequence[str] = (),
+    labelled: bool = True,
+    group: str | None = None,
+    cells: dict[Path, str] | None = None,
+) -> list[Line]:
+    """The lines that name pictures in these lists, see read_rows. `cells` gets what is in the column `group`, if there
+    is one, by the pictures' paths.
 
     Raises UserError when there is none, and with `labelled` for a line without a label.
     """
@@ -66,12 +83,14 @@ def read(roots: Roots, columns: Sequence[str] = (), labelled: bool = True) -> li
             raise RootError(file, f"there is no file {file}: give a text file with lines `path label`")
         texts = enumerate(map(str.strip, read_lines(file)), start=1)
         lines = [(number, text) for number, text in texts if text and not text.startswith("#")]
-        for number, name, path, label in read_rows(file, lines, labelled, columns) if lines else ():
+        for number, name, path, label, cell in read_rows(file, lines, labelled, columns, group) if lines else ():
             if labelled and not label:
                 raise UserError(
                     f"{file}:{number}: there is no label: a line is `path label`, or every line has the same columns"
                 )
             found.append((f"{file}:{number}", Sample(path, label, name)))
+            if cells is not None:
+                cells[path] = cell
     if not found:
         raise UserError(f"{shown(roots)} names no picture: lines `path label` are expected")
     return found

@@ -14,6 +14,7 @@ from utils.metrics.iou_meter import UNLABELLED, IoUMeter
 from utils.notices import counted, note_once
 
 from .pictures.augment import Augment, denormalise, normalise
+from .pictures.folds import grouped, part_of_folds
 from .pictures.mask_pairs import WHERE, images_folders, pairs
 from .pictures.mask_reading import choose_reader, class_counts
 from .pictures.mask_tables import PALETTE
@@ -32,6 +33,8 @@ from .pictures.split import (
     shown,
     unique_ids,
 )
+
+WANTED = "2 to 255 are needed, with pixels of 0, 1, ... (255 is ignored)"
 
 
 class MaskFolder(PictureSet):
@@ -59,6 +62,7 @@ class MaskFolder(PictureSet):
         crop_min_scale, flip, rotate, color_jitter, noise: how train mode changes pictures and masks, see Augment.
         val_data_root: folders like `root`; if there are any, they are val and all of `root` is train.
         val_size: maximum number of pictures in val mode.
+        folds, fold, group: without val_data_root val gets that one of so many parts, see PictureFiles.
         class_weights: set `weights` to N / N_c in train mode, counted in pixels.
         fit: pad or squeeze, see above.
         pack: decode everything once, into a file in `pack_dir`, and read it from there; see open_images.
@@ -84,30 +88,32 @@ class MaskFolder(PictureSet):
         noise: float = 0.0,
         val_data_root: Roots = (),
         val_size: int | None = None,
+        folds: int | None = None,
+        fold: int | str | None = None,
+        group: str | None = None,
         class_weights: bool = False,
         pack: bool = False,
         pack_dir: str = "packs",
         fit: str = "pad",
         **_: Any,
     ):
-        self.mode, self.fit = mode, fit
+        self.mode, self.fit, read = mode, fit, reader(read_square, fit=fit)
         self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise)
         size, name = stored_size(image_size, mode), f"{type(self).__name__}_{mode}"
         if mode == "test":
-            own, read = unlabelled(root), reader(read_square, fit=fit)
+            own = opened = unlabelled(root)
             self.images, faults = open_images([sample.path for sample in own], read, size, name, pack, pack_dir)
             problems = {one: f"{one.path} ({why})" for one, why in zip(own, faults, strict=True) if why is not None}
         else:
             everything = labelled(root)
-            own = labelled(val_data_root) if mode == "val" and val_data_root else everything
-            own = part_of(own, mode, val_data_root, val_size, f"{shown(root)} has one picture with a mask")
-            names, mine = class_names(as_list(root)[0]), set(own)
+            own, opened = divide(everything, root, mode, val_data_root, val_size, (folds, fold, group))
+            names, mine = class_names(as_list(root)[0]), set(opened)
             masks, names = choose_reader(as_list(root)[0], names, [sample.target for sample in everything])
             # Masks that are not its own show how many classes there are, if no file names them.
             others = [] if names else [sample for sample in everything if sample not in mine]
-            files, more = ([(sample.path, *sample.target) for sample in group] for group in (own, others))
+            files, more = ([(sample.path, *sample.target) for sample in some] for some in (opened, others))
             self.images, facts = open_images(files, reader(masks, fit=fit), size, name, pack, pack_dir, 4, more)
-            found = dict(zip([*own, *others], facts, strict=True))
+            found = dict(zip([*opened, *others], facts, strict=True))
             problems = {sample: fact for sample, fact in found.items() if isinstance(fact, str)}
             sound = {sample: fact for sample, fact in found.items() if sample not in problems}
             counts_of = class_counts(masks, {sample.target: fact for sample, fact in sound.items()})
@@ -115,10 +121,7 @@ class MaskFolder(PictureSet):
             largest = max((max(pixels[sample]) for sample in everything if sample in pixels), default=-1)
             self.classes = names or [f"class {index}" for index in range(largest + 1)]
             if pixels and not 2 <= len(self.classes) <= UNLABELLED:
-                raise UserError(
-                    f"{shown(root)} has {counted(len(self.classes), 'class', 'classes')}: 2 to 255 are needed, with "
-                    "pixels of 0, 1, ... (255 is ignored)"
-                )
+                raise UserError(f"{shown(root)} has {counted(len(self.classes), 'class', 'classes')}: {WANTED}")
             known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
             problems |= {
                 sample: f"{sample.target[0]} (a pixel is {max(counts)}; {known})"
@@ -127,8 +130,9 @@ class MaskFolder(PictureSet):
             }
         self.broken = [problems[sample] for sample in own if sample in problems]
         self.ids = [sample.target for sample in own]  # in test mode, broken ones too
-        self.images.select([number for number, sample in enumerate(own) if sample not in problems])
         self.samples = [sample for sample in own if sample not in problems]
+        kept = set(self.samples)
+        self.images.select([number for number, sample in enumerate(opened) if sample in kept])
         if class_weights and mode == "train":
             counts = [sum(pixels[one].get(index, 0) for one in self.samples) for index in range(len(self.classes))]
             self.weights = self.weigh(counts, "pixel", "--class-weights")
@@ -198,6 +202,20 @@ def unlabelled(roots: Roots) -> list[Sample]:
     """Samples (picture, id, name) to predict. Raises UserError when there is none, or when two have the same id."""
     paths = picture_files([one for root in as_list(roots) for one in images_folders(root)], "give a folder of pictures")
     return unique_ids([Sample(path, path.stem, path.name) for path in paths])
+
+
+def divide(
+    everything: list[Sample], root: Roots, mode: str, val_data_root: Roots, val_size: int | None, divided: Any
+) -> tuple[list[Sample], list[Sample]]:
+    """(the samples of train or val mode, those that share their pack) of everything in `root`. divided: folds, fold,
+    group; all folds have one pack."""
+    own = labelled(val_data_root) if mode == "val" and val_data_root else everything
+    if not divided[0] or val_data_root:
+        own = part_of(own, mode, val_data_root, val_size, f"{shown(root)} has one picture with a mask")
+        return own, own
+    groups = grouped([sample.name for sample in own], divided[2])
+    own = part_of_folds(own, [0] * len(own), groups, ["picture with a mask"], divided, mode)
+    return own[: val_size if mode == "val" else None], everything
 
 
 def labelled(roots: Roots) -> list[Sample]:

@@ -39,6 +39,7 @@ class PictureData(PictureSet):
         crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix: augmentation, see Augment.
         resample: balance the classes in every epoch of train mode, see `order`: none, mean, log or sqrt.
         class_weights: set `weights` to N / N_c in train mode.
+        own: the numbers of those of `paths` that are this data set's, None: all; others only share its pack.
         pixels: the pictures, if they are decoded already, uint8 [N, H, W, 3] of any size; `paths` then only name them.
         pack: decode every picture once, into a file in `pack_dir`, and read it from there; see open_images.
         pack_dir: the folder for that file.
@@ -68,6 +69,7 @@ class PictureData(PictureSet):
         cutmix: float = 0.0,
         resample: str = "none",
         class_weights: bool = False,
+        own: Sequence[int] | None = None,
         pixels: torch.Tensor | None = None,
         pack: bool = False,
         pack_dir: str = "packs",
@@ -84,9 +86,10 @@ class PictureData(PictureSet):
             cropped = reader(read_center_crop, interpolation=interpolation, share=center_crop)
             read = reader(read_square, interpolation=interpolation) if self.augmented else cropped
             self.images, faults = open_images(paths, read, size, f"{type(self).__name__}_{mode}", pack, pack_dir)
-            sound = [number for number, fault in enumerate(faults) if fault is None]
+            own = range(len(paths)) if own is None else own
+            sound = [number for number in own if faults[number] is None]
             self.images.select(sound)
-            self.broken = [f"{path} ({why})" for path, why in zip(paths, faults, strict=True) if why is not None]
+            self.broken = [f"{paths[number]} ({faults[number]})" for number in own if faults[number] is not None]
         else:
             pixels = pixels if self.augmented or center_crop == 1 else middle(pixels, self.size, center_crop)
             self.images, sound, self.broken = ImagesInMemory(pixels), list(range(len(paths))), []

@@ -15,7 +15,8 @@ from .split import hidden
 
 MARKS = {"\t": "tabs", ";": "semicolons", ",": "commas"}  # what may divide columns, besides white space
 FIRST = 20  # rows that show what a list means: a few of their pictures may be missing
-Row = tuple[int, str, Path, str]  # number of the line, the picture as it is named there, its path, the label or ""
+# The number of the line, the picture as it is named there, its path, the label or "", the group or "".
+Row = tuple[int, str, Path, str, str]
 
 
 class Places:
@@ -64,8 +65,10 @@ def pictures(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def read_rows(file: Path, lines: list[tuple[int, str]], labelled: bool, columns: Sequence[str] = ()) -> list[Row]:
-    """The rows of a list, of its lines (number, text), without its header.
+def read_rows(
+    file: Path, lines: list[tuple[int, str]], labelled: bool, columns: Sequence[str] = (), group: str | None = None
+) -> list[Row]:
+    """The rows of a list, of its lines (number, text), without its header. `group` may be another column of a table.
 
     Where paths from the list's folder are files, a line is `path label`. Else, when a tab, semicolon or comma divides
     all lines into the same number of columns, the list is a table, with the pictures in one column and, if there are
@@ -84,7 +87,7 @@ def read_rows(file: Path, lines: list[tuple[int, str]], labelled: bool, columns:
     if not table or (usual and not columns):
         return rows_of(file, lines, plain, 0, 1, places, ())
     path, label = pick(file, table, labelled, columns, places)
-    rows = rows_of(file, lines, table, path, label, places, columns)
+    rows = rows_of(file, lines, table, path, label, places, columns, group)
     titled = len(table) - len(rows)
     pairs = all(right and not left.endswith(mark) for left, right in plain[titled:])  # white space divides them, too
     if pairs and mark != "\t" and not columns and '"' not in texts[-1]:
@@ -176,9 +179,11 @@ def rows_of(
     label: int,
     places: Places,
     columns: Sequence[str],
+    group: str | None = None,
 ) -> list[Row]:
     """The Rows of a list whose lines are divided into these cells; `path` and `label` are the columns. The first line
-    is a header if it has the names `columns`, or names no picture where others do; a note says so."""
+    is a header if it has the names `columns`, or names no picture where others do; a note says so. `group` is a
+    column by its name in the header, or its number."""
     entries = [row[path] for row in cells]
     find = places.finder(entries[:FIRST])
     titled = not all(name.isdecimal() for name in columns) or not (
@@ -189,7 +194,9 @@ def rows_of(
     )
     if titled:
         note_once(f"{file}:{lines[0][0]} is the header, {', '.join(cells[0])}, and no picture")
+    names = [*(cells[0] if titled else ()), *map(str, range(1, len(cells[0]) + 1))]  # each column has two
+    by = names.index(group) % len(cells[0]) if group in names else -1
     return [
-        (number, entry, find(entry), row[label] if label >= 0 else "")
+        (number, entry, find(entry), row[label] if label >= 0 else "", row[by] if by >= 0 else "")
         for (number, _), entry, row in list(zip(lines, entries, cells, strict=True))[titled:]
     ]

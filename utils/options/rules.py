@@ -27,3 +27,26 @@ def unfreeze_in_time(opt: Any) -> None:
     """Raise UserError where a run ends before its body would be trained."""
     if (opt.unfreeze_epoch or 0) >= opt.max_epoch:
         raise UserError(f"--unfreeze-epoch={opt.unfreeze_epoch} has to be less than --max-epoch={opt.max_epoch}")
+
+
+def one_fold(opt: Any) -> None:
+    """Raise UserError for a fold that is none of --folds, and for what folds cannot be combined with. pack and doctor
+    take the first of all folds."""
+    if opt.resume and not opt.merged:  # they may be the run's
+        return
+    if not opt.folds:
+        if opt.fold is not None or opt.group:
+            name, value = ("group", opt.group) if opt.fold is None else ("fold", opt.fold)
+            raise UserError(f"--{name}={value} needs --folds, the number of parts: --folds=5 --fold=0, say")
+        return
+    if opt.fold is None or (opt.fold != "all" and opt.fold >= opt.folds):
+        given = "" if opt.fold is None else f" --fold={opt.fold}"
+        raise UserError(f"--folds={opt.folds}{given} names no fold: give --fold=0 to {opt.folds - 1}, or --fold=all")
+    if opt.val_data_root and (opt.command == "train" or "folds" in opt.explicit):
+        raise UserError(
+            "--folds validates on parts of --train-data-root, --val-data-root on other data: give one of them"
+        )
+    if opt.fold == "all" and (opt.gpus or opt.processes > 1):
+        raise UserError("--fold=all trains in one process: leave --gpus and --processes out, or train --fold=0, 1, ...")
+    if opt.fold == "all" and opt.command in ("pack", "doctor"):
+        opt.assign(fold=0)

@@ -1,0 +1,96 @@
+"""The mean of several trained models' probabilities, or of several views of a picture."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from utils import UserError
+from utils.run.members import check_alike
+from utils.search.calibration import fitted_temperature
+
+from .basic_module import BasicModule
+
+TINY = 1e-30  # probabilities are not below this when their logarithm is taken
+AVERAGED = "classification", "segmentation"  # tasks with a probability for every class
+
+
+class Ensemble(BasicModule):
+    """Pictures [N, 3, H, W] -> logarithm of the mean probabilities, [N, C] or [N, C, H, W], whose softmax they are.
+
+    Args:
+        members: trained models of one task and of the same classes.
+        tta: None; flip: also of the mirrored picture; multi: both also of the middle seven eighths, enlarged.
+        temperature: the logarithm is divided by it.
+
+    Raises UserError for members that differ, for another task, and for "multi" with masks.
+    """
+
+    def __init__(self, members: Sequence[Any], tta: str | None = None, temperature: float = 1.0):
+        super().__init__()
+        first = members[0]
+        for other in members:
+            if (other.task, other.info["classes"]) != (first.task, first.info["classes"]):
+                one, two = (f"{m.model_name} ({m.task} of {', '.join(m.info['classes'])})" for m in (first, other))
+                raise UserError(
+                    f"{one} and {two} cannot be averaged: the classes have to be the same, in the same order"
+                )
+        if first.task not in AVERAGED or (tta == "multi" and first.task == "segmentation"):
+            what = f"--tta={tta}" if tta else "an average of several models"
+            kinds = "classification" if tta == "multi" else " and ".join(AVERAGED)
+            raise UserError(f"{what} is for {kinds}, and {first.model_name} is for {first.task}")
+        self.members, self.tta, self.temperature = nn.ModuleList(members), tta, temperature
+        self.task, self.info, self.precision, self.criterion = first.task, first.info, first.precision, first.criterion
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, 3, H, W] -> [N, C] or [N, C, H, W]"""
+        total: Any = 0.0
+        views = [x, *([enlarged(x)] if self.tta == "multi" else [])]
+        for member in self.members:
+            for view in views:
+                total = total + member.decode(member(view))
+                if self.tta:
+                    mirrored = member.decode(member(view.flip(-1)))
+                    total = total + (mirrored.flip(-1) if mirrored.ndim == 4 else mirrored)
+        count = len(self.members) * len(views) * (2 if self.tta else 1)
+        return (total / count).clamp_min(TINY).log() / self.temperature
+
+
+def enlarged(x: torch.Tensor) -> torch.Tensor:
+    """The middle of pictures [N, 3, H, W], seven eighths of each side, as large as the whole."""
+    height, width = x.shape[2:]
+    top, left = height // 16, width // 16
+    return F.interpolate(x[..., top : height - top, left : width - left], (height, width), mode="bilinear")
+
+
+def average(given: Any, name: str, members: Sequence[Any], load: Callable[[Any], Any]) -> Any:
+    """(options, Ensemble in eval mode, device) of the models that these options name each, `name` all together.
+
+    load: options -> (options, model, device). What it prints about the second and later ones is left out. Raises
+    UserError where they cannot be averaged.
+    """
+    loaded: list[Any] = []
+    for one in members:
+        with contextlib.redirect_stdout(io.StringIO() if loaded else sys.stdout):
+            loaded.append(load(one))
+    options, models, devices = zip(*loaded, strict=True)
+    check_alike(options, given)
+    opt, files = options[0], [one.load_model_path for one in options]
+    if len(files) > 1:
+        print(f"the probabilities of {len(files)} models are averaged: {name}")
+    if getattr(opt, "cam", 0):
+        raise UserError(f"--cam={opt.cam} shows where one model looks, at one view: leave out what is averaged")
+    folder = Path(name) if Path(name).is_dir() else Path(files[0]).parent
+    temperature = fitted_temperature(folder, models[0].info["classes"]) if given.calibrate else 1.0
+    model = Ensemble(models, given.tta, temperature)
+    if given.command == "val" and not opt.report_dir and "://" not in files[0]:
+        stem = "average" if len(files) > 1 else Path(files[0]).stem
+        opt.assign(report_dir=str(folder / f"{stem}{f'_{given.tta}' if given.tta else ''}_report"))
+    opt.assign(load_model_path=name or files[0], tta=given.tta, calibrate=given.calibrate)
+    return opt, model.eval(), devices[0]

@@ -1,0 +1,86 @@
+"""The mean of several models' probabilities, and of several views of a picture."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.basic_module import BasicModule
+from models.ensemble import Ensemble
+from utils import UserError
+
+
+class Linear(BasicModule):
+    """Scores that depend on where in the picture something is: of classes, or of each pixel."""
+
+    def __init__(self, seed, task="classification", classes=("a", "b", "c")):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.task, self.info = task, {"classes": list(classes)}
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, len(classes)))
+        self.layer = flat if task == "classification" else nn.Conv2d(3, len(classes), 3, padding=1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@pytest.fixture
+def input():
+    return torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_probabilities_are_averaged_and_the_loss_is_theirs(task, input):
+    members = [Linear(seed, task) for seed in range(3)]
+    model = Ensemble(members).eval()
+    expected = sum(member(input).softmax(dim=1) for member in members) / 3
+    assert torch.allclose(model.predict(input), expected, atol=1e-6)
+    target = expected.argmin(dim=1)
+    score, losses = model.objective(input, target)
+    assert torch.allclose(model.decode(score), expected, atol=1e-6)
+    assert sum(losses.values()).item() == pytest.approx(F.nll_loss(expected.log(), target).item(), rel=1e-5)
+    assert model.info is members[0].info and model.task == task
+
+
+def test_views_are_mirrored_and_masks_mirrored_back(input):
+    member = Linear(0)
+    flip = (member(input).softmax(1) + member(input.flip(3)).softmax(1)) / 2
+    assert torch.allclose(Ensemble([member], "flip").predict(input), flip, atol=1e-6)
+    middle = F.interpolate(input[:, :, 1:15, 1:15], (16, 16), mode="bilinear")
+    multi = (flip + (member(middle).softmax(1) + member(middle.flip(3)).softmax(1)) / 2) / 2
+    assert torch.allclose(Ensemble([member], "multi").predict(input), multi, atol=1e-6)
+    masks = Linear(1, "segmentation")
+    back = masks(input.flip(3)).softmax(1).flip(3)
+    assert torch.allclose(Ensemble([masks], "flip").predict(input), (masks(input).softmax(1) + back) / 2, atol=1e-6)
+
+
+def test_a_temperature_divides_the_logarithms(input):
+    member = Linear(0)
+    expected = (member(input).log_softmax(1) / 2.5).softmax(1)
+    assert torch.allclose(Ensemble([member], temperature=2.5).predict(input), expected, atol=1e-6)
+
+
+def test_what_cannot_be_averaged_is_one_line():
+    detector = Linear(0, "detection")
+    for members, tta, message in [
+        (
+            [Linear(0), Linear(1, classes="acb")],
+            None,
+            "of a, b, c) and Linear (classification of a, c, b) cannot be averaged",
+        ),
+        (
+            [Linear(0), Linear(1, "segmentation")],
+            None,
+            "(classification of a, b, c) and Linear (segmentation of a, b, c)",
+        ),
+        (
+            [detector, detector],
+            None,
+            "an average of several models is for classification and segmentation, and Linear is for detection",
+        ),
+        ([detector], "flip", "--tta=flip is for classification and segmentation, and Linear is for detection"),
+        ([Linear(0, "segmentation")], "multi", "--tta=multi is for classification, and Linear is for segmentation"),
+    ]:
+        with pytest.raises(UserError) as error:
+            Ensemble(members, tta)
+        assert message in str(error.value)

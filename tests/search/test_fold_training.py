@@ -1,0 +1,172 @@
+"""train --fold=all: a run per fold, resumed as a whole, predictions out of fold, and the mean of the models."""
+
+import csv
+import shutil
+
+import pytest
+import torch
+from conftest import FAST, draw_folder, main, server
+from drawn import draw_shapes
+from runs import differences, state
+
+import config
+import main as program
+import models
+from data import MaskFolder
+from models.basic_module import BasicModule
+from utils import UserError
+from utils.run import members
+from utils.search import folds
+from utils.train.loader import make_loader
+
+# SIGTERM comes in the third step of all folds together, the first one of the second fold.
+STOPS = """
+import os, signal
+from utils.run.run import Run
+old, steps = Run.advance, iter([0, 0, signal.SIGTERM, 0])
+Run.advance = lambda self: old(self) or os.kill(os.getpid(), next(steps))
+"""
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which --fold=all was stopped in its second fold and resumed: (it, what was said each time)."""
+    cwd = tmp_path_factory.mktemp("folds")
+    draw_folder(cwd / "train", per_class=6), draw_folder(cwd / "held", per_class=2)
+    options = ["--train-data-root=train", *FAST, "--max-epoch=1", "--folds=2"]
+    files = cwd / "stdout", cwd / "stderr"
+    assert 143 == server().run("train", *options, "--fold=all", cwd=cwd, first=STOPS, files=files)
+    said = main("train", "--resume", cwd=cwd, check=0).stdout
+    main("train", *options, "--fold=1", "--work-dir=alone", cwd=cwd, check=0)
+    return cwd, files[0].read_text(), said
+
+
+def test_it_is_resumed_as_a_whole_and_to_the_same_bits(trained):
+    cwd, stopped, said = trained
+    (folder,) = (cwd / "checkpoints").iterdir()
+    assert "to resume all folds: python" in stopped and stopped.rstrip().endswith(f"--resume=checkpoints/{folder.name}")
+    assert "fold 0 of 2 is finished: checkpoints/" in said and "fold 1 of 2, numbered from 0" in said
+    assert "resuming checkpoints/" in said and "after 0 epochs and 1 batch" in said
+    runs, (alone,) = members.fold_runs(folder), (cwd / "alone").iterdir()
+    assert [*runs] == [0, 1] and not differences(state(runs[1]), state(alone))
+    assert (folder / "lock").read_text() == "finished"
+
+
+def test_every_picture_is_predicted_once_by_the_model_that_has_not_seen_it(trained):
+    cwd, _, said = trained
+    (folder,) = (cwd / "checkpoints").iterdir()
+    rows = table(folder / "out_of_fold.csv")
+    assert sorted(row["path"] for row in rows) == sorted(f"train/{path.name}" for path in (cwd / "train").iterdir())
+    assert all(row["truth"] == row["path"][6:9] for row in rows)
+    for row in rows:
+        assert float(row["cat"]) + float(row["dog"]) == pytest.approx(1, abs=1e-6)
+    score = torch.tensor([float(row[row["truth"]]) for row in rows]).log().mean().item()
+    assert f"log_loss: {-score:.4g}\n" in said and "out of fold, 12 samples, each predicted by the model" in said
+
+
+def test_the_newest_folds_are_tested_as_their_mean_and_calibrated(trained, unlabelled):
+    cwd, _, _ = trained
+    (folder,) = (cwd / "checkpoints").iterdir()
+    found = {}
+    for name, options in {"mean": [], "calibrated": ["--calibrate"]}.items():
+        said = main("test", f"--test-data-root={unlabelled}", *options, cwd=cwd, check=0).stdout
+        assert f"the probabilities of 2 models are averaged: checkpoints/{folder.name}\n" in said
+        found[name] = torch.tensor([float(row["label"]) for row in table(cwd / "result.csv")])
+    files = [unlabelled / f"{number}.jpg" for number in range(1, 13)]
+    each = [models.load(run).predict_files(files) for run in members.fold_runs(folder).values()]
+    each = [[one.score for row in rows for one in row.found if one.name == "dog"] for rows in each]
+    assert torch.allclose(found["mean"], torch.tensor(each).mean(dim=0), atol=1e-5)
+    assert not torch.allclose(*torch.tensor(each), atol=1e-4)
+    temperature = float(said.split("temperature ")[1].split(",")[0])
+    assert torch.allclose(found["calibrated"], (found["mean"].logit() / temperature).sigmoid(), atol=1e-3)
+
+
+def test_what_cannot_be_measured_or_averaged_is_one_line(trained, monkeypatch):
+    cwd, _, _ = trained
+    monkeypatch.chdir(cwd)
+    (folder,) = (cwd / "checkpoints").iterdir()
+    name = f"checkpoints/{folder.name}"
+
+    def each(command, **options):
+        members.each(config.load(options, command=command))
+
+    with pytest.raises(UserError, match=f"export takes one model, and {name} are 2: --load-model-path=FILE names one"):
+        each("export")
+    with pytest.raises(UserError, match="give the folder of those folds, --load-model-path=a,b is none"):
+        each("test", load_model_path="a,b", calibrate=True)
+    done = main("val", f"--load-model-path={name}", "--val-data-root=held", "--tta=flip", cwd=cwd, check=0)
+    assert f"report: {name}/average_flip_report" in done.stdout and "on 4 samples, DogCat of held:" in done.stdout
+    shutil.copytree(folder, cwd / "incomplete").joinpath("out_of_fold.csv").unlink()
+    with pytest.raises(UserError, match="incomplete is not complete, of 2 folds: `python main.py train --resume=inc"):
+        each("test", load_model_path="incomplete")
+
+
+def test_models_that_see_or_validate_on_other_pictures_are_not_averaged():
+    one, other = (config.load({"load_model_path": name, "image_size": size}) for name, size in (("a", 32), ("b", 64)))
+    with pytest.raises(
+        UserError, match="a has image_size=32, b 64: models whose probabilities are averaged have to see"
+    ):
+        members.check_alike([one, other], config.load({}, command="test"))
+    apart = [config.load({"load_model_path": "a", "folds": 5, "fold": fold}) for fold in (0, 1)]
+    members.check_alike(apart, config.load({}, command="test"))
+    members.check_alike(apart, config.load({"val_data_root": "new"}, command="val"))
+    with pytest.raises(UserError, match=r"different parts of the data \(fold\), so each validates on what the other"):
+        members.check_alike(apart, config.load({}, command="val"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 5, "fold": 5}, "--folds=5 --fold=5 names no fold: give --fold=0 to 4, or --fold=all"),
+        ({"folds": 5}, "--folds=5 names no fold: give --fold=0 to 4, or --fold=all"),
+        ({"folds": 1, "fold": 0}, "--folds cannot be 1: it takes a whole number of 2 or more"),
+        ({"folds": 5, "fold": "some"}, "a whole number of 0 or more, or all"),
+        ({"fold": 0}, "--fold=0 needs --folds, the number of parts"),
+        ({"group": "x"}, "--group=x needs --folds, the number of parts"),
+        ({"folds": 5, "fold": 0, "val_data_root": "x"}, "--val-data-root on other data: give one of them"),
+        ({"folds": 5, "fold": "all", "processes": 2}, "--fold=all trains in one process: leave --gpus and --processes"),
+    ],
+)
+def test_options_that_name_no_fold_are_one_line(options, message):
+    with pytest.raises(UserError) as error:
+        config.load(options, command="train")
+    assert message in str(error.value)
+
+
+def test_pack_and_doctor_take_a_training_of_all_folds():
+    assert config.load({"folds": 5, "fold": "all"}, command="pack").fold == 0
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    opt = config.load({"folds": 2, "fold": "all", "train_data_root": "none", "use_gpu": False}, command="train")
+    with pytest.raises(UserError, match="--train-data-root: there is no folder none"):
+        folds.train(program, opt)
+    assert not list((tmp_path / "checkpoints").iterdir()) and "to resume" not in capsys.readouterr().out
+
+
+class Ground(BasicModule):
+    """Every pixel is of the first class."""
+
+    task = "segmentation"
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return 0 * self.layer(x) + torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+
+
+@torch.no_grad()
+def test_pictures_with_masks_get_their_iou(tmp_path):
+    root = draw_shapes(tmp_path / "set", 3, ["ground", "disc", "bar"])
+    data = MaskFolder(root, "val", image_size=32, folds=3, fold=1)
+    meter, loader = data.meter(), make_loader(data, 1, 0, None, torch.device("cpu"))
+    ((path, iou),) = folds.predicted(Ground(), loader, meter)
+    assert path == data.samples[0].path and iou == pytest.approx(meter.summary()["iou"]) and 10 < iou < 40

@@ -1,0 +1,100 @@
+"""Several trained models that are used as one: which they are, and that they fit together."""
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from utils import UserError
+from utils.options.options import read_yaml
+
+from .resume import written
+
+OUT_OF_FOLD = "out_of_fold.csv"  # of a folder of folds that is complete
+AVERAGED = "val", "test", "predict"  # the commands that take several
+SEEN = "image_size", "center_crop", "interpolation", "fit"  # options by which all see the same pictures
+DIVIDED = "train_data_root", "val_data_root", "folds", "fold", "group"  # and those by which they validate on the same
+
+
+def is_folds(folder: Path) -> bool:
+    """Whether --fold=all trained in this folder, or still does."""
+    return (folder / "config.yaml").is_file() and recorded(folder).get("fold") == "all"
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """A run's options as its config.yaml has them, {} where that is lost."""
+    try:
+        return read_yaml(folder / "config.yaml", ())
+    except UserError:
+        return {}
+
+
+def fold_runs(folder: Path) -> dict[int, Path]:
+    """{fold: its run} of a folder of folds, as far as they have begun."""
+    runs = {recorded(path.parent).get("fold"): path.parent for path in sorted(folder.glob("*/config.yaml"))}
+    return {fold: runs[fold] for fold in sorted(fold for fold in runs if isinstance(fold, int))}
+
+
+def named(given: Any) -> tuple[str, list[str]]:
+    """(what names the models, the path of each): of those that options name, or of the newest folder of folds where no
+    best.pth is newer. ("", []) where it is one model. Raises UserError for folds that are not all trained."""
+    text = given.load_model_path or given.run
+    if given.load_model_path and "," in text and not os.path.exists(text):
+        return text, [part.strip() for part in text.split(",")]
+    if text:
+        folders = [one for one in (Path(text), Path(given.work_dir, text)) if is_folds(one)]
+    else:
+        files = [*Path(given.work_dir).glob("*/best.pth"), *Path(given.work_dir).glob(f"*/{OUT_OF_FOLD}")]
+        newest = max(files, key=written, default=Path())
+        folders = [newest.parent] if newest.name == OUT_OF_FOLD else []
+    if not folders:
+        return "", []
+    folder, runs = folders[0], fold_runs(folders[0])
+    if not (folder / OUT_OF_FOLD).is_file():
+        count = recorded(folder).get("folds")
+        raise UserError(
+            f"{folder} is not complete, of {count} folds: `python main.py train --resume={folder}` continues it"
+        )
+    return str(folder), [str(run) for run in runs.values()]
+
+
+def each(given: Any) -> tuple[str, list[Any]]:
+    """(what names the models, options like those given for each of them), to be averaged: also for a single model with
+    --tta. ("", []) where the options mean one model as it is.
+
+    Raises UserError for a command that takes one model, and for --calibrate without folds."""
+    name, paths = named(given)
+    if len(paths) > 1 and given.command not in AVERAGED:
+        raise UserError(
+            f"{given.command} takes one model, and {name} are {len(paths)}: --load-model-path=FILE names one"
+        )
+    if given.calibrate and not Path(name, OUT_OF_FOLD).is_file():
+        raise UserError(
+            f"--calibrate needs the {OUT_OF_FOLD} that `train --folds=5 --fold=all` writes: give the folder of those "
+            f"folds, --load-model-path={name or given.load_model_path or given.run or 'FOLDER'} is none"
+        )
+    wanted = [{"load_model_path": path, "run": None} for path in paths] or [{}] * bool(given.tta)
+    members = [copy.deepcopy(given) for _ in wanted]
+    for one, values in zip(members, wanted, strict=True):
+        one.assign(tta=None, calibrate=False, **values)
+    return name, members
+
+
+def check_alike(members: list[Any], given: Any) -> None:
+    """Raise UserError where models, by the options of each, see other pictures than the first one does, or where val
+    would measure what some of them were trained on."""
+    first, *others = members
+    for other in others:
+        for name in SEEN:
+            mine, its = getattr(first, name), getattr(other, name)
+            if mine != its:
+                raise UserError(
+                    f"{first.load_model_path} has {name}={mine}, {other.load_model_path} {its}: models whose "
+                    "probabilities are averaged have to see the same pictures"
+                )
+        apart = [name for name in DIVIDED if getattr(first, name) != getattr(other, name)]
+        if given.command == "val" and apart and not given.val_data_root:
+            raise UserError(
+                f"{first.load_model_path} and {other.load_model_path} were trained on different parts of the data "
+                f"({', '.join(apart)}), so each validates on what the other has seen: give --val-data-root"
+            )
