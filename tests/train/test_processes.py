@@ -19,7 +19,7 @@ from utils.run.checkpoint_file import read_checkpoint
 
 # A model with BatchNorm and dropout; enough epochs that a run can be disturbed in the middle.
 pytestmark = pytest.mark.slow
-OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--max-epoch=6"]
+OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--max-epoch=4"]
 OPTIONS += ["--precision=fp32", "--print-freq=1", "--ema=0.9", "--save-freq=2", "--accumulate=2"]
 WAIT = 600  # seconds: only processes that hang take as long
 
@@ -121,8 +121,8 @@ def test_two_processes_train_one_run(undisturbed):
     run, printed = undisturbed
     assert printed.count("finished: ") == 1 and printed.count("user config:") == 1
     assert "28 samples to train on, 12 to validate on" in printed
-    assert len(list(run.parent.iterdir())) == 1 and [row["epoch"] for row in rows(run)] == [str(n) for n in range(1, 7)]
-    assert rows(run)[-1]["step"] == "24" and not list(run.glob("*.tmp"))  # 3 batches of 8 and one of 4
+    assert len(list(run.parent.iterdir())) == 1 and [row["epoch"] for row in rows(run)] == [str(n) for n in range(1, 5)]
+    assert rows(run)[-1]["step"] == "16" and not list(run.glob("*.tmp"))  # 3 batches of 8 and one of 4
     with open(run / "confusion.csv") as file:
         counts = [int(cell) for line in file.read().splitlines()[1:] for cell in line.split(",")[1:]]
     assert sum(counts) == 12  # nothing padded, nothing left out
@@ -160,7 +160,7 @@ def test_stopped_in_a_validation_all_finish_it_and_end_together(tmp_path, pictur
 def test_one_process_begins_two_resume_and_the_rate_does_not_notice(tmp_path, pictures):
     """28 samples in batches of 13 are three steps for one process; two leave the last two samples out."""
     options = [f"--train-data-root={pictures}", *OPTIONS, "--batch-size=13", "--scheduler=linear", "--lr-final=0"]
-    options = [option for option in options if option not in ("--max-epoch=6", "--batch-size=8")]
+    options = [option for option in options if option not in ("--max-epoch=4", "--batch-size=8")]
     main("train", *options, "--max-epoch=2", cwd=tmp_path, check=0)
     process = launch(f"--resume={only_run(tmp_path)}", "--max-epoch=4", cwd=tmp_path)
     printed, _ = process.communicate(timeout=WAIT)
@@ -243,7 +243,7 @@ def test_the_others_wait_for_the_debugger_and_all_stop_together(undisturbed, tmp
     session.wait(PROMPT)
     assert session.value("(world.rank, world.size)") == (0, 2)
     session.do("n")
-    assert session.end("q\n") == 0 and 10 <= read_checkpoint(only_run(tmp_path) / "last.pth")["run"]["step"] < 24
+    assert session.end("q\n") == 0 and 10 <= read_checkpoint(only_run(tmp_path) / "last.pth")["run"]["step"] < 16
     process = launch("--resume", cwd=tmp_path)
     printed, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, printed
