@@ -102,6 +102,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("< GAIN * times", "< times", "train/test_precision.py:the_faster_precision"),
         ("torch.get_num_threads()", "2", "train/test_precision.py:measured_once"),
     ],
+    "utils/train/trial.py": [("run.epoch += 1", "pass", "train/test_trial.py:one_epoch_after")],
     "utils/search/find_lr.py": [
         ("SHARE * float(rates[", "float(rates[", "search/test_find_lr.py:a_tenth_of_the_best"),
         (".clip(max=ceiling(losses))", "", "search/test_find_lr.py:what_explodes_at_the_end"),
