@@ -23,6 +23,7 @@ from utils.deploy.export import FORMATS, Shipped, check, export
 from utils.deploy.exported import open_exported
 from utils.deploy.sessions import PACKAGES, open_pt2
 
+INSTALL = {kind: f"needs pip install {' '.join(names)}" for kind, names in PACKAGES.items()}
 SHIP = ROOT / "docs" / "ship.md"
 FACTS = {
     "task": "classification",
@@ -51,7 +52,7 @@ def small(request, tmp_path_factory):
     """(a format, a file of it, the model that is in it)"""
     kind = request.param
     for name in PACKAGES[kind]:
-        pytest.importorskip(name, reason=f"needs pip install {' '.join(PACKAGES[kind])}")
+        pytest.importorskip(name, reason=INSTALL[kind])
     torch.manual_seed(0)
     model, how = Small().eval(), json.loads(FACTS["preparation"])
     shipped = Shipped(model, how["mean"], how["std"]).eval()
@@ -89,7 +90,7 @@ def test_the_program_of_the_documents_says_it_too(small, tmp_path, monkeypatch):
     assert names["probabilities"].reshape(-1, 2)[-1] == pytest.approx(expected[0].numpy(), abs=1e-5)
 
 
-def test_what_is_wrong_with_an_archive_is_one_line(small, tmp_path, capfd):
+def test_what_is_wrong_with_an_archive_is_one_line(small, tmp_path, capfd, monkeypatch):
     kind, file, _ = small
     content, names = file.read_bytes(), zipfile.ZipFile(file).namelist()
     damaged = bytearray(content)
@@ -107,6 +108,21 @@ def test_what_is_wrong_with_an_archive_is_one_line(small, tmp_path, capfd):
         with pytest.raises(UserError, match=rf"is no whole .{kind} model|was not exported by hearth") as error:
             open_exported(tmp_path / f"best.{kind}")
         assert "\n" not in str(error.value), name
+    shutil.copy(file, tmp_path)
+    monkeypatch.setitem(sys.modules, PACKAGES[kind][-1], None)
+    with pytest.raises(UserError, match=rf"^.{kind} files need packages that are not installed: pip install "):
+        models.load(str(tmp_path / file.name))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_layer_that_ncnn_does_not_have_is_one_line(capfd):
+    for name in PACKAGES["ncnn"]:
+        pytest.importorskip(name, reason=INSTALL["ncnn"])
+    model = nn.Conv2d(3, 1, 1)
+    model.decode = lambda x: torch.erfinv(x)
+    shipped = Shipped(model, [0.5] * 3, [0.5] * 3)
+    with pytest.raises(UserError, match=r"^ncnn cannot take this model: it has no layer for \S+erfinv; give another"):
+        FORMATS["ncnn"][0](shipped, torch.zeros(2, 4, 4, 3, dtype=torch.uint8), FACTS)
     assert capfd.readouterr() == ("", "")
 
 
