@@ -1,28 +1,23 @@
 """Through the real command line: what a run leaves behind, val and test from a checkpoint, and resuming a run."""
 
 import csv
-import fcntl
 import multiprocessing
 import os
 import random
 import shutil
 import signal
-import struct
 import tempfile
-import termios
 from pathlib import Path
 
 import numpy as np
-import pexpect
 import pytest
 import torch
 import yaml
 from conftest import FAST, draw_folder, main, server
-from pexpect import fdpexpect
 from picture_kinds import KINDS, REASONS, broken_kinds
 from PIL import Image
 from runs import differences, events, only_run, rows, state
-from terminal import AT_TERMINAL, WAIT
+from terminal import Forked
 
 import config
 import main as program
@@ -202,17 +197,8 @@ atexit.register(both)
 
 def test_progress_can_be_turned_off(tmp_path, pictures):
     for option, bar in (("--progress=True", True), ("--progress=False", False)):
-        ours, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))  # lines, columns
-        command = ["train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1", option]
-        server().start(*command, cwd=tmp_path, first=AT_TERMINAL.format(name=os.ttyname(theirs)))
-        terminal = fdpexpect.fdspawn(ours, timeout=WAIT)
-        terminal.expect("user config:")
-        os.close(theirs)  # now the process alone has it
-        terminal.expect(pexpect.EOF)
-        shown = terminal.before.decode()
-        assert server().wait() == 0 and ("samples/s" in shown) == bar and "epoch 1/1: " in shown
-        terminal.close()
+        session = Forked(["train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1", option], tmp_path)
+        assert session.end() == 0 and ("samples/s" in session.screen) == bar and "epoch 1/1: " in session.screen
 
 
 # --- resuming after an end that nobody planned

@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pexpect
 import pytest
 from conftest import ROOT, main, server
-from launched import torchrun
+from launched import FORKED, TORCHRUN, torchrun
 from runs import differences, events, only_run, rows
-from terminal import PROMPT, Training
+from terminal import PROMPT, Forked
 from wait import until
 
 from utils.run.checkpoint_file import read_checkpoint
@@ -22,7 +21,6 @@ from utils.run.checkpoint_file import read_checkpoint
 pytestmark = pytest.mark.slow
 OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--max-epoch=6"]
 OPTIONS += ["--precision=fp32", "--print-freq=1", "--ema=0.9", "--save-freq=2", "--accumulate=2"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 WAIT = 600  # seconds: only processes that hang take as long
 
 
@@ -111,8 +109,9 @@ def logged(run):
 def undisturbed(tmp_path_factory, pictures):
     """The run of two processes that nobody disturbed, of torchrun's own command line, and what was printed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    options = [str(held(folder, -1)), "train", f"--train-data-root={pictures}", *OPTIONS]
-    done = subprocess.run([*TORCHRUN, *options], cwd=folder, capture_output=True, text=True, timeout=WAIT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(held(folder, -1)), "train", f"--train-data-root={pictures}", *OPTIONS]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert the_same_weights(folder)
     return only_run(folder), done.stdout + done.stderr
@@ -236,17 +235,15 @@ def test_an_exception_in_one_process_keeps_what_all_have_done(failing, tmp_path,
 
 def test_the_others_wait_for_the_debugger_and_all_stop_together(undisturbed, tmp_path, pictures):
     options = [f"--train-data-root={pictures}", *OPTIONS, f"--debug-file={tmp_path / 'debug'}"]
-    session = Training([*TORCHRUN, str(held(tmp_path, 9)), "train", *options], tmp_path)
+    command = ["--standalone", "--nproc-per-node=2", held(tmp_path, 9), "train", *options]
+    session = Forked(command, tmp_path, FORKED, TORCHRUN)
     until(lambda: all((tmp_path / f"held_{rank}").exists() for rank in range(2)))
     session.touch_file.touch()
     (tmp_path / "go").touch()
     session.wait(PROMPT)
     assert session.value("(world.rank, world.size)") == (0, 2)
     session.do("n")
-    session.child.sendline("q")
-    session.child.expect(pexpect.EOF)
-    session.child.close()
-    assert session.child.exitstatus == 0 and 10 <= read_checkpoint(only_run(tmp_path) / "last.pth")["run"]["step"] < 24
+    assert session.end("q\n") == 0 and 10 <= read_checkpoint(only_run(tmp_path) / "last.pth")["run"]["step"] < 24
     process = launch("--resume", cwd=tmp_path)
     printed, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, printed
