@@ -23,7 +23,6 @@ from utils.deploy.export import FORMATS, Shipped, check, export
 from utils.deploy.exported import open_exported
 from utils.deploy.sessions import PACKAGES, open_pt2
 
-INSTALL = {kind: f"needs pip install {' '.join(names)}" for kind, names in PACKAGES.items()}
 SHIP = ROOT / "docs" / "ship.md"
 FACTS = {
     "task": "classification",
@@ -32,6 +31,11 @@ FACTS = {
     "preparation": '{"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "height": 15, "width": 33}',
     "config": '{"dataset": "DogCat", "image_size": "33x15"}',
 }
+
+
+def needs(kind):
+    for name in PACKAGES[kind]:
+        pytest.importorskip(name, reason=f"needs pip install {' '.join(PACKAGES[kind])}")
 
 
 class Small(BasicModule):
@@ -51,8 +55,7 @@ class Small(BasicModule):
 def small(request, tmp_path_factory):
     """(a format, a file of it, the model that is in it)"""
     kind = request.param
-    for name in PACKAGES[kind]:
-        pytest.importorskip(name, reason=INSTALL[kind])
+    needs(kind)
     torch.manual_seed(0)
     model, how = Small().eval(), json.loads(FACTS["preparation"])
     shipped = Shipped(model, how["mean"], how["std"]).eval()
@@ -76,6 +79,16 @@ def test_other_libraries_say_what_the_model_says(small, unlabelled):
     model.info = models.load(str(file)).info | {"config": json.loads(FACTS["config"])}
     (found,), (same,) = (one.predict_files(unlabelled / "1.jpg") for one in (models.load(str(file)), model))
     assert {one.name: one.score for one in found.found} == pytest.approx({one.name: one.score for one in same.found})
+
+
+@pytest.mark.parametrize("kind", ["openvino", "ncnn"])
+def test_points_are_taken_too(kind):
+    needs(kind)
+    shipped, points = Shipped(models.MLP().eval(), [], []).eval(), torch.rand(5, 1, 2)
+    session, _ = FORMATS[kind][1](FORMATS[kind][0](shipped, points[:2], FACTS))
+    (found,) = session.run(None, {session.get_inputs()[0].name: points.numpy()})
+    assert session.get_inputs()[0].shape[1:] == [1, 2]
+    torch.testing.assert_close(torch.from_numpy(found), shipped(points).detach(), atol=1e-6, rtol=0)
 
 
 def test_the_program_of_the_documents_says_it_too(small, tmp_path, monkeypatch):
@@ -116,8 +129,7 @@ def test_what_is_wrong_with_an_archive_is_one_line(small, tmp_path, capfd, monke
 
 
 def test_a_layer_that_ncnn_does_not_have_is_one_line(capfd):
-    for name in PACKAGES["ncnn"]:
-        pytest.importorskip(name, reason=INSTALL["ncnn"])
+    needs("ncnn")
     model = nn.Conv2d(3, 1, 1)
     model.decode = lambda x: torch.erfinv(x)
     shipped = Shipped(model, [0.5] * 3, [0.5] * 3)
