@@ -572,7 +572,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if order(trials, frozen) >= wanted:", "if False:", "search/test_sweep.py:of_two_machines"),
     ],
     "utils/search/worker.py": [
-        ("space.resumed(folder) if resumable else", "", "search/test_sweep.py:a_killed_trial"),
+        ("space.resumed(folder) if resumable else", "", "search/test_sweep.py:is_killed_or_stopped"),
     ],
     "utils/doctor/case.py": [
         ("yield copy.deepcopy(self.model).train()", "yield self.model", "doctor/test_doctor_models.py:nothing_of_it"),
