@@ -11,8 +11,9 @@ from utils.options.rules import balance_once, fit_warmup, one_fold, unfreeze_in_
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
 DATA, LOSSES = of("dataset"), ("cross_entropy", "label_smoothing", "focal", "bce", "l1", "mse")
-DIVIDED = DATA | by("train", "pack", "doctor")
-WRITE = by("predict", "export")
+DIVIDED = DATA | by("train", "pack", "doctor", "find-lr")
+WRITE, TURNS = by("predict", "export"), needs("run", "load_model_path") | by("prune")
+PRINTED, EXPORTED = ("table", "csv", "json"), ("onnx", "openvino", "ncnn", "pt2")
 RUNS, PRUNE = by("runs"), by("runs", hint="a model is pruned with `main.py prune --importance=l1`")
 
 
@@ -68,7 +69,7 @@ class DefaultConfig(Options):
     run: optional(text) | NAMED = None  # run whose best.pth is taken; None: the newest one's
     finetune: flag | needs("load_model_path", "pretrained") = False  # train the model's head only
     unfreeze_epoch: optional(integer(1)) | needs("finetune") = None  # after that many epochs train the rest, too
-    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val", "doctor") = None  # 0.7*focal+0.3*mse; None: model's
+    criterion: optional(weighted_sum(*LOSSES)) | by("train", "val", "doctor", "find-lr") = None  # None: the model's
 
     # --- training
     max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
@@ -102,7 +103,7 @@ class DefaultConfig(Options):
     gpus: several(text) | free = []  # train on these GPUs, 0,1 say, or all: a process each, as with torchrun
     processes: integer(1) | free = 1  # number of processes, on CPUs
     use_gpu: flag | free | NET = True  # train on the GPU where there is one
-    precision: choice("auto", "fp32", "bf16", "fp16") | NET = "auto"  # of the arithmetic; auto: the fastest here
+    precision: choice("auto", "fp32", "bf16", "fp16") | NET = "auto"  # of the arithmetic; auto: the fastest, measured
     compile: flag | free = False  # torch.compile the model's objective
     num_workers: optional(integer(0)) | free | USE = None  # processes that read samples; None: as many as help
     val_batch_size: optional(integer(1)) | free | USE = None  # None: what fits on a GPU, else batch_size
@@ -120,12 +121,12 @@ class DefaultConfig(Options):
     calibrate: flag | free | by("test") = False  # scale probabilities to the best log loss of --fold=all's out-of-fold
     result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
     labels: flag | DATA | by("test") = False  # write classes (Dogs vs. Cats), not probabilities (its Redux edition)
-    report_dir: optional(path) | by("val", "doctor") = None  # folder for the report; None: beside the checkpoint
+    report_dir: optional(path) | by("val", "doctor", "find-lr") = None  # for the report; None: beside the checkpoint
 
     # --- a trained model at work
     input: optional(path) | free | by("predict") = None  # pictures: file, folder, '*.jpg', or - for a list on stdin
     top: integer(1) | free | by("predict") = 5  # classes or objects of a picture that are printed, the best ones
-    format: optional(choice("table", "csv", "json", "onnx", "pt2")) | free | WRITE = None  # None: table, or onnx
+    format: optional(choice(*PRINTED, *EXPORTED)) | free | WRITE = None  # None: predict a table, export onnx
     draw: flag | free | by("predict") = False  # draw predictions on the pictures, into --output
     half: flag | free | by("export", hint="--precision=fp16 computes in 16 bits") = False  # weights of 16 bits
     int8: flag | free | by("export") = False  # weights of 8 bits, with scales from 100 training samples
@@ -133,6 +134,7 @@ class DefaultConfig(Options):
     importance: choice("l1", "l2", "fpgm", "slim") | free | by("prune") = "l1"  # by which channels stay
     ratio: number(0, above=True, high=1) | free | by("prune") = 0.5  # share of each layer's channels that goes
     speedup: optional(number(1, above=True)) | free | by("prune") = None  # as many times as fast here; sets the ratio
+    iterative: optional(integer(1)) | free | TURNS = None  # turns of pruning and fine-tuning for --max-epoch epochs
     licence: optional(text) | free | by("card") = None  # of the model, for its card
 
     # --- many runs
@@ -140,6 +142,9 @@ class DefaultConfig(Options):
     prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | PRUNE = []  # name files to delete
     yes: flag | free | needs("prune") | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
+    trials: integer(1) | free | by("sweep") = 30  # number of trainings, those of before that are continued included
+    jobs: integer(1) | free | by("sweep") = 1  # processes that train at the same time, a GPU each
+    study: optional(text) | free | by("sweep") = None  # file, sqlite:///a.db or postgresql://...; None: in work_dir
 
     # --- control of a run that is being trained
     steer: flag | free = True  # train: obey `control`, from this user alone

@@ -1,6 +1,6 @@
 """hearth: train, validate and test a model.
 
-usage: python main.py train|val|test|predict|export|prune|card|pack|runs|control|replay|doctor|help [--option=value ...]
+usage: main.py train|sweep|find-lr|val|test|predict|export|prune|card|pack|runs|control|replay|doctor|help [--option=x]
 
   python main.py train --config=Demo                                a first run on pictures it draws itself
   python main.py train --train-data-root=data/train --model=ResNet34 --lr=0.001 --batch-size=32
@@ -57,7 +57,7 @@ from utils.run.control import loop_controls, run_controls
 from utils.run.debugger import Debugger
 from utils.run.guard import NonFiniteGuard
 from utils.run.run import Run, State, new_folder
-from utils.train import processes
+from utils.train import precision, processes
 from utils.train.device import eval_mode, pick_device, pick_precision
 from utils.train.evaluation import measured, predicted
 from utils.train.loader import batches, make_loader
@@ -138,8 +138,7 @@ def val(model, dataloader, callbacks=None, loss_meter=None, world=processes.ALON
     """Measure the model on a loader of labelled data, in eval mode; the model's mode is the same afterwards.
 
     Returns (the data set's meter, its first measure): for pictures with classes a ClassMeter, of
-    utils/metrics/class_meter.py, and the accuracy in %. The losses go into loss_meter, where one is given.
-    """
+    utils/metrics/class_meter.py, and the accuracy in %. The losses go into loss_meter, where one is given."""
     callbacks, loss_meter = callbacks or Callbacks(), loss_meter or LossMeter()
     dataset, meter = dataloader.dataset, dataloader.dataset.meter()
     loss_meter.reset()
@@ -217,14 +216,13 @@ def pack(opt=None, **kwargs):
 
 
 def set_up(opt, callbacks=()):
-    """Check the options against model, data set and callbacks, print them, and set the seed. Returns the device;
-    `precision` becomes what it computes in. Raises UserError for an option that model or data set does not read."""
+    """Check the options against model, data set and callbacks, print them, set the seed and return the device. Raises
+    UserError for an option that this model or data set does not read."""
     check_parts(opt, models, data)
     for name in callbacks:
         pick(name, opt)
     opt.show(opt.show_options)
     device = pick_device(opt.use_gpu, "use_gpu" in opt.explicit)
-    opt.assign(precision=pick_precision(opt.precision, device))
     torch.manual_seed(opt.seed)
     return device
 
@@ -261,7 +259,6 @@ def new_model(opt, train_data, start):
     """The model with which a training begins: new, or with the weights of `start`, a checkpoint's content."""
     model = make_model(opt, train_data.classes)
     facts = {"classes": list(train_data.classes), "counts": list(train_data.counts), "weights": train_data.weights}
-    model.info = {**facts, "config": opt.to_dict()}
     model.set_criterion(opt.criterion, train_data.weights)  # names of models/losses.py
     model.resize(resume.channels_of(opt.resume))  # before the optimizer gets its weights
     if start:
@@ -269,6 +266,8 @@ def new_model(opt, train_data, start):
         start.clear()  # `train` holds the dict as long as it runs
     if opt.finetune:
         model.freeze_body(opt.unfreeze_epoch)
+    precision.settle(opt, model, train_data)  # on a copy
+    model.info |= {**facts, "config": opt.to_dict()}
     return model
 
 
@@ -280,6 +279,7 @@ def load_trained(given):
         return average(given, *several, load_trained)
     opt, content = resume.trained(given)
     device, info = set_up(opt), content.get("info", {})
+    opt.assign(precision=pick_precision(opt.precision, device))
     model = make_model(opt, classes := resume.classes_of(opt, info, getattr(data, opt.dataset).classes))
     model.load(opt.load_model_path, content=content)
     model.info["classes"] = list(classes)

@@ -8,6 +8,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from utils.train.machine import processor
+
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "dogcat" / "train"
 
@@ -49,14 +51,6 @@ def gpu():
     import torch  # here, so that a benchmark of main.py's start does not pay for it
 
     return f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-
-
-def processor():
-    """The CPU's name where Linux has it, else its kind."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def spread(values, unit, digits=2):

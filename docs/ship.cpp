@@ -1,5 +1,5 @@
 // A classifier of `python main.py export --format=ncnn` in C++, with nothing but ncnn; docs/ship.md tells how it is built.
-//     ./ship model.ncnn cat dog -- cat.jpg dog.jpg
+//     ./ship model cat dog -- cat.jpg dog.jpg
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -9,10 +9,9 @@
 #include "net.h"
 #include "simpleocv.h"
 
-// What the exported file's metadata say of its pictures; these are a classifier's by default.
+// What hearth.json in the exported file says of its pictures; these are a classifier's by default.
 const int WIDTH = 224, HEIGHT = 224;
 const double CENTER_CROP = 1.0;
-const float MEAN[3] = {0.485f, 0.456f, 0.406f}, STD[3] = {0.229f, 0.224f, 0.225f};
 
 // Resize bilinearly with antialiasing, which ncnn's own has not: `count` lines of `from` pixels -> of `to` pixels, of
 // three channels. Line l's pixel p stands at values[l * line + p * pixel]; the result's lines are its columns.
@@ -33,7 +32,7 @@ std::vector<float> resized(const std::vector<float>& values, int count, int line
     return out;
 }
 
-// The middle of a picture, normalised, as the model takes it.
+// The middle of a picture, 0 to 255, as the model takes it.
 ncnn::Mat prepared(const cv::Mat& picture)
 {
     double scale = CENTER_CROP * std::min(double(picture.cols) / WIDTH, double(picture.rows) / HEIGHT);
@@ -49,7 +48,7 @@ ncnn::Mat prepared(const cv::Mat& picture)
     ncnn::Mat input(WIDTH, HEIGHT, 3);
     for (int c = 0; c < 3; c++)
         for (int i = 0; i < WIDTH * HEIGHT; i++)
-            input.channel(c)[i] = (std::round(rows[i * 3 + c]) / 255 - MEAN[c]) / STD[c];
+            input.channel(c)[i] = std::round(rows[i * 3 + c]);
     return input;
 }
 
@@ -57,7 +56,7 @@ int main(int count, char** words)
 {
     std::vector<std::string> given(words + 1, words + count), classes;
     auto bar = std::find(given.begin(), given.end(), "--");
-    if (given.empty() || bar == given.end()) return fprintf(stderr, "usage: ship model.ncnn CLASS... -- PICTURE...\n"), 2;
+    if (given.empty() || bar == given.end()) return fprintf(stderr, "usage: ship model CLASS... -- PICTURE...\n"), 2;
     classes.assign(given.begin() + 1, bar);
     ncnn::Net net;
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = false;

@@ -23,13 +23,13 @@ def load(path: str) -> typing.Any:
 
 
 def __getattr__(name: str) -> typing.Any:
-    """Any classifier of torchvision or timm: resnet18, mobilenet_v2, ...; and OnnxFile, which cannot be trained."""
+    """Any classifier of torchvision or timm: resnet18, mobilenet_v2, ...; and ExportedFile, which cannot be trained."""
     if name.startswith("_"):
         raise AttributeError(name)
-    if name == "OnnxFile":
-        from .onnx_file import OnnxFile
+    if name == "ExportedFile":
+        from .exported_file import ExportedFile
 
-        return OnnxFile
+        return ExportedFile
     from .backbone import find
 
     return find(name)

@@ -81,9 +81,9 @@ MISTAKES = {
         "test",
         "--lr=5",
         "--compile",
-    ): "test does not read --lr, which is for train and control and doctor: leave it out (`help test` lists",
+    ): "test does not read --lr, which is for train, control, doctor, find-lr and prune: leave it out (`help test`",
     ("test", "--min-crop=0.5"): "test does not read --crop-min-scale",
-    ("train", "--run=x"): "train does not read --run, which is for val and test and replay and control and doctor and ",
+    ("train", "--run=x"): "train does not read --run, which is for val, test, replay, control, doctor, export, ",
     ("train", "--labels"): "train does not read --labels, which is for test",
     ("pack", "--model=resnet18"): "pack does not read --model",
     ("train", "--finetune"): "--finetune needs --load-model-path or --pretrained",
@@ -206,14 +206,15 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "initial learning rate",
         "takes: a number above 0",
         "presets: Finetune 0.01, Coco 0.0003, Heart 0.1, CIFAR10 0.1",
-        "read by: train, control, doctor",
+        "read by: train, control, doctor, find-lr, prune",
         "on --resume: is fixed",
     ]
     assert "goes with: --scheduler=decay" in printed["lr-decay"]
     printed = main("help", "scheduler", cwd=tmp_path, check=0).stdout
     assert "decides about: --lr-decay, --patience, --milestones" in printed
     printed = main("help", "color-jitter", cwd=tmp_path, check=0).stdout
-    assert "read by: train, doctor, with each --dataset that has it\n" in printed and "formerly: --colour" in printed
+    assert "read by: train, doctor, find-lr, with each --dataset that has it\n" in printed
+    assert "formerly: --colour" in printed
     assert "on --resume: may change\n" in main("help", "max_epoch", cwd=tmp_path, check=0).stdout
 
 

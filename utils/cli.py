@@ -27,10 +27,12 @@ from .train.schedule import Schedule, draw
 # command, gets main.py's module, whose functions make data and models, and the options.
 ROOMS: dict[str, str] = {
     "doctor": "utils.doctor.command",
+    "find-lr": "utils.search.find_lr",
     "predict": "utils.deploy.predict",
     "export": "utils.deploy.export",
     "prune": "utils.deploy.prune",
     "card": "utils.deploy.card",
+    "sweep": "utils.search.command",
 }
 FOLDS = "utils.search.folds"  # the same for train, where it is asked for all folds
 COMMANDS = ("train", "val", "test", "pack", *looking.COMMANDS, *ROOMS, "help")
@@ -42,6 +44,7 @@ SYNONYMS = {
     "validate": "val",
     "infer": "predict",
     "inference": "predict",
+    "lr-find": "find-lr",
 }
 
 
@@ -82,7 +85,7 @@ def read(argv: Sequence[str], commands: Sequence[str] = COMMANDS) -> tuple[str, 
     return words[0], "", options
 
 
-def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[str, Options]:
+def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[str, Any]:
     """The command and its options, checked; whatever is wrong ends the program with one line and exit code 2. `help`
     and what only looks at runs is answered here. Where several processes are asked for, only they come back from it.
 
@@ -95,6 +98,8 @@ def check(argv: Sequence[str], load: Callable[..., Options], doc: str) -> tuple[
             setattr(sys, name, Output(stream))
     with one_line_errors():
         command, word, options = read(argv)
+        if command == "sweep":  # where others have values it has ranges: it reads its words itself
+            return command, importlib.import_module(ROOMS[command]).plan(options, load)
         opt = load(options, command="" if command == "help" else command)
         if command == "help":
             print(manual(opt, word, doc))
@@ -119,7 +124,7 @@ def manual(opt: Options, word: str, doc: str) -> str:
     return f"{doc}\n{describe(opt.root())}"
 
 
-def run(program: ModuleType, command: str, opt: Options) -> None:
+def run(program: ModuleType, command: str, opt: Any) -> None:
     """Let Fire call the function of the command, main.py's or that of ROOMS, with options that are checked already."""
     import fire
 

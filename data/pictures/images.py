@@ -17,6 +17,7 @@ import torch
 from PIL import UnidentifiedImageError
 
 from utils import UserError
+from utils.deploy.inputs import PAUSE
 from utils.files import megabytes
 from utils.notices import counted, note
 
@@ -115,16 +116,20 @@ def load_on_device(images: Images | ImagesInMemory, device: torch.device) -> Ima
 
 
 def in_threads(function: Callable[[Any], Any], arguments: Iterable[Any]) -> Generator[Any, None, None]:
-    """Yield function(argument) of each in order, computed a few ahead by threads, because Pillow releases the lock."""
+    """Yield function(argument) of each in order, computed a few ahead by threads, because Pillow releases the lock. A
+    PAUSE among the arguments is yielded as it is, after all that stand before it and before the next is asked for."""
     threads = min(16, os.cpu_count() or 1)
     pool, ahead = ThreadPoolExecutor(threads), deque[Future[Any]]()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warnings about odd metadata
             for argument in arguments:
-                ahead.append(pool.submit(function, argument))
-                if len(ahead) > 4 * threads:
+                if argument is not PAUSE:
+                    ahead.append(pool.submit(function, argument))
+                while len(ahead) > (0 if argument is PAUSE else 4 * threads):
                     yield ahead.popleft().result()
+                if argument is PAUSE:
+                    yield PAUSE
             while ahead:
                 yield ahead.popleft().result()
     finally:  # after Ctrl-C too, and then without finishing the rest

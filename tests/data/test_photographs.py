@@ -22,7 +22,7 @@ def test_every_photograph_is_read_and_split(tmp_path):
 @pytest.mark.slow
 def test_train_and_test_on_the_photographs(tmp_path):
     small = ["--image-size=32", "--max-epoch=1", "--batch-size=64", "--precision=fp32", NO_SERVER]
-    main("train", f"--train-data-root={PHOTOGRAPHS / 'train'}", "--model=ResNet34", *small, cwd=tmp_path, check=0)
+    main("train", f"--train-data-root={PHOTOGRAPHS / 'train'}", *small, cwd=tmp_path, check=0)
     main("test", f"--test-data-root={PHOTOGRAPHS / 'test1'}", cwd=tmp_path, check=0)
     with open(Path(tmp_path, "result.csv"), newline="") as file:
         rows = list(csv.DictReader(file))

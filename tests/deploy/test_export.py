@@ -26,10 +26,11 @@ import config
 import models
 from models.basic_module import BasicModule
 from utils import UserError
-from utils.deploy.convert import Program, halved, to_onnx, to_pt2
+from utils.deploy.convert import halved, to_onnx
 from utils.deploy.export import Shipped, check
-from utils.deploy.onnx_file import described, make_session, open_exported, runtime
+from utils.deploy.exported import described, open_exported
 from utils.deploy.proof import prove
+from utils.deploy.sessions import open_onnx
 from utils.run.resume import trained as trained_model
 
 SHIP = ROOT / "docs" / "ship.md"
@@ -98,24 +99,24 @@ def test_what_is_wrong_with_a_file_is_one_line(exported, tmp_path):
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, tmp_path / "odd.onnx")
     other = "not exported by hearth"
-    for name, why in (("cut", "no whole ONNX model"), ("other", other), ("odd", other), ("none", "no such file")):
+    for name, why in (("cut", "no whole .onnx model"), ("other", other), ("odd", other), ("none", "no such file")):
         with pytest.raises(UserError, match=why):
             open_exported(tmp_path / f"{name}.onnx")
     with pytest.raises(UserError, match="takes pictures of 32x32 pixels, not 64x48"):
-        models.OnnxFile(2, str(file))(torch.zeros(1, 3, 48, 64))
+        models.ExportedFile(2, str(file))(torch.zeros(1, 3, 48, 64))
     with pytest.raises(UserError, match="cannot be trained"):
-        models.OnnxFile(2)
+        models.ExportedFile(2)
 
 
 def test_another_task_and_another_format_are_one_line(exported):
     folder, file, _ = exported
     done = main("test", f"--load-model-path={file}", "--dataset=MaskFolder", cwd=folder, check=2)
-    assert "OnnxFile is for classification, --dataset=MaskFolder for segmentation" in done.stderr
+    assert "ExportedFile is for classification, --dataset=MaskFolder for segmentation" in done.stderr
     for command in ("export", "doctor"):
         with pytest.raises(UserError, match=f"which val, test and predict take: give {command} its .pth"):
             trained_model(config.load({"load_model_path": str(file)}, None, command))
     done = main("export", "--format=csv", cwd=folder, check=2)
-    assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx or pt2\n"
+    assert done.stderr == "main.py: --format=csv is what predict prints: export writes onnx, openvino, ncnn, pt2\n"
 
 
 @pytest.mark.parametrize(
@@ -130,29 +131,6 @@ def test_another_task_and_another_format_are_one_line(exported):
 def test_options_of_export_that_do_not_fit_are_one_line(given, why):
     with pytest.raises(UserError, match=why):
         check(config.load(given, None, "export"))
-
-
-def test_a_program_of_torch_export_says_the_same_for_any_number_of_samples(tmp_path):
-    torch.manual_seed(0)
-    shipped, points = Shipped(models.MLP().eval(), [], []).eval(), torch.rand(5, 1, 2)
-    (tmp_path / "a.pt2").write_bytes(to_pt2(shipped, points[:2], {"classes": "[]"}))
-    program, extra = Program((tmp_path / "a.pt2").read_bytes()), {"hearth.json": ""}
-    (input,) = program.get_inputs()
-    assert input.shape[1:] == [1, 2]
-    for size in (1, 5):
-        (found,) = program.run(None, {input.name: points[:size].numpy()})
-        assert np.abs(shipped(points[:size]).detach().numpy() - found).max() < 1e-6
-    with pytest.raises(UserError, match="is a program of torch.export: give the .pth"):
-        models.load(str(tmp_path / "a.pt2"))
-    torch.export.load(tmp_path / "a.pt2", extra_files=extra)
-    assert json.loads(extra["hearth.json"]) == {"classes": "[]"}
-
-
-@pytest.mark.parametrize("missing", ["onnx", "onnxruntime"])
-def test_a_missing_package_is_one_line_that_installs_it(missing, monkeypatch):
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match="not installed: pip install onnx onnxruntime"):
-        runtime("onnx")
 
 
 class Accuracy:
@@ -207,9 +185,9 @@ def test_smaller_weights_are_measured_beside_the_others_and_have_the_same_inputs
     pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     whole, half, small = file.read_bytes(), halved(file.read_bytes()), (tmp_path / "a.onnx").read_bytes()
     assert len(half) < 0.6 * len(whole) and len(small) < 0.4 * len(whole)
-    (expected,) = make_session(whole).run(None, {"pictures": pictures})
+    (expected,) = open_onnx(whole)[0].run(None, {"pictures": pictures})
     for content, limit in ((half, 1e-2), (small, 1e-1)):
-        (found,) = make_session(content).run(None, {"pictures": pictures})
+        (found,) = open_onnx(content)[0].run(None, {"pictures": pictures})
         assert found.dtype == np.float32 and 0 < np.abs(found - expected).max() < limit
 
 
@@ -233,7 +211,7 @@ def test_other_families_in_batches_of_1_2_and_5(made, capfd):
     shape = (1, 2) if name == "MLP" else (32, 32, 3)
     shipped = Shipped(model, *(([], []) if name == "MLP" else ([0.5, 0.4, 0.3], [0.2, 0.3, 0.25]))).eval()
     inputs = torch.rand(5, *shape) if name == "MLP" else torch.randint(0, 256, (5, *shape), dtype=torch.uint8)
-    session = make_session(to_onnx(shipped, inputs[:2], {"classes": "[]"}))
+    session, _ = open_onnx(to_onnx(shipped, inputs[:2], {"classes": "[]"}))
     for size in (1, 2, 5):
         with torch.inference_mode():
             expected = shipped(inputs[:size]).numpy()
@@ -299,16 +277,22 @@ def test_the_page_of_the_documents_agrees(exported, shown, trained, tmp_path):
     agrees(lines, shown, trained)
 
 
+def test_another_format_is_proven_in_the_same_way(trained, tmp_path):
+    pytest.importorskip("pnnx", reason="needs pip install pnnx ncnn")
+    file = tmp_path / "best.ncnn"
+    done = main("export", "--format=ncnn", f"--output={file}", cwd=trained[0], check=0)
+    before, after, largest = re.search(ROW.replace("onnx", "ncnn"), done.stdout).groups()
+    assert float(largest) <= 1e-4 and before == after
+    assert open_exported(file)[1]["run"] == trained[1].name and [*tmp_path.iterdir()] == [file]
+
+
 @pytest.mark.skipif("NCNN" not in os.environ, reason="needs ncnn, built as docs/ship.md says, in the folder $NCNN")
 def test_the_program_in_cpp_of_the_documents_agrees(shown, trained, tmp_path):
-    code = re.search(r"this makes .*?```python\n(.*?)```", SHIP.read_text(), re.DOTALL)[1].replace("224", "32")
-    shutil.copy(trained[1] / "best.pth", tmp_path)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment)
+    main("export", "--format=ncnn", f"--output={tmp_path / 'best.ncnn'}", cwd=trained[0], check=0)
+    shutil.unpack_archive(tmp_path / "best.ncnn", tmp_path, "zip")
     (tmp_path / "ship.cpp").write_text((ROOT / "docs" / "ship.cpp").read_text().replace("224", "32"))
     compiler = re.search(r"\n(g\+\+ .*)\n", SHIP.read_text())[1].replace("$HOME/ncnn", os.environ["NCNN"])
     subprocess.run(["bash", "-ec", compiler], cwd=tmp_path, check=True)
-    command = [tmp_path / "ship", "model.ncnn", "cat", "dog", "--", *shown]
+    command = [tmp_path / "ship", "model", "cat", "dog", "--", *shown]
     lines = subprocess.check_output(command, cwd=tmp_path, text=True).splitlines()
     agrees(lines, shown, trained)

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import shutil
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,8 +48,14 @@ def test_where_nothing_can_be_read_the_exit_code_is_1(trained, tmp_path):
     (tmp_path / "a.jpg").write_text("nothing")
     done = main("predict", f"--input={tmp_path / 'a.jpg'}", cwd=trained[0], check=1)
     assert done.stdout == ""
-    done = main("predict", cwd=trained[0], check=2)
-    assert "predict needs --input" in done.stderr.splitlines()[-1]
+    (tmp_path / "file").touch()
+    for options, why in (
+        ([], "predict needs --input"),
+        (["--input=z.jpg"], "--input=z.jpg: there is no such file"),
+        (["--input=a.jpg", "--output=file"], "--output=file is a file: name a folder"),
+    ):
+        done = main("predict", *options, cwd=tmp_path, check=2)
+        assert why in done.stderr and done.stderr.count("\n") == 1, "before a model is looked for: there is none"
 
 
 def test_a_model_in_a_program_predicts_without_options(trained, unlabelled, results, tmp_path):
@@ -81,7 +89,7 @@ def test_only_some_batches_of_pictures_are_read_ahead(trained, unlabelled):
 
 def test_every_way_to_name_pictures(tmp_path, monkeypatch):
     def listed(given):
-        return [str(path) for path in inputs.paths(given, lambda folder: sorted(tmp_path.glob("*.jpg")))]
+        return [str(path) for path in inputs.paths(inputs.named(given), lambda folder: sorted(tmp_path.glob("*.jpg")))]
 
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("a.jpg", "b.jpg", "c,d.jpg", "e[1].jpg")):
@@ -91,11 +99,30 @@ def test_every_way_to_name_pictures(tmp_path, monkeypatch):
     assert listed("b.jpg, a.jpg") == ["b.jpg", "a.jpg"]
     assert listed("[ab].jpg") == ["a.jpg", "b.jpg"]
     assert listed(str(tmp_path)) == everything
-    monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\n\n of two words.jpg\r\n"))
-    assert listed("-") == ["a.jpg", " of two words.jpg"]
+    (tmp_path / "list").write_bytes(b"a.jpg\n\n of two words.jpg\r\n\xff.jpg")
+    with open("list") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert listed("-,a.jpg") == ["a.jpg", " of two words.jpg", "\udcff.jpg", "a.jpg"]
     for wrong, why in (("z.jpg", "no such file"), ("z*.jpg", "no file matches"), ("a.jpg,z", "--input=z: there is no")):
         with pytest.raises(UserError, match=why):
-            inputs.paths(wrong, list)
+            inputs.named(wrong)
+
+
+def test_a_path_from_a_pipe_is_answered_when_it_is_there(trained, unlabelled, monkeypatch):
+    """The rest of the paths is written after the answer to the first."""
+    source, sink = os.pipe()
+    rescue = threading.Timer(30, os.close, [sink])  # who waits for the rest finds that there is none
+    rescue.start()
+    model = models.load(str(trained[1]))
+    with os.fdopen(source) as file:
+        monkeypatch.setattr("sys.stdin", file)
+        predictions = Predictor(model, model.info["config"])(inputs.paths(inputs.named("-"), list))
+        for name in ("1.jpg", "2.jpg"):
+            os.write(sink, f"{unlabelled / name}\n".encode())
+            assert next(predictions).path == str(unlabelled / name)
+        os.write(sink, f"{unlabelled / '3.jpg'}\n{unlabelled / '4.jpg'}".encode())
+        rescue.cancel(), os.close(sink)
+        assert [one.path for one in predictions] == [str(unlabelled / name) for name in ("3.jpg", "4.jpg")]
 
 
 def test_boxes_are_in_the_pictures_own_pixels(tmp_path):

@@ -14,6 +14,7 @@ from models.basic_module import BasicModule
 from utils import UserError
 from utils.deploy import prune
 from utils.deploy.pruner import Pruner
+from utils.options.options import read_yaml
 from utils.run import resume
 from utils.run.channels import changed, channels
 from utils.run.checkpoint_file import read_checkpoint
@@ -168,6 +169,34 @@ def test_a_pruned_model_is_fine_tuned_and_resumed_to_the_same_bits(pruned, pictu
     assert kept[0] == kept[1] == resume.channels_of(str(runs[1])) and resume.channels_of(None) == {}
 
 
+def test_prune_and_fine_tune_in_turns_goes_on_where_it_was_stopped(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(trained[0])
+    work_dir = tmp_path / "runs"
+    given = {"run": str(trained[1]), "work_dir": str(work_dir), "output": f"{tmp_path}/pruned.pth", "max_epoch": 1}
+
+    def turns(**options):
+        prune.prune(program, config.load({**given, "num_workers": 0, "iterative": 2, **options}, None, "prune"))
+        runs = sorted(work_dir.iterdir(), key=lambda one: (one / "config.yaml").stat().st_mtime)
+        return runs, [sum(map(torch.numel, read_checkpoint(one / "best.pth")["weights"].values())) for one in runs]
+
+    runs, weights = turns()
+    assert weights[0] > weights[1] == 182_306, "the last turn leaves as much as one turn with that ratio"
+    table = {
+        line.partition("  ")[0]: line.split() for line in capsys.readouterr().out.split("after 2 turns:")[1].split("\n")
+    }
+    assert table["parameters"][1:] == ["723,522", "182,306"]
+    assert read_checkpoint(runs[1] / "best.pth")["info"]["config"]["load_model_path"] == f"{tmp_path}/pruned_2.pth"
+    kept = state(runs[1])
+    (runs[1] / "lock").write_text("unfinished")  # as if it was killed, and had one epoch left
+    change = (runs[1] / "config.yaml").read_text().replace("max_epoch: 1", "max_epoch: 2")
+    (runs[1] / "config.yaml").write_text(change)
+    assert turns()[0] == runs, "nothing is trained twice"
+    assert len(read_yaml(runs[0] / "config.yaml", ())["run"]) == 1, "what is finished is not begun again"
+    assert state(runs[1])["run"]["epoch"] == 2 and kept["run"]["epoch"] == 1
+    with pytest.raises(UserError, match="pruned_1.pth is there already, and not of this command: name another file"):
+        turns(ratio=0.25)
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -177,6 +206,8 @@ def test_a_pruned_model_is_fine_tuned_and_resumed_to_the_same_bits(pruned, pictu
         ({"work_dir": "empty"}, r"no trained model: empty/\*/best.pth does not exist"),
         ({"ratio": 0.5, "speedup": 2}, "--speedup finds the ratio"),
         ({"output": "{run}/last.pth"}, "last.pth is there already: name another file"),
+        ({"max_epoch": 3, "lr": 0.1}, "--max-epoch and --lr: prune trains with --iterative alone"),
+        ({"iterative": 3}, "--iterative needs --run or --load-model-path"),
         ({"output": "pruned.txt"}, "--output=pruned.txt is for a checkpoint: a name that ends in .pth"),
     ],
 )

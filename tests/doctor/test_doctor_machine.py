@@ -38,19 +38,19 @@ def test_a_driver_without_a_gpu_for_torch_is_named(tmp_path):
 
 
 def test_a_precision_that_takes_long_is_named(monkeypatch):
-    times = {"fp32": 3.0, "bf16": 1.0}
-    monkeypatch.setattr(machine, "seconds", lambda case, precision: times[precision])
+    times = {"fp32": [4.0, 3.0], "bf16": [1.0, 5.0]}
+    monkeypatch.setattr(machine, "step_times", lambda model, input, target, kinds: (len(input), times))
     monkeypatch.setattr(machine, "native_precision", lambda device: "bf16")
     found = machine.precisions(case())
     assert (found.verdict, found.advice) == ("look", "--precision=bf16 is faster here")
-    times["fp32"] = 1.5
+    times["fp32"] = [1.5]
     assert machine.precisions(case()).verdict == "OK"
 
 
 def test_a_step_is_measured_in_every_precision(monkeypatch):
     monkeypatch.setattr(machine, "native_precision", lambda device: "bf16")
     found = machine.precisions(case())
-    assert found.found.startswith("fp32; a step: fp32 ") and ", bf16 " in found.found
+    assert found.found.startswith("fp32; a step of 8 samples: fp32 ") and ", bf16 " in found.found
 
 
 def test_a_full_or_slow_disk_is_named(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("torch.manual_seed(opt.seed)", "torch.manual_seed(0)", "test_loop.py:the_seed_decides"),
         ("set_criterion(opt.criterion, train_data.weights)", "set_criterion(opt.criterion)", "test_loop.py:val_weighs"),
         ("model.freeze_body(opt.unfreeze_epoch)", "pass", "run/test_resume.py:fine_tuning"),
+        ("precision.settle(opt, model, train_data)", "pass", "train/test_precision.py:a_training_is_the_same"),
         ("world.reduce_meters(meter, loss_meter)", "pass", "train/test_processes.py:two_processes_train_one_run"),
         ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
     ],
@@ -28,7 +29,18 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ('file.info.get("Software") == WRITER', "True", "deploy/test_predict.py:do_not_share_it"),
         ("if not path.exists():", "if True:", "deploy/test_predict.py:do_not_share_it"),
     ],
-    "utils/deploy/prune.py": [("opt.output and path.exists()", "False", "deploy/test_prune.py:what_is_wrong")],
+    "utils/deploy/prune.py": [
+        ("opt.output and path.exists()", "False", "deploy/test_prune.py:what_is_wrong"),
+        ("** (turn / turns)", "** turns", "deploy/test_prune.py:in_turns"),
+        ('before is None or before.state != "finished"', "True", "deploy/test_prune.py:in_turns"),
+        (
+            '"resume": str(before.folder)} if before',
+            '"resume": str(before.folder)} if False',
+            "deploy/test_prune.py:in_turns",
+        ),
+    ],
+    "utils/deploy/inputs.py": [("            yield PAUSE", "            pass", "deploy/test_predict.py:from_a_pipe")],
+    "utils/deploy/sessions.py": [(', order="C")', ")", "deploy/test_sessions.py:other_libraries_say")],
     "utils/deploy/predictor.py": [
         ("return model.eval()", "return model", "deploy/test_predict.py:in_a_program"),
     ],
@@ -65,7 +77,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         (".startswith(MARK):", '.startswith(""):', "deploy/test_card.py:somebody_elses"),
     ],
     "utils/deploy/pruner.py": [
-        ("max(ROUND, round(size", "max(0, round(size", "deploy/test_prune.py:fewer_than_8"),
+        ("max(ROUND, wanted)", "max(0, wanted)", "deploy/test_prune.py:fewer_than_8"),
         (
             "if not any(foreign(part.target.module, names) for part, _ in group)",
             "if True",
@@ -83,6 +95,17 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         (">= (7, 0)", ">= (9, 0)", "train/test_device.py:what_is_asked_for"),
         ("module.training = mode", "pass", "watch/test_model_summary.py:what_is_tried"),
         ("torch.random.fork_rng(sorted(devices)), ", "", "watch/test_model_summary.py:what_is_tried"),
+    ],
+    "utils/train/precision.py": [
+        ("with undisturbed(model):", "if True:", "train/test_precision.py:leaves_weights"),
+        ("trial = copy.deepcopy(model).train()", "trial = model", "train/test_precision.py:leaves_weights"),
+        ("< GAIN * times", "< times", "train/test_precision.py:the_faster_precision"),
+        ("torch.get_num_threads()", "2", "train/test_precision.py:measured_once"),
+    ],
+    "utils/train/trial.py": [("run.epoch += 1", "pass", "train/test_trial.py:one_epoch_after")],
+    "utils/search/find_lr.py": [
+        ("SHARE * float(rates[", "float(rates[", "search/test_find_lr.py:a_tenth_of_the_best"),
+        (".clip(max=ceiling(losses))", "", "search/test_find_lr.py:what_explodes_at_the_end"),
     ],
     "utils/train/sampler.py": [
         ("self.epoch, self.batch = epoch, batch", "self.epoch, self.batch = epoch, 0", "train/test_loader.py:order_is"),
@@ -401,6 +424,24 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("md5=MD5", "md5=None", "data/test_cifar10.py:published_sum"),
     ],
+    "data/pictures/folds.py": [
+        ("(one == fold) == (mode", "(one != fold) == (mode", "data/test_folds.py:validates_once"),
+        (
+            "        for number in members[group]:\n",
+            "        for number in members[group][:1]:\n",
+            "data/test_folds.py:groups_of",
+        ),
+        ("len(kept) < folds or", "", "data/test_folds.py:cannot_be_divided"),
+    ],
+    "utils/search/folds.py": [
+        ("if run and finished(run)", "if run", "search/test_fold_training.py:resumed_as_a_whole"),
+    ],
+    "utils/run/members.py": [
+        ('given.command == "val" and apart', "False", "search/test_fold_training.py:validate_on_other"),
+    ],
+    "models/ensemble.py": [
+        ("mirrored.flip(-1) if", "mirrored if", "models/test_ensemble.py:masks_mirrored_back"),
+    ],
     "data/pictures/split.py": [
         ("TRAIN_SHARE = 0.7", "TRAIN_SHARE = 0.6", "data/test_split.py:the_share_follows"),
         ("sample.name.lower()", "str(sample.path)", "data/test_dogcat.py:depends_on_names_alone"),
@@ -542,6 +583,14 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/cli.py": [
         ("    sys.exit(2)\n", "    sys.exit(1)\n", "test_cli.py:a_mistake_is"),
+    ],
+    "utils/search/study.py": [
+        ('frozen.user_attrs.get("place") == where.place()', "True", "search/test_sweep.py:that_is_gone"),
+        ("if not lock(holder) or in_training(folder):", "if False:", "search/test_sweep.py:that_is_gone"),
+        ("if order(trials, frozen) >= wanted:", "if False:", "search/test_sweep.py:of_two_machines"),
+    ],
+    "utils/search/worker.py": [
+        ("space.resumed(folder) if resumable else", "", "search/test_sweep.py:is_killed_or_stopped"),
     ],
     "utils/doctor/case.py": [
         ("yield copy.deepcopy(self.model).train()", "yield self.model", "doctor/test_doctor_models.py:nothing_of_it"),

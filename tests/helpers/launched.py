@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import torch.distributed.run
-from fork_server import Server
+from fork_server import QUICK, Server
 
 TORCHRUN = torch.distributed.run.__file__
 # The agent starts its processes by Popen; here they are forks of it. All else is torchrun's.
@@ -28,6 +28,7 @@ class Forked(Popen):
                 os.environ.update(env)
                 logging.disable(logging.NOTSET)
                 sys.argv = [arg for arg in args[1:] if arg != "-u"]
+                sys.path[0] = os.path.dirname(sys.argv[0])
                 runpy.run_path(sys.argv[0], run_name="__main__")
                 code = 0
             except SystemExit as ended:
@@ -51,7 +52,7 @@ class Launched:
 
     def __init__(self, *arguments, cwd, program=None, first=""):
         if Launched._server is None:
-            Launched._server = Server()
+            Launched._server = Server(QUICK)
         self.output, self.returncode = Path(cwd, f"output_{os.urandom(4).hex()}"), None
         files = (self.output.name, self.output.name)
         self.pid = self._server.start(*arguments, cwd=cwd, first=FORKED + first, files=files, program=program)

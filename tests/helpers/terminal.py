@@ -3,12 +3,13 @@
 import csv
 import os
 import re
+import struct
 
 import pytest
 from conftest import server
+from wait import until
 
-if os.name == "nt":
-    pytest.skip("Windows has no pseudo-terminals", allow_module_level=True)
+fcntl, termios = (pytest.importorskip(name) for name in ("fcntl", "termios"))  # Windows has no pseudo-terminals
 pexpect = pytest.importorskip("pexpect")
 fdpexpect = pytest.importorskip("pexpect.fdpexpect")
 
@@ -144,22 +145,24 @@ class Training:
 
 
 class Forked(Training):
-    """The same as a fork of the process that has loaded everything, which runs the code `first` before: quicker."""
+    """The same as a fork of the process that has loaded everything, which runs the code `first` before: quicker. Of
+    main.py, or of another program."""
 
-    def __init__(self, command, folder, first=""):
+    def __init__(self, command, folder, first="", program=None, home=None):
         self.folder, self.touch_file, self.screen = folder, folder / "debug", ""
-        ours, self.theirs = os.openpty()
-        plain = {"TERM": "dumb", "PROMPT_TOOLKIT_NO_CPR": "1", "HOME": str(folder)}
-        first = f"{AT_TERMINAL.format(name=os.ttyname(self.theirs))}\nos.environ.update({plain})\n{first}"
-        server().start(*command, cwd=folder, first=first)
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 60, 200, 0, 0))  # lines, columns
+        plain = {"TERM": "dumb", "PROMPT_TOOLKIT_NO_CPR": "1", "HOME": str(home or folder)}
+        first = f"{AT_TERMINAL.format(name=os.ttyname(theirs))}\nos.environ.update({plain})\n{first}"
+        self.pid = server().start(*command, cwd=folder, first=first, program=program)
+        until(lambda: os.readlink(f"/proc/{self.pid}/fd/2") == os.ttyname(theirs))
+        os.close(theirs)  # now the process alone has it
         self.child = fdpexpect.fdspawn(ours, encoding="utf-8", timeout=WAIT)
 
     def end(self, *keys):
         """Type keys that end the run; its exit code."""
         for key in keys:
             self.child.send(key)
-        code = server().wait()
-        os.close(self.theirs)
         self.wait(pexpect.EOF)
         self.child.close()
-        return code
+        return server().wait()

@@ -193,6 +193,7 @@ def test_every_option_is_read_somewhere():
     read |= attributes(ROOT / "utils/train/launch.py") | attributes(ROOT / "utils/run/record.py")
     read |= attributes(ROOT / "utils/run/resume.py", "given") | attributes(ROOT / "models/ensemble.py", "given")
     read |= attributes(ROOT / "utils/runs/command.py") | attributes(ROOT / "utils/runs/prune.py")
+    read |= attributes(ROOT / "utils/search/command.py")
     steering = attributes(ROOT / "utils/steer/steering.py") | attributes(ROOT / "utils/steer/client.py")
     read |= steering | attributes(ROOT / "utils/run/control.py") | {*client.COMMANDS}
     read |= set().union(

@@ -127,6 +127,8 @@ def test_every_call_that_reads_a_file_is_one_that_runs_no_code():
         "predictor.load",
         "onnx.load_from_string",  # a format without code; of what this process has made
         "torch.export.load",  # of what this process has made, and of nothing else
+        "net.load_param",  # ncnn's layers, by name, and their numbers
+        "net.load_model",
         "load_on_device",
     }
     pickles = {"ArraysOnly(file, encoding='latin1').load"}  # CIFAR10's, see test_cifar10.py

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT, main, server
-from terminal import PROMPT, Training, held
+from terminal import PROMPT, Forked, Training, held
 from wait import until
 
 from models import SqueezeNet
@@ -42,19 +42,14 @@ def options(pictures, folder, epochs=EPOCHS):
 def training(pictures, tmp_path):
     """Start a training at a terminal; when this returns, the screen says `shown`, and the run is held after its second
     step."""
-    started = []
 
     def start(*more, shown="user config:", epochs=EPOCHS, **how):
-        command = [sys.executable, str(ROOT / "main.py"), *options(pictures, tmp_path, epochs), *held(tmp_path), *more]
-        session = Training(command, tmp_path, **how)
-        started.append(session)
+        session = Forked([*options(pictures, tmp_path, epochs), *held(tmp_path), *more], tmp_path, **how)
         session.wait(shown)
         until(lambda: list(tmp_path.glob("checkpoints/*/last.pth")))  # from now on the file counts
         return session
 
-    yield start
-    for session in started:
-        session.child.close(force=True)
+    return start
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +124,7 @@ def test_variables_can_be_looked_at_and_changed_with_effect(training):
     session = training("--scheduler=multistep", "--milestones=2", epochs=3)
     session.touch_in_train()
     workers = session.workers()
-    memory = Path("/proc", str(session.child.pid), "statm")
+    memory = Path("/proc", str(session.pid), "statm")
     pages = int(memory.read_text().split()[1]) if memory.exists() else 0
 
     assert session.value("opt.lr") == 0.001
@@ -190,12 +185,12 @@ def test_quit_in_the_middle_of_a_step_loses_nothing(training, undisturbed):
 
 
 def test_without_ipdb_pdb_stops_in_val_too_and_ctrl_d_is_quit(training, undisturbed):
-    session = training(ipdb=False)
+    session = training(first="sys.modules['ipdb'] = None")
     opened = session.touch_in_train()
     assert re.search(r"> \S*main\.py\(\d+\)train\(\)", opened) and "(Pdb)" in opened
     workers = session.workers()
 
-    session.child.sendintr()  # the workers get it too, and are needed afterwards
+    session.child.send("\x03")  # the workers get it too, and are needed afterwards
     session.wait("KeyboardInterrupt")
     session.wait(PROMPT)
     session.do(f"b {line_of('with eval_mode(model)')}")

@@ -1,5 +1,6 @@
 """What a machine lacks is reported before the first step: room on the disk, permission. And two jobs at once."""
 
+import contextlib
 import copy
 import multiprocessing
 import shutil
@@ -34,32 +35,41 @@ def refused(folder, disk, *command):
     return (folder / "stderr").read_text().splitlines()
 
 
-def together(*functions):
-    """Call functions in as many forked processes, at once; returns what they returned, in order."""
-    context = multiprocessing.get_context("fork")
-    barrier, pipes = context.Barrier(len(functions)), [context.Pipe() for _ in functions]
-
-    def work(function, pipe):
+def serve(functions, barrier, pipe):
+    """Call these functions as the pipe says, each when the other process does, too."""
+    for name, argument in iter(pipe.recv, None):
         barrier.wait()
         try:
-            pipe.send(function())
+            pipe.send(functions[name](argument))
         except BaseException:
             pipe.send(AssertionError(traceback.format_exc()))
-        pipe.recv()  # what was locked stays so until the other is through, too
 
-    jobs = [
-        context.Process(target=work, args=job) for job in zip(functions, [there for _, there in pipes], strict=True)
-    ]
+
+@contextlib.contextmanager
+def two_processes(**functions):
+    """Two forked processes. Yields what calls one of the functions in both at once: call(name, argument) -> what they
+    returned."""
+    context = multiprocessing.get_context("fork")
+    barrier, pipes = context.Barrier(2), [context.Pipe() for _ in range(2)]
+    jobs = [context.Process(target=serve, args=(functions, barrier, there)) for _, there in pipes]
+
+    def call(name, argument):
+        for here, _ in pipes:
+            here.send((name, argument))
+        results = [here.recv() for here, _ in pipes]
+        for result in results:
+            if isinstance(result, AssertionError):
+                raise result
+        return results
+
     for job in jobs:
         job.start()
-    results = [here.recv() for here, _ in pipes]
-    for (here, _), job in zip(pipes, jobs, strict=True):
-        here.send("done")
-        job.join()
-    for result in results:
-        if isinstance(result, AssertionError):
-            raise result
-    return results
+    try:
+        yield call
+    finally:
+        for (here, _), job in zip(pipes, jobs, strict=True):
+            here.send(None)
+            job.join()
 
 
 def test_a_folder_on_a_read_only_disk_is_reported_before_the_pictures_are_read(tmp_path, pictures):
@@ -102,30 +112,35 @@ def test_the_room_is_what_the_checkpoints_will_take(tmp_path, monkeypatch, capsy
                 assert said == "error"
 
 
-def test_two_runs_and_two_packings_at_once_twenty_times(tmp_path):
+def test_two_runs_and_two_packings_at_once_twenty_times(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.run.run.GLANCES", 1)  # each takes 0.1 s, in vain while the other holds the lock
     sources = sorted(draw_folder(tmp_path / "train", per_class=4).iterdir())
 
-    def begin():
+    def begin(turn):
+        while held:
+            held.pop().close()
         folder = new_folder(tmp_path / "checkpoints", "Net")
         run = Run(folder)
         images, wrong = open_images(sources, read_square, (32, 32), "set", True, tmp_path / f"packs_{turn}")
         assert wrong == [None] * len(sources) and run.folder == folder
+        run.close()
         return str(folder), type(images).__name__, images[list(range(len(sources)))].numpy().tobytes()
 
-    def take():
+    def take(folder):
         try:
-            held.append(Run(folder))  # till the process ends
+            held.append(Run(folder))  # till the next turn
             return True
         except UserError as error:
             assert "is being trained by another process" in str(error)
             return False
 
     folders, pixels, held = [], set(), []
-    for turn in range(20):
-        for folder, kind, picked in together(begin, begin):
-            assert kind == "PackedImages"
-            folders.append(folder)
-            pixels.add(picked)
-        assert sorted(together(take, take)) == [False, True]  # to resume a run is for one process
-        assert not list((tmp_path / f"packs_{turn}").glob("*.tmp"))
+    with two_processes(begin=begin, take=take) as call:
+        for turn in range(20):
+            for folder, kind, picked in call("begin", turn):
+                assert kind == "PackedImages"
+                folders.append(folder)
+                pixels.add(picked)
+            assert sorted(call("take", folder)) == [False, True]  # to resume a run is for one process
+            assert not list((tmp_path / f"packs_{turn}").glob("*.tmp"))
     assert len(set(folders)) == 40 and len(pixels) == 1

@@ -100,11 +100,26 @@ def test_a_table_that_was_lost_is_a_warning(tmp_path, capsys):
     assert capsys.readouterr().err == f"warning: {tmp_path / 'results.csv'} has lost the rows before epoch 4\n"
 
 
+def test_a_report_with_another_preparation_does_not_replace_the_usual_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    then = {"config": {"image_size": 32, "center_crop": 1.0, "batch_size": 8}}
+
+    def folder(**given):
+        opt = config.load({"load_model_path": "best.pth", "image_size": 32, "batch_size": 2, **given}, None, "val")
+        return record.open_report(opt, range(3), then)[0].name
+
+    assert [folder(), folder(center_crop=0.9), folder(image_size=64)] == [
+        "best_report",
+        "best_report_2",
+        "best_report_3",
+    ]
+    assert [folder(center_crop=0.9), folder()] == ["best_report_2", "best_report"]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, for another user's folder")
 def test_a_report_is_never_written_into_another_users_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    facts = {"report_dir": None, "dataset": "Demo", "val_data_root": [], "train_data_root": [str(tmp_path)]}
-    opt = SimpleNamespace(load_model_path="best.pth", image_size=32, **facts)
+    opt = config.load({"load_model_path": "best.pth", "dataset": "Demo", "train_data_root": str(tmp_path)}, None, "val")
     folder, data = record.open_report(opt, range(3), {})
     assert folder.name == "best_report" and record.open_report(opt, range(3), {})[0] == folder, (
         "the same data: it is replaced"

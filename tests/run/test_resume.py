@@ -1,28 +1,23 @@
 """Through the real command line: what a run leaves behind, val and test from a checkpoint, and resuming a run."""
 
 import csv
-import fcntl
 import multiprocessing
 import os
 import random
 import shutil
 import signal
-import struct
 import tempfile
-import termios
 from pathlib import Path
 
 import numpy as np
-import pexpect
 import pytest
 import torch
 import yaml
 from conftest import FAST, draw_folder, main, server
-from pexpect import fdpexpect
 from picture_kinds import KINDS, REASONS, broken_kinds
 from PIL import Image
 from runs import differences, events, only_run, rows, state
-from terminal import AT_TERMINAL, WAIT
+from terminal import Forked
 
 import config
 import main as program
@@ -202,17 +197,8 @@ atexit.register(both)
 
 def test_progress_can_be_turned_off(tmp_path, pictures):
     for option, bar in (("--progress=True", True), ("--progress=False", False)):
-        ours, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 150, 0, 0))  # lines, columns
-        command = ["train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1", option]
-        server().start(*command, cwd=tmp_path, first=AT_TERMINAL.format(name=os.ttyname(theirs)))
-        terminal = fdpexpect.fdspawn(ours, timeout=WAIT)
-        terminal.expect("user config:")
-        os.close(theirs)  # now the process alone has it
-        terminal.expect(pexpect.EOF)
-        shown = terminal.before.decode()
-        assert server().wait() == 0 and ("samples/s" in shown) == bar and "epoch 1/1: " in shown
-        terminal.close()
+        session = Forked(["train", f"--train-data-root={pictures}", *FAST, "--max-epoch=1", option], tmp_path)
+        assert session.end() == 0 and ("samples/s" in session.screen) == bar and "epoch 1/1: " in session.screen
 
 
 # --- resuming after an end that nobody planned
@@ -317,9 +303,9 @@ def test_a_finished_run_can_be_given_more_epochs(trained, tmp_path, pictures):
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_and_resumed_a_run_ends_as_if_undisturbed(tmp_path):
     """kill -9, each time a random moment after an epoch; every resume continues from there, in the same bits."""
-    draw_folder(tmp_path / "train")
+    draw_folder(tmp_path / "train", per_class=6)
     fast = [option for option in FAST if "workers" not in option]
-    arguments = ["--train-data-root=../train", *fast, "--num-workers=1", "--max-epoch=30", "--print-freq=5"]
+    arguments = ["--train-data-root=../train", *fast, "--num-workers=1", "--max-epoch=26", "--print-freq=2"]
     calm, killed, moments = tmp_path / "calm", tmp_path / "killed", random.Random(7)
     for folder in (calm, killed):
         folder.mkdir()
@@ -342,7 +328,7 @@ Checkpoint.on_epoch_end = on_epoch_end
     assert server().run("train", "--resume", cwd=killed, first=NO_REPORTS) == 0, (killed / "output").read_text()
 
     calm, killed = only_run(calm), only_run(killed)
-    assert [row["epoch"] for row in rows(killed)] == [str(n) for n in range(1, 31)]
+    assert [row["epoch"] for row in rows(killed)] == [str(n) for n in range(1, 27)]
     assert differences(state(calm), state(killed)) == []
     assert (killed / "lock").read_text() == "finished" and not list(killed.glob("*.tmp"))
     last = lambda run: {(e["name"], e["x"]): e["y"] for e in events(run) if e["kind"] == "plot"}  # noqa: E731

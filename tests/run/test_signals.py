@@ -18,7 +18,7 @@ import pytest
 from conftest import ROOT
 from conftest import server as fork_server
 from fork_server import Server
-from terminal import PROMPT, Training
+from terminal import PROMPT, Forked
 from wait import until
 
 from benchmarks.faults_signals import (
@@ -90,13 +90,14 @@ data.DogCat.__getitems__ = items
 
 
 class WithoutReports(Server):
-    """The tests' server; its processes draw no reports, which would take the most of a stop's time."""
+    """The tests' server; its processes draw no reports, which would take the most of a stop's time, and end as others
+    do, to the last destructor."""
 
     def __init__(self, server):
         vars(self).update(vars(server))
 
     def start(self, *command, first="", **options):
-        return super().start(*command, first=f"{NO_REPORTS}\n{first}", **options)
+        return super().start(*command, first=f"teardown = True\n{NO_REPORTS}\n{first}", **options)
 
 
 @pytest.fixture(scope="module")
@@ -412,11 +413,7 @@ def test_what_is_named_is_the_batch_that_failed(pictures, tmp_path, capsys):
 
 
 def test_pdb_opens_where_the_exception_was_raised_before_anything_is_saved(options, tmp_path):
-    run = f"import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n{FAILS}\nsys.argv = sys.argv[1:]\n"
-    run += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    session = Training(
-        [sys.executable, "-c", run, str(ROOT / "main.py"), "train", *options, "--num-workers=0", "--pdb"], tmp_path
-    )
+    session = Forked(["train", *options, "--num-workers=0", "--pdb"], tmp_path, FAILS)
     opened = session.wait(PROMPT)
     assert "failed in epoch 1, batch 4 (step 4)" in opened and "ValueError: no such luck" in opened
     assert session.value("tuple(x.shape)") == (4, 3, 32, 32) and session.value("len(steps)") == 4

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import FAST, ROOT, cold, main
+from conftest import FAST, ROOT, UNDRAWN, cold, main
 from launched import Launched
 from runs import only_run, rows
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -30,7 +30,8 @@ def test_two_processes_train_one_model_and_a_signal_ends_both(tmp_path, pictures
     run = only_run(tmp_path)
     assert printed.count("finished: ") == 1 and [row["step"] for row in rows(run)] == ["7"]
     assert read_checkpoint(run / "last.pth")["run"]["step"] == 7  # of 28 samples, 4 a step over both
-    resumed = Launched("train", f"--resume={run}", "--max-epoch=500", "--processes=2", "--save-freq=1", cwd=tmp_path)
+    command = ["train", f"--resume={run}", "--max-epoch=500", "--processes=2", "--save-freq=1"]
+    resumed = Launched(*command, cwd=tmp_path, first=UNDRAWN)
     until(lambda: read_checkpoint(run / "last.pth")["run"]["step"] > 9)
     resumed.send_signal(signal.SIGTERM)
     printed, _ = resumed.communicate()
@@ -40,8 +41,9 @@ def test_two_processes_train_one_model_and_a_signal_ends_both(tmp_path, pictures
 
 @pytest.mark.slow
 def test_an_error_that_every_process_meets_is_said_once(tmp_path):
-    (line,) = cold("train", "--processes=2", "--train-data-root=nowhere", cwd=tmp_path, check=2).stderr.splitlines()
-    assert line.startswith("main.py: --train-data-root: there is no folder nowhere: ")
+    process = Launched("train", "--processes=2", "--train-data-root=nowhere", cwd=tmp_path)
+    (line,) = (line for line in process.communicate()[0].splitlines() if line.startswith("main.py"))
+    assert process.returncode == 2 and line.startswith("main.py: --train-data-root: there is no folder nowhere: ")
 
 
 @pytest.fixture

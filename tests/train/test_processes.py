@@ -8,21 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pexpect
 import pytest
 from conftest import ROOT, main, server
-from launched import torchrun
+from launched import FORKED, TORCHRUN, torchrun
 from runs import differences, events, only_run, rows
-from terminal import PROMPT, Training
+from terminal import PROMPT, Forked
 from wait import until
 
 from utils.run.checkpoint_file import read_checkpoint
 
 # A model with BatchNorm and dropout; enough epochs that a run can be disturbed in the middle.
 pytestmark = pytest.mark.slow
-OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--max-epoch=6"]
+OPTIONS = ["--model=mobilenet_v2", "--width=0.25", "--image-size=32", "--batch-size=8", "--vis-port=1", "--max-epoch=4"]
 OPTIONS += ["--precision=fp32", "--print-freq=1", "--ema=0.9", "--save-freq=2", "--accumulate=2"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 WAIT = 600  # seconds: only processes that hang take as long
 
 
@@ -111,8 +109,9 @@ def logged(run):
 def undisturbed(tmp_path_factory, pictures):
     """The run of two processes that nobody disturbed, of torchrun's own command line, and what was printed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    options = [str(held(folder, -1)), "train", f"--train-data-root={pictures}", *OPTIONS]
-    done = subprocess.run([*TORCHRUN, *options], cwd=folder, capture_output=True, text=True, timeout=WAIT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(held(folder, -1)), "train", f"--train-data-root={pictures}", *OPTIONS]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert the_same_weights(folder)
     return only_run(folder), done.stdout + done.stderr
@@ -122,8 +121,8 @@ def test_two_processes_train_one_run(undisturbed):
     run, printed = undisturbed
     assert printed.count("finished: ") == 1 and printed.count("user config:") == 1
     assert "28 samples to train on, 12 to validate on" in printed
-    assert len(list(run.parent.iterdir())) == 1 and [row["epoch"] for row in rows(run)] == [str(n) for n in range(1, 7)]
-    assert rows(run)[-1]["step"] == "24" and not list(run.glob("*.tmp"))  # 3 batches of 8 and one of 4
+    assert len(list(run.parent.iterdir())) == 1 and [row["epoch"] for row in rows(run)] == [str(n) for n in range(1, 5)]
+    assert rows(run)[-1]["step"] == "16" and not list(run.glob("*.tmp"))  # 3 batches of 8 and one of 4
     with open(run / "confusion.csv") as file:
         counts = [int(cell) for line in file.read().splitlines()[1:] for cell in line.split(",")[1:]]
     assert sum(counts) == 12  # nothing padded, nothing left out
@@ -161,7 +160,7 @@ def test_stopped_in_a_validation_all_finish_it_and_end_together(tmp_path, pictur
 def test_one_process_begins_two_resume_and_the_rate_does_not_notice(tmp_path, pictures):
     """28 samples in batches of 13 are three steps for one process; two leave the last two samples out."""
     options = [f"--train-data-root={pictures}", *OPTIONS, "--batch-size=13", "--scheduler=linear", "--lr-final=0"]
-    options = [option for option in options if option not in ("--max-epoch=6", "--batch-size=8")]
+    options = [option for option in options if option not in ("--max-epoch=4", "--batch-size=8")]
     main("train", *options, "--max-epoch=2", cwd=tmp_path, check=0)
     process = launch(f"--resume={only_run(tmp_path)}", "--max-epoch=4", cwd=tmp_path)
     printed, _ = process.communicate(timeout=WAIT)
@@ -236,17 +235,15 @@ def test_an_exception_in_one_process_keeps_what_all_have_done(failing, tmp_path,
 
 def test_the_others_wait_for_the_debugger_and_all_stop_together(undisturbed, tmp_path, pictures):
     options = [f"--train-data-root={pictures}", *OPTIONS, f"--debug-file={tmp_path / 'debug'}"]
-    session = Training([*TORCHRUN, str(held(tmp_path, 9)), "train", *options], tmp_path)
+    command = ["--standalone", "--nproc-per-node=2", held(tmp_path, 9), "train", *options]
+    session = Forked(command, tmp_path, FORKED, TORCHRUN)
     until(lambda: all((tmp_path / f"held_{rank}").exists() for rank in range(2)))
     session.touch_file.touch()
     (tmp_path / "go").touch()
     session.wait(PROMPT)
     assert session.value("(world.rank, world.size)") == (0, 2)
     session.do("n")
-    session.child.sendline("q")
-    session.child.expect(pexpect.EOF)
-    session.child.close()
-    assert session.child.exitstatus == 0 and 10 <= read_checkpoint(only_run(tmp_path) / "last.pth")["run"]["step"] < 24
+    assert session.end("q\n") == 0 and 10 <= read_checkpoint(only_run(tmp_path) / "last.pth")["run"]["step"] < 16
     process = launch("--resume", cwd=tmp_path)
     printed, _ = process.communicate(timeout=WAIT)
     assert process.returncode == 0, printed

@@ -1,16 +1,17 @@
-"""A model as the content of an ONNX file, with weights of 32, 16 or 8 bits, or of a file of torch.export."""
+"""A model as the content of a file: ONNX with weights of 32, 16 or 8 bits, OpenVINO, ncnn, torch.export."""
 
 import contextlib
 import io
 import json
 import logging
 import os
+import subprocess
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from utils import UserError
 
 OPSET = 17
+METADATA = "hearth.json"  # the file with metadata in an archive
 QUANTISED = ["Conv", "MatMul", "Gemm"]  # with all other operations in 8 bits, too, more is lost and nothing is faster
 
 
@@ -104,27 +106,71 @@ def to_pt2(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) 
     file: Any = io.BytesIO()
     with quiet("torch cannot export this model"):
         made = torch.export.export(shipped, (example,), dynamic_shapes=({0: torch.export.Dim("N")},))
-        torch.export.save(made, file, extra_files={"hearth.json": json.dumps(metadata)})
+        torch.export.save(made, file, extra_files={METADATA: json.dumps(metadata)})
     return file.getvalue()
 
 
-class Program:
-    """The content of such a file, which has to be our own, run as if it were an ONNX Runtime session."""
+def to_openvino(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) -> bytes:
+    """A module as an archive with the two files of an OpenVINO model, with a free batch size. Raises UserError."""
+    import openvino
 
-    def __init__(self, content: bytes):
-        with quiet("torch cannot read what it exported"):
-            loaded = torch.export.load(io.BytesIO(content))  # type: ignore[arg-type]
-        self.module, (name,) = loaded.module(), loaded.graph_signature.user_inputs
-        (shape,) = (node.meta["val"].shape for node in loaded.graph.nodes if node.name == name)
-        self.inputs = [SimpleNamespace(name=str(name), shape=[*shape])]
+    content = to_onnx(shipped, example, {})
+    with quiet("OpenVINO cannot convert this model"), tempfile.TemporaryDirectory() as folder:
+        # Not convert_model, which reports to its makers that it was used.
+        model = openvino.Core().read_model(io.BytesIO(content))
+        openvino.save_model(model, Path(folder, "model.xml"), compress_to_fp16=False)
+        return packed(Path(folder), metadata, {"model.xml": "model.xml", "model.bin": "model.bin"})
 
-    def get_inputs(self) -> list[Any]:
-        """Its one input, with name and shape [N, ...]."""
-        return self.inputs
 
-    def run(self, names: None, fed: dict[str, Any]) -> list[Any]:
-        """{the input's name: array} -> [the output, an array]."""
-        return [self.module(*map(torch.from_numpy, fed.values())).detach().numpy()]
+class Planes(nn.Module):
+    """What ncnn runs: the same as its Shipped, but that pictures are float32 [1, 3, H, W] from 0 to 255."""
+
+    def __init__(self, shipped: Any):
+        super().__init__()
+        self.shipped = shipped
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        return self.shipped.planes(x)
+
+
+def to_ncnn(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) -> bytes:
+    """A module as an archive with the two files of an ncnn model, which takes one picture at a time. Its metadata have
+    `shapes`: of the input as the others take it, and of one output. Raises UserError when it cannot."""
+    import pnnx
+
+    one = example[:1].float()
+    planes = one.permute(0, 3, 1, 2) if one.ndim == 4 else one
+    names = {"model.param": "model.ncnn.param", "model.bin": "model.ncnn.bin"}
+    with quiet("ncnn cannot take this model"), tempfile.TemporaryDirectory() as folder:
+        found = shipped(example[:1])
+        torch.jit.trace(Planes(shipped), planes, check_trace=False).save(Path(folder, "model.pt"))
+        shape = f"inputshape={json.dumps([*planes.shape])}".replace(" ", "")
+        command = [pnnx.EXEC_PATH, "model.pt", shape, "fp16=0"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        if done.returncode or not all(Path(folder, name).is_file() for name in names.values()):
+            raise RuntimeError(f"its converter pnnx ends with {done.returncode}, {(done.stderr or done.stdout)[-160:]}")
+        layers = [line.split()[0] for line in Path(folder, names["model.param"]).read_text().splitlines()[2:]]
+        if unknown := sorted({layer for layer in layers if "." in layer or "::" in layer}):  # torch's, as they were
+            raise RuntimeError(f"it has no layer for {', '.join(unknown)}; give another --format")
+        return packed(Path(folder), {**metadata, "shapes": json.dumps([example.shape, found.shape])}, names)
+
+
+def packed(folder: Path, metadata: dict[str, str], names: dict[str, str]) -> bytes:
+    """A zip archive of files in `folder`, not compressed, {name in it: name in the folder}, with the metadata beside
+    them. One file is replaced in one step, and its checksums tell when it is damaged."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for inside, name in names.items():
+            archive.writestr(zipfile.ZipInfo(inside), Path(folder, name).read_bytes())
+        archive.writestr(zipfile.ZipInfo(METADATA), json.dumps(metadata, indent=1))
+    return file.getvalue()
+
+
+def unpacked(content: bytes, *names: str) -> tuple[Any, ...]:
+    """(metadata, then the content of each file) of such an archive. Raises what zipfile and json raise."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return json.loads(archive.read(METADATA)), *map(archive.read, names)
 
 
 def halved(content: bytes) -> bytes:

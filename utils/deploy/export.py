@@ -16,17 +16,20 @@ from utils.options.kinds import height_width
 from utils.options.options import read_yaml
 from utils.train.device import one_batch
 
-from .convert import Program, halved, quantised, to_onnx, to_pt2
-from .onnx_file import described, make_session, runtime
+from .convert import halved, quantised, quiet, to_ncnn, to_onnx, to_openvino, to_pt2
+from .exported import described
 from .proof import prove
+from .sessions import installed, open_ncnn, open_onnx, open_openvino, open_pt2
 
 CALIBRATION = 100  # training samples that give --int8 the ranges of its scales
 OWN = "load_model_path", "run", "format", "output"  # options of this command, not of the model
 
-# {format, which is also the file's suffix: (module, example, metadata -> content, content -> what runs it)}
-FORMATS: dict[str, tuple[Callable[..., bytes], Callable[[bytes], Any]]] = {
-    "onnx": (to_onnx, make_session),
-    "pt2": (to_pt2, Program),
+# {format, which is also the suffix: (module, example, metadata -> content, content -> (what runs it, metadata))}
+FORMATS: dict[str, tuple[Callable[..., bytes], Callable[[bytes], tuple[Any, dict[str, str]]]]] = {
+    "onnx": (to_onnx, open_onnx),
+    "openvino": (to_openvino, open_openvino),
+    "ncnn": (to_ncnn, open_ncnn),
+    "pt2": (to_pt2, open_pt2),
 }
 
 
@@ -50,14 +53,16 @@ class Shipped(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        if self.pictures:
-            x = x.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        return self.module.decode(self.module(x))
+        return self.planes(x.permute(0, 3, 1, 2).float() if self.pictures else x)
+
+    def planes(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of float32 [N, 3, H, W] from 0 to 255; an input that is no picture stays."""
+        return self.module.decode(self.module(x * self.scale + self.shift if self.pictures else x))
 
 
 def export(program: ModuleType, opt: Any) -> None:
-    """Write a checkpoint as a file of --format, --output or <checkpoint>.onnx beside it, once it predicted the same as
-    the checkpoint on the validation samples. Raises UserError; ends with exit code 1 and no file where they differ."""
+    """Write a checkpoint as a file of --format, --output or <checkpoint>.<format> beside it, once it predicted the same
+    as the checkpoint on the validation samples. Raises UserError; ends with exit code 1 and no file where not."""
     kind = check(opt)
     convert, open_content = FORMATS[kind]
     opt, model, _ = program.load_trained(opt)
@@ -82,7 +87,10 @@ def export(program: ModuleType, opt: Any) -> None:
     content = convert(Shipped(model, how["mean"], how["std"]).eval(), example, metadata)
 
     def opened(content: bytes) -> Any:
-        return program.models.OnnxFile(len(facts["classes"]), str(path), (open_content(content), facts))
+        with quiet(f"the model was converted to {kind}, and cannot be run there"):
+            session, _ = open_content(content)
+            session.run(None, {session.get_inputs()[0].name: example.numpy()})
+        return program.models.ExportedFile(len(facts["classes"]), str(path), (session, facts))
 
     exported = {kind: opened(content)}
     if opt.half or opt.int8:
@@ -99,15 +107,14 @@ def check(opt: Any) -> str:
     installed."""
     kind = opt.format or "onnx"
     if kind not in FORMATS:
-        raise UserError(f"--format={kind} is what predict prints: export writes {' or '.join(FORMATS)}")
+        raise UserError(f"--format={kind} is what predict prints: export writes {', '.join(FORMATS)}")
     if opt.half and opt.int8:
         raise UserError("--half and --int8 are two ways to make the weights smaller: give one of them")
     if kind != "onnx" and (opt.half or opt.int8):
         raise UserError(f"--half and --int8 are for ONNX files: leave them, or --format={kind}, out")
     if opt.output and Path(opt.output).suffix != f".{kind}":
         raise UserError(f"--output={opt.output}: end it with .{kind}, by which the file is known")
-    if kind == "onnx":
-        runtime("onnx")
+    installed(kind)
     return kind
 
 
@@ -121,7 +128,7 @@ def calibration(program: ModuleType, opt: Any, exported: Any) -> Iterator[dict[s
 
 
 def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
-    """What the file says about itself, see onnx_file.described; `made`: the data set's Preparation, or None."""
+    """What the file says about itself, see exported.described; `made`: the data set's Preparation, or None."""
     folder, commit = Path(opt.load_model_path).absolute().parent, ""
     with contextlib.suppress(UserError, LookupError, TypeError):
         commit = read_yaml(folder / "config.yaml", ())["run"][-1]["git_commit"] or ""

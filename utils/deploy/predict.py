@@ -15,7 +15,7 @@ from utils import UserError
 from utils.files import numbered, write_atomically
 from utils.notices import counted, warn
 
-from .inputs import paths
+from .inputs import named, paths
 from .predictor import Predictor
 from .results import Prediction
 
@@ -37,10 +37,13 @@ def predict(program: ModuleType, opt: Any) -> None:
             raise UserError("predict needs --input: a picture, a folder, a pattern like 'my/*.jpg', or - for a list")
         if opt.format not in (None, *FORMATS):
             raise UserError(f"--format={opt.format} is what export writes: predict prints {', '.join(FORMATS)}")
+        words, folder = named(opt.input), Path(opt.output or "predictions")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output={folder} is a file: name a folder")
         opt, model, _ = program.load_trained(opt)
         predictor = Predictor(model, opt.values(), opt.batch_size)
-        given = paths(opt.input, predictor.preparation.pictures)
-        files = Files(predictor.preparation, Path(opt.output or "predictions"), opt.draw)
+        given = paths(words, predictor.preparation.pictures)
+        files = Files(predictor.preparation, folder, opt.draw)
     write, read, lost = FORMATS[opt.format or "table"](), 0, 0
     for prediction in predictor(given):
         if prediction.error:
@@ -68,8 +71,6 @@ class Files:
     def __init__(self, preparation: Any, folder: Path, draw: bool):
         self.preparation, self.folder, self.draw = preparation, folder, draw
         self.names: set[str] = set()
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"--output={folder} is a file: name a folder")
 
     def write(self, prediction: Prediction) -> str:
         """Write what belongs to a prediction. Returns the mask's path, or "". Raises UserError for a folder that cannot
@@ -128,6 +129,7 @@ class Csv:
         for one in found:
             corners = [""] * 4 if one.box is None else [f"{value:.1f}" for value in one.box]
             self.rows.writerow([path, one.name, f"{one.score:.6f}", *corners, mask])
+        sys.stdout.flush()
 
 
 class Json:

@@ -14,7 +14,8 @@ from utils.run.checkpoint_file import read_checkpoint
 from utils.run.resume import best_of_folder
 from utils.train.device import device_of
 
-from .onnx_file import is_onnx, read_exported
+from .exported import is_exported, read_exported
+from .inputs import PAUSE
 from .results import Prediction
 
 DIVERGED = "the prediction is not finite: the model has diverged"
@@ -39,9 +40,9 @@ class Predictor:
         self.preparation = made(module.info["classes"], **options)
 
     def __call__(self, paths: Iterable[Any]) -> Iterator[Prediction]:
-        """Yield the Prediction of every path, in their order; `error` says why there is none."""
-        stream = self.preparation.stream(paths)
-        while chunk := list(itertools.islice(stream, self.batch_size)):
+        """Yield the Prediction of every path, in their order; `error` says why there is none. A PAUSE among the paths
+        answers those before it."""
+        for chunk in chunks(self.preparation.stream(paths), self.batch_size):
             sound = [pixels for _, pixels, _ in chunk if pixels is not None]
             predictions = iter(self.predict(sound) if sound else ())
             for path, pixels, fact in chunk:
@@ -63,11 +64,21 @@ class Predictor:
             return self.module.predict(self.preparation.batch(rows, device_of(self.module)))
 
 
+def chunks(stream: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield lists of `size` of the stream's rows; of fewer before a PAUSE in it, and at its end."""
+    rows: list[Any] = []
+    for row in itertools.chain(stream, [PAUSE]):
+        rows += [row] if row is not PAUSE else []
+        if rows and (row is PAUSE or len(rows) == size):
+            yield rows
+            rows = []
+
+
 def load(path: str | Path, models: Any) -> Any:
     """The trained model of a checkpoint, or of a run's folder its best one, in eval mode, on the CPU; `models` is the
     package with its class. Raises UserError when the file is missing, damaged or was not written by a training."""
     path = best_of_folder(str(path), "checkpoints")
-    content = read_exported(path) if is_onnx(path) else read_checkpoint(path)
+    content = read_exported(path) if is_exported(path) else read_checkpoint(path)
     info = content.get("info", {})
     if not {"classes", "config"} <= info.keys() or "model" not in content:
         raise UserError(f"{path} does not say which model it is of: give a checkpoint that hearth's train has written")

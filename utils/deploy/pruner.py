@@ -23,6 +23,7 @@ class Pruner:
         input: a prepared batch on its device, by which the library finds out which layers depend on each other.
         importance: l1, l2, fpgm or slim, which channels stay: those with the largest weights, those farthest from
             the others, those with the largest scale in their BatchNorms.
+        sizes: {layer: channels} before any pruning, to which the ratio applies, see `widths`; None: as it is.
 
     Attributes:
         whole: names of the layers that keep all their channels: the last one's are the classes.
@@ -32,7 +33,7 @@ class Pruner:
     Raises UserError where the library is not installed, and for a model without layers, or what `importance` ranks.
     """
 
-    def __init__(self, module: Any, input: torch.Tensor, importance: str):
+    def __init__(self, module: Any, input: torch.Tensor, importance: str, sizes: dict[str, int] | None = None):
         try:
             import torch_pruning
         except ImportError:
@@ -41,6 +42,7 @@ class Pruner:
             raise UserError(f"{module.model_name} has no convolution and no linear layer: there is nothing to prune")
         self.library, self.module, self.input, self.name = torch_pruning, module, input, importance
         self.kept: list[str] = []
+        self.sizes = sizes or widths(module)
         self.whole = [*last_layer(module, input), *attention(module)]
         norms = [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
         if importance == "slim" and not norms:
@@ -62,7 +64,7 @@ class Pruner:
                     self.input,
                     importance=self.importance(),
                     pruning_ratio=ratio,
-                    pruning_ratio_dict={one: share(one, ratio) for one in names if isinstance(one, ROOTS)},
+                    pruning_ratio_dict=self.shares(names, ratio),
                     ignored_layers=[pruned.get_submodule(name) for name in self.whole],
                     in_channel_groups={},  # else it changes its own defaults, for the next model too
                     out_channel_groups={},
@@ -91,10 +93,20 @@ class Pruner:
         return ranks.MagnitudeImportance(p=int(self.name[1]))
 
     def empty(self, ratio: float) -> list[str]:
-        """Names of the layers of which this ratio leaves no channel."""
-        layers = [(name, one) for name, one in self.module.named_modules() if isinstance(one, ROOTS)]
-        sizes = {name: width(one) for name, one in layers if name not in self.whole}
+        """Names of the layers that would have no channel left with this ratio."""
+        sizes = {name: size for name, size in self.sizes.items() if name not in self.whole}
         return [name for name, size in sizes.items() if size > ROUND and size * (1 - ratio) < 1]
+
+    def shares(self, names: dict[Any, str], ratio: float) -> dict[Any, float]:
+        """{layer: the share of its channels that goes}: it keeps the next multiple of ROUND of what the ratio leaves of
+        its size, ROUND at least and all at most."""
+        found = {}
+        for layer in names:
+            if isinstance(layer, ROOTS):
+                wanted = round(self.sizes[names[layer]] * (1 - ratio) / ROUND) * ROUND
+                kept = min(width(layer), max(ROUND, wanted))
+                found[layer] = max(0.0, 1 - (kept + 0.5) / width(layer))  # half more, as the library rounds down
+        return found
 
 
 def last_layer(module: Any, input: Any) -> list[str]:
@@ -117,11 +129,9 @@ def width(layer: Any) -> int:
     return int(getattr(layer, attributes(layer)[0]))
 
 
-def share(layer: Any, ratio: float) -> float:
-    """The ratio by which a layer keeps the next multiple of ROUND channels, ROUND at least and all at most."""
-    size = width(layer)
-    kept = min(size, max(ROUND, round(size * (1 - ratio) / ROUND) * ROUND))
-    return max(0.0, 1 - (kept + 0.5) / size)  # half a channel more, as the library rounds down
+def widths(module: nn.Module) -> dict[str, int]:
+    """{layer of ROOTS: its channels}"""
+    return {name: width(one) for name, one in module.named_modules() if isinstance(one, ROOTS)}
 
 
 def attention(module: nn.Module) -> list[str]:

@@ -3,14 +3,15 @@
 import contextlib
 import copy
 import functools
+import itertools
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from utils.train.device import one_batch, to_device
-from utils.train.loader import batches, make_loader
+from utils.train.loader import make_loader
+from utils.train.trial import endless
 from utils.watch.model_summary import summary
 
 WORK = 5e11  # floating point operations of a check: ten seconds on two cores, less than one on a GPU
@@ -57,23 +58,18 @@ class Case:
         """The training batches, read by this process."""
         return make_loader(self.train_data, self.opt.batch_size, 0, self.opt.seed, self.device)
 
-    def batches(self, steps: int, share: float = 1.0) -> Iterator[tuple[Any, Any]]:
+    def batches(self, steps: int) -> Iterator[tuple[Any, Any]]:
         """`steps` training batches, or fewer as `bounded` says, as the model gets them in one go: augmented, on the
         device, the parts of --accumulate. They come again where an epoch has fewer. They draw random numbers."""
-        run, loader = SimpleNamespace(epoch=0, batch=0, step=0), self.loader()
-        steps, most = self.bounded(steps, self.opt.batch_size, share)
-        while run.step < steps:
-            for input, target in batches(loader, run, self.device):
-                size = min(most, max(2, -(-len(input) // self.opt.accumulate)))
-                yield input[:size], target[:size]
-                run.step += 1
-                if run.step == steps:
-                    return
+        steps, most = self.bounded(steps, self.opt.batch_size)
+        for input, target in itertools.islice(endless(self.loader(), self.device), steps):
+            size = min(most, max(2, -(-len(input) // self.opt.accumulate)))
+            yield input[:size], target[:size]
 
-    def bounded(self, steps: int, samples: int, share: float = 1.0) -> tuple[int, int]:
-        """(steps, samples of each) that do not take more than this share of WORK: fewer samples, two at least, then
+    def bounded(self, steps: int, samples: int) -> tuple[int, int]:
+        """(steps, samples of each) that do not take more than WORK: fewer samples, two at least, then
         fewer steps, LEAST at least. That counts work and not seconds: it is the same every time."""
-        most = int(share * WORK / self.work)
+        most = int(WORK / self.work)
         samples = min(samples, max(2, most // steps))
         return max(min(steps, LEAST), min(steps, most // samples)), samples
 

@@ -8,6 +8,7 @@ import torch
 
 from utils.train.schedule import Schedule
 from utils.train.step import TrainStep
+from utils.train.trial import take
 
 from .case import Case
 from .finding import LOOK, OK, WRONG, Finding, failed
@@ -101,12 +102,7 @@ def first_steps(case: Case) -> Finding:
         step = TrainStep(model, optimizer, precision=model.precision, clip_grad=case.opt.clip_grad)
         for number, batch in enumerate(case.batches(TRIED)):
             schedule.step(0, number)
-            for input, target in step.micro_batches(*batch):
-                with step.attempt():
-                    score, parts = step.objective(input, target)
-                    step.backward(parts, score)
-            step.apply(number)
-            losses.append(sum(step.losses.values()).item())  # type: ignore[union-attr]
+            losses.append(take(step, number, batch))
     found = f"lr {case.opt.lr:g}: loss {losses[0]:.3g} -> {losses[-1]:.3g} in {len(losses)} steps"
     last = sorted(losses[-3:])[len(losses[-3:]) // 2]
     if not math.isfinite(sum(losses)) or last > EXPLODED * losses[0]:

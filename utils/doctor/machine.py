@@ -15,16 +15,17 @@ import torch
 
 from utils import UserError
 from utils.files import megabytes
+from utils.notices import counted
 from utils.run import preflight
 from utils.run.record import ROOT
 from utils.train.device import native_precision
+from utils.train.precision import step_times
 from utils.train.workers import PREFETCHED, SHM, SHM_SHARE, shared_bytes
 from utils.visdom.screen import other_user
 
 from .case import Case
 from .finding import LOOK, OK, WRONG, Finding, judged
 
-TIMED, SHARE = 3, 0.1  # steps, the fastest counts; of a check's WORK
 SLOWER = 2.0  # a precision that takes this many times as long as another is named
 PIECE = 32 << 20  # bytes that are written and read
 SLOW = 10e6  # bytes per second of a disk that holds a training up
@@ -93,36 +94,17 @@ def gpu(device: torch.device, driver: Path) -> Finding:
 def precisions(case: Case) -> Finding:
     """Milliseconds of a training step, without the optimizer, in each precision that the device computes natively."""
     lowest = native_precision(case.device)  # what is emulated takes ten times as long, and more
-    kinds = {"fp32": ["fp32"], "bf16": ["fp32", "bf16"], "fp16": ["fp32", "fp16"]}[lowest]
-    kinds += ["fp16"] if case.device.type == "cuda" and lowest == "bf16" else []
-    times = {kind: seconds(case, kind) for kind in dict.fromkeys([*kinds, case.model.precision])}
+    kinds = ["fp32", lowest] + ["fp16"] * (case.device.type == "cuda" and lowest == "bf16") + [case.model.precision]
+    with case.copy():
+        batch = next(case.batches(1))
+    samples, steps = step_times(case.model, *batch, list(dict.fromkeys(kinds)))
+    times = {kind: min(each) for kind, each in steps.items()}
     chosen, fastest = case.model.precision, min(times, key=lambda kind: times[kind])
-    found = ", ".join(f"{kind} {1000 * value:.3g} ms" for kind, value in times.items())
+    figures = ", ".join(f"{kind} {1000 * value:.3g} ms" for kind, value in times.items())
+    found = f"{chosen}; a step of {counted(samples, 'sample')}: {figures}"
     if times[chosen] > SLOWER * times[fastest]:
-        return Finding("precision", LOOK, f"{chosen} of a step: {found}", f"--precision={fastest} is faster here")
-    return Finding("precision", OK, f"{chosen}; a step: {found}")
-
-
-def seconds(case: Case, precision: str) -> float:
-    """How long a step, forward and backward, of a copy takes in a precision; the fastest of TIMED."""
-    spent = []
-    with case.copy() as model:
-        model.precision = precision
-        for input, target in case.batches(TIMED, SHARE):
-            wait(case.device)
-            begin = time.perf_counter()
-            with model.autocast():
-                _, losses = model.objective(input, target)
-            sum(losses.values()).backward()
-            wait(case.device)
-            spent.append(time.perf_counter() - begin)
-    return min(spent)
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        return Finding("precision", LOOK, found, f"--precision={fastest} is faster here")
+    return Finding("precision", OK, found)
 
 
 def disk(case: Case) -> Finding:

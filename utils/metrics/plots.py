@@ -171,6 +171,26 @@ def own_curves(curves: dict[str, dict[float, float | None]], path: str | Path) -
     save(figure, path)
 
 
+def rates(
+    rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, found: float | None, title: str, path: str | Path
+) -> None:
+    """Write a picture of the losses of steps at rising learning rates, as they were and smoothed, float64 [steps] each;
+    the rate that was found, if one was, is marked."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(rates, losses, color=COLORS[0], linewidth=0.8, alpha=0.4, label="of a step")
+    axes.plot(rates, smooth, color=COLORS[0], label="smoothed")
+    if found:
+        axes.axvline(found, color=COLORS[1], linestyle=":", label=f"suggestion, {found:.2g}")
+    low, first = float(smooth.min()), float(smooth[0])
+    height = first - low or 1.0  # where it explodes need not be seen whole
+    ylim = low - 0.3 * height, first + 0.6 * height
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title=short(title, 60), ylim=ylim)
+    axes.legend()
+    axes.grid()
+    save(figure, path)
+
+
 def panels(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """Names of columns in results.csv -> {title of a panel: {label of a line: name}}."""
     found: dict[str, dict[str, str]] = {}

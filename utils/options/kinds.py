@@ -38,7 +38,7 @@ class Kind:
     check: Callable[[Any], Any]
     takes: str
     free: bool = False
-    commands: tuple[str, ...] = ("train", "doctor")  # doctor takes a training's command line as it is
+    commands: tuple[str, ...] = ("train", "doctor", "find-lr")  # these two take a training's command line as it is
     hint: str = ""
     part: str = ""
     needs: tuple[str, ...] = ()

@@ -6,8 +6,8 @@ free = {"free": True}  # --resume may change it; without the mark it would be an
 
 
 def by(*commands: str, hint: str = "") -> dict[str, Any]:
-    """The commands of main.py that read the option, train and doctor without the mark; for any other it is refused,
-    with the hint."""
+    """The commands of main.py that read the option, without the mark train, doctor and find-lr; for any other it is
+    refused, with the hint."""
     return {"commands": commands, "hint": hint}
 
 

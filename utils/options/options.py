@@ -252,7 +252,7 @@ class Options:
         kind = options[name]
         if self.command and self.command not in kind.commands:
             hint = kind.hint or f"leave it out (`help {self.command}` lists what {self.command} reads)"
-            readers = " and ".join(kind.commands)
+            readers = " and ".join(filter(None, [", ".join(kind.commands[:-1]), kind.commands[-1]]))
             raise UserError(f"{self.command} does not read {dashed(name)}, which is for {readers}: {hint}")
         try:
             return kind.check(value)

@@ -21,11 +21,13 @@ CONVERT = "save its weights there as a state dict: torch.save({name: tensor, ...
 # How files begin that are taken for checkpoints: (offset, bytes, what it is).
 FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file itself: fetch that with git lfs pull"),
+    (0, b"<?xml", "XML, no checkpoint: of OpenVINO's models hearth takes the .openvino file that `export` wrote"),
     (0, b"<", "a web page, no checkpoint: give the address of the file itself, or fetch it in a browser"),
     (0, b"{", "JSON, no checkpoint: the weights are in another file beside it"),
     (0, b"\x89HDF", f"an HDF5 file of Keras or TensorFlow, not PyTorch's: {CONVERT}"),
     (0, b"\x93NUMPY", f"a NumPy array (.npy), not PyTorch's: {CONVERT}"),
     (0, b"GGUF", f"a GGUF file, not PyTorch's: {CONVERT}"),
+    (0, b"7767517", "ncnn's text, no checkpoint: of ncnn's models hearth takes the .ncnn file that `export` wrote"),
     (4, b"TFL3", f"a TensorFlow Lite model, not PyTorch's: {CONVERT}"),
     (0, b"\x1f\x8b", "a gzip archive: unpack it and give the file in it"),
     (0, b"7z\xbc\xaf", "a 7-Zip archive: unpack it and give the file in it"),
@@ -42,7 +44,9 @@ SUFFIXES = {
 }
 # In a zip archive: (end of a member's name, what it is).
 MEMBERS = {
-    "models/model.json": "a program of torch.export: give the .pth that it was made from, or an .onnx file of it",
+    "models/model.json": "a program of torch.export, which runs any code that is in it: give the .pth or an .onnx file",
+    "model.xml": "an OpenVINO model, not PyTorch's: give the .pth that `export` made it of",
+    "model.param": "an ncnn model, not PyTorch's: give the .pth that `export` made it of",
     "constants.pkl": "a TorchScript program: save its weights, torch.save(torch.jit.load(file).state_dict(), other)",
     ".npy": f"an archive of NumPy arrays (.npz), not PyTorch's: {CONVERT}",
     ".h5": f"a model of Keras, not PyTorch's: {CONVERT}",

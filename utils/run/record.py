@@ -25,6 +25,8 @@ from .run import Run, read_rows
 
 SHOWN = 4  # files that have changed
 PACKAGES = ("torch", "torchvision", "torchnet", "visdom", "fire", "pillow", "numpy")
+# Options that say what is measured, and change nothing about how.
+NAMING = "dataset", "model", "load_model_path", "run", "report_dir", "val_size", "batch_size"
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -105,17 +107,20 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
 
     The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or in a temporary folder of the
     user's: the first that can be written, and never one of another user's; a note says so where it is not beside. An
-    earlier report on the same checkpoint and data is replaced, one on others stays, and the new folder has a number.
+    earlier report on the same checkpoint and data, with the same options, is replaced, any other one stays, and the new
+    folder has a number.
     about.yaml in it names checkpoint, data and date. Raises UserError when none can be written.
     """
     roots = ", ".join(root for root in opt.val_data_root or opt.train_data_root if os.path.exists(root))
     data = f"{opt.dataset} of {roots}" if roots else opt.dataset  # some need no files
     path = opt.load_model_path if "://" in opt.load_model_path else os.path.abspath(opt.load_model_path)
-    samples, seen = len(measured), trained_on(opt, measured, info.get("config", {}))
+    samples, then = len(measured), info.get("config", {})
+    seen, other = trained_on(opt, measured, then), differently(opt, then)
     about = {"checkpoint": path, "data": data, "samples": samples, "image_size": opt.image_size}
     if seen:
         about["trained_on"] = seen
         note(f"the model was trained on samples that are measured here, of {seen}: on new ones it is probably worse")
+    about |= {"options": other} if other else {}
     about |= {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "hearth": VERSION}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
     checkpoint = Path(opt.load_model_path)
@@ -124,7 +129,7 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
     places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), private_folder() / name]
     for place in places:
         with contextlib.suppress(OSError):
-            subject = (data, samples) if place == beside else (data, samples, path)  # a run may be moved
+            subject = (data, samples, other, *([] if place == beside else [path]))  # a run may be moved
             same = (one for one in numbered(place) if not one.exists() or reported(one)[: len(subject)] == subject)
             folder = next(one for one in same if not one.exists() or mine(one))
             folder.mkdir(parents=bool(opt.report_dir), exist_ok=True)  # never for an address
@@ -148,11 +153,18 @@ def trained_on(opt: Any, measured: Any, then: dict[str, Any]) -> str:
     return ", ".join(seen) if whole and opt.dataset == then.get("dataset") else ""
 
 
+def differently(opt: Any, then: dict[str, Any]) -> dict[str, Any]:
+    """{name: value} of the options given now that change what is measured, and differ from those of the training."""
+    kinds = {name: kind for name, kind in opt.options().items() if name in opt.asked & then.keys() and not kind.free}
+    return {name: getattr(opt, name) for name in kinds if name not in NAMING and getattr(opt, name) != then[name]}
+
+
 def reported(folder: Path) -> tuple[Any, ...]:
-    """(the data that the report in a folder is about, how many samples, its checkpoint); () where there is none."""
+    """(the data that the report in a folder is about, how many samples, options that it was made with, its checkpoint);
+    () where there is none."""
     with contextlib.suppress(UserError):
         about = read_yaml(folder / "about.yaml", ())
-        return about.get("data"), about.get("samples"), about.get("checkpoint")
+        return about.get("data"), about.get("samples"), about.get("options", {}), about.get("checkpoint")
     return ()
 
 

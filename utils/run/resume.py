@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from utils import UserError
-from utils.deploy.onnx_file import is_onnx, read_exported
+from utils.deploy.exported import is_exported, read_exported
 from utils.files import lock
 from utils.notices import counted, note, warn
 from utils.options.kinds import dashed, nearest
@@ -199,9 +199,9 @@ def trained(given: Any) -> tuple[Any, dict[str, Any]]:
     """(options, content) of the checkpoint that the options name, or of the newest best one, which a line names. The
     options, a DefaultConfig, are those it was trained with, except what is given now. Raises UserError."""
     path, others = find_best(given)
-    if is_onnx(path) and given.command in ("export", "prune", "doctor"):
+    if is_exported(path) and given.command in ("export", "prune", "doctor"):
         raise UserError(f"{path} is an exported model, which val, test and predict take: give {given.command} its .pth")
-    content = read_exported(path) if is_onnx(path) else read_checkpoint(path)
+    content = read_exported(path) if is_exported(path) else read_checkpoint(path)
     saved = {"model": content.get("model", given.model), **content.get("info", {}).get("config", {})}
     if "train_data_root" in given.asked:
         saved.pop("val_data_root", None)  # other data: its own share is measured

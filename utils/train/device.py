@@ -51,8 +51,13 @@ def pick_precision(wanted: str, device: torch.device) -> str:
     precision, why = wanted, ""
     if wanted == "auto":
         precision, why = native_precision(device), ", the lowest precision that it computes natively (--precision=auto)"
-    print(f"computing on {'a GPU' if device.type == 'cuda' else 'the CPU'} in {precision}{why}")
+    print(f"computing on {named(device)} in {precision}{why}")
     return precision
+
+
+def named(device: torch.device) -> str:
+    """The device in words."""
+    return "a GPU" if device.type == "cuda" else "the CPU"
 
 
 def native_precision(device: torch.device) -> str:

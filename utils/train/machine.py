@@ -1,9 +1,12 @@
-"""What the C library and Python are told before torch is loaded, and after it, so that a run is fast."""
+"""What the C library and Python are told before torch is loaded, and after it, so that a run is fast, and its CPU."""
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import os
+import platform
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 # What torch's allocators, and the libraries with allocators of their own, print where memory runs out. The last is
@@ -32,3 +35,11 @@ def loaded() -> None:
     """Collect garbage again, but not among what was loaded since prepare()."""
     gc.freeze()
     gc.enable()
+
+
+def processor() -> str:
+    """The CPU's name where Linux has it, else its kind."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.machine()

@@ -69,6 +69,11 @@ def start(use_gpu: bool = True) -> "World":
     return World(rank, size)
 
 
+def current() -> "World":
+    """The World that `start` has made."""
+    return World(distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else ALONE
+
+
 def first_to_say(text: str) -> bool:
     """Whether no other process of this training has said the same: an error that all of them meet is one line."""
     with contextlib.suppress(RuntimeError):  # it is gone

@@ -1,4 +1,4 @@
-"""A model that `export` wrote, run by ONNX Runtime: val, test and predict take the file as they take best.pth."""
+"""A model that `export` wrote, run by another library than torch: val, test and predict take it as best.pth."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from utils import UserError
-from utils.deploy.onnx_file import open_exported
+from utils.deploy.exported import open_exported
 
 from .basic_module import BasicModule
 
 TINY = 1e-30  # probabilities are not below this when their logarithm is taken
 
 
-class OnnxFile(BasicModule):
+class ExportedFile(BasicModule):
     """Batches as the data sets prepare them -> probabilities [N, C, ...]. The file takes bytes: forward restores them.
 
     Args:
@@ -28,7 +28,7 @@ class OnnxFile(BasicModule):
         super().__init__()
         if not load_model_path:
             raise UserError(
-                "--model=OnnxFile is an exported model, which cannot be trained: give val, test or predict one"
+                "--model=ExportedFile is an exported model, which cannot be trained: give val, test or predict one"
             )
         session, facts = opened or open_exported(load_model_path)
         self.path, self.classes = load_model_path, facts["classes"]

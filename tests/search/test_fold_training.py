@@ -1,6 +1,7 @@
 """train --fold=all: a run per fold, resumed as a whole, predictions out of fold, and the mean of the models."""
 
 import csv
+import os
 import shutil
 
 import pytest
@@ -142,6 +143,24 @@ def test_options_that_name_no_fold_are_one_line(options, message):
     with pytest.raises(UserError) as error:
         config.load(options, command="train")
     assert message in str(error.value)
+
+
+def test_resume_means_the_newest_that_is_not_finished_a_run_or_folds(tmp_path):
+    def runs(**words):
+        for number, (name, word) in enumerate(words.items()):
+            inner = tmp_path / name / ("a" if word == folds.UNFINISHED else "")
+            inner.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "lock").write_text(word)
+            (inner / "last.pth").touch()
+            os.utime(inner / "last.pth", (1e9 + number, 1e9 + number))
+
+    def found(**options):
+        return folds.found(config.load({"work_dir": str(tmp_path), **options}, command="train"))
+
+    runs(one="unfinished", two=folds.UNFINISHED, three="finished", four="failed")
+    assert found(resume="newest") == found(resume="auto") == tmp_path / "two"
+    runs(two=folds.UNFINISHED, one="unfinished")
+    assert found(resume="newest") is None and found(resume="newest", folds=2, fold="all") == tmp_path / "two"
 
 
 def test_pack_and_doctor_take_a_training_of_all_folds():
