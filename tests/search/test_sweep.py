@@ -17,9 +17,10 @@ import config
 from utils import UserError
 from utils.options.options import read_yaml
 from utils.run.guard import Diverged
+from utils.search import command
 from utils.search.space import Space
 from utils.search.study import TRIES, Study, claim, counts
-from utils.search.worker import DONE, FAILED, SPARED, Watch, median, train
+from utils.search.worker import DONE, FAILED, SPARED, Watch, median, take, train
 
 # Kills the process of trial 1 at its fifth step, once: the last checkpoint is that of the fourth.
 KILLER = """
@@ -126,7 +127,7 @@ class Owner(multiprocessing.get_context("fork").Process):
     @staticmethod
     def own(where, wanted, dies, there):
         with where.opened() as storage:
-            found = claim(where.load(storage), where, wanted, lambda _: optuna.samplers.RandomSampler(seed=0))
+            found = claim(where.load(storage), where, wanted, lambda *_: optuna.samplers.RandomSampler(seed=0))
             there.send(found and found.trial.number)
             if found and not dies:
                 signal.pause()
@@ -233,11 +234,29 @@ def test_of_two_machines_that_begin_a_trial_at_once_one_gives_way(where, monkeyp
             return found
 
         monkeypatch.setattr(study, "get_trials", trials)
-        assert claim(study, where, 1, lambda _: study.sampler) is None
+        assert claim(study, where, 1, lambda *_: study.sampler) is None
         assert [(one.state.name, one.user_attrs.get("void")) for one in get()] == [
             ("RUNNING", None),
             ("FAIL", "not needed"),
         ]
+
+
+@pytest.mark.parametrize("wanted", [5, 6])
+@pytest.mark.parametrize("where", ["journal"], indirect=True)
+def test_no_trial_repeats_another_one_and_all_combinations_are_tried_in_turn(where, wanted):
+    space = command.plan({"seed": "1,2,3", "flip": "0,0.5"}, config.load).space
+    with where.opened() as storage:
+        study, found = where.load(storage), []
+        for _ in range(wanted):
+            one, chosen = take(study, where, wanted, space, lambda opt: None)
+            (one.folder / "lock").touch()
+            study.tell(one.trial.number, 1.0)
+            found.append(chosen)
+        assert take(study, where, wanted, space, lambda opt: None) == (None, {})
+        assert all(one not in found[:number] for number, one in enumerate(found))
+        void = [one for one in study.get_trials() if not counts(one)]
+        assert len(list(Path(where.work_dir).glob("cats_*/"))) == wanted
+        assert bool(void) == (wanted == 5)  # else nothing was drawn
 
 
 def test_a_run_ends_where_its_best_is_worse_than_the_median_and_is_given_a_quarter_of_its_epochs():

@@ -20,9 +20,10 @@ from utils.run.run import Run
 from utils.runs.table import read_run
 
 from .space import Space, words
-from .study import ABOUT, Claim, Study, claim, fail, suggest
+from .study import ABOUT, Claim, Study, claim, counts, fail, suggest
 
 DONE, FAILED, NOTHING_LEFT = 0, 3, 4  # exit codes of a process; after any other one its trial has to be resumed
+DRAWS = 20  # of a trial that repeats another one
 SPARED, PATIENCE = 5, 4  # trials that have ended before one is pruned; part of its epochs that a run has first
 
 
@@ -65,11 +66,9 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
     with where.opened() as storage:
         study = where.load(storage)
         study.pruner = median()
-        accepts = acceptable(program)
-        found = claim(study, where, wanted, lambda number: sampler(space, wanted, accepts, number))
+        found, chosen = take(study, where, wanted, space, acceptable(program))
         if found is None:
             sys.exit(NOTHING_LEFT)
-        chosen = space.choose(lambda name, one: suggest(found.trial, name, one), accepts)
         output = os.open(found.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -83,6 +82,23 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
             raise
         os.write(says, f"{line}\n".encode("utf-8", "backslashreplace"))
     sys.exit(code)
+
+
+def take(study: Any, where: Study, wanted: int, space: Space, accepts: Callable[[Options], None]) -> tuple[Any, Any]:
+    """(the Claim on a trial, its {option: value}); (None, {}) where nothing is left to do. A new trial that would repeat
+    another one, bit by bit, is drawn again."""
+    for draw in range(DRAWS):
+        found = claim(study, where, wanted, lambda index, seed: sampler(space, wanted, accepts, index, seed))
+        if found is None:
+            break
+        chosen = space.choose(lambda name, one, trial=found.trial: suggest(trial, name, one), accepts)  # type: ignore[misc]
+        others = study.get_trials(deepcopy=False)[: found.trial.number]
+        same = [one for one in others if counts(one) and one.params == found.trial.params]
+        if not same or (found.folder / "lock").exists() or draw == DRAWS - 1:
+            return found, chosen
+        found.drop()
+        fail(study, found.trial, f"it is the same as trial {same[0].number}", void=True)
+    return None, {}
 
 
 def take_share(jobs: int, slot: int) -> None:
@@ -100,14 +116,14 @@ def acceptable(program: ModuleType) -> Callable[[Options], None]:
     return lambda opt: check_parts(opt, program.models, program.data)
 
 
-def sampler(space: Space, wanted: int, accepts: Callable[[Options], None], number: int) -> Any:
-    """What suggests values to the trial with this number: Optuna's Tree-structured Parzen Estimator, or where there are
-    no more combinations than trials, each of them in turn."""
+def sampler(space: Space, wanted: int, accepts: Callable[[Options], None], index: int, number: int) -> Any:
+    """What suggests values to a trial: Optuna's Tree-structured Parzen Estimator, seeded by the trial's number; where
+    there are no more combinations than trials, the one with its index among the trials that count."""
     import optuna
 
     seed = space.options({}).seed if "seed" not in space.varied else 0  # type: ignore[attr-defined]
     tpe = optuna.samplers.TPESampler(seed=(seed * 100_003 + number) % 2**32)
-    fixed = space.combinations(wanted, accepts)[number : number + 1]
+    fixed = space.combinations(wanted, accepts)[index : index + 1]
     return optuna.samplers.PartialFixedSampler(fixed[0], tpe) if fixed else tpe
 
 
