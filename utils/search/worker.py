@@ -85,8 +85,8 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
 
 
 def take(study: Any, where: Study, wanted: int, space: Space, accepts: Callable[[Options], None]) -> tuple[Any, Any]:
-    """(the Claim on a trial, its {option: value}); (None, {}) where nothing is left to do. A new trial that would repeat
-    another one, bit by bit, is drawn again."""
+    """(the Claim on a trial, its {option: value}); (None, {}) where nothing is left to do. A new trial that would
+    repeat another one, bit by bit, is drawn again."""
     for draw in range(DRAWS):
         found = claim(study, where, wanted, lambda index, seed: sampler(space, wanted, accepts, index, seed))
         if found is None:
