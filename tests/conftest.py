@@ -121,6 +121,11 @@ def trained(tmp_path_factory, pictures):
     return cwd, run, done.stdout
 
 
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: some tests wait for terminals and servers."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items):
     """Begin with the files that have slow tests: begun last, they would leave the other core idle at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}

@@ -20,6 +20,7 @@ def timm_or_skip():
     return pytest.importorskip("timm", reason="timm is not installed")
 
 
+@pytest.mark.slow
 def test_every_classifier_of_torchvision_takes_pictures_of_any_size(monkeypatch):
     """On the meta device: shapes without numbers, so that the largest ones cost nothing, and nothing to initialize.
     RegNets compute their widths from tensors, which needs numbers: of these the smallest two have to do."""

@@ -140,6 +140,7 @@ def test_keypoint_rcnn_learns_points_and_finds_them(drawn):
     assert found[0]["keypoints"].shape == (len(found[0]["boxes"]), 3, 3) and model.task == "keypoints"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MaskRCNN", "SSD"])
 def test_boxes_keep_their_digits_where_a_model_computes_in_16_bits(name):
     """With 8 of them a place at 600 pixels would be a multiple of 4, and objects of two classes would touch."""

@@ -61,6 +61,7 @@ def run(tmp_path):
         server().wait()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_terminal_is_entered_looked_at_changed_and_left(run, tmp_path):
     session, opened = call(tmp_path)
     assert "stopped by control --debug" in opened and re.search(r"> \S*main\.py\(\d+\)train\(\)", opened)

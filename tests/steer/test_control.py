@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NO_SERVER, ROOT, cold, server
+from conftest import NO_SERVER, ROOT, UNDRAWN, cold, server
 from launched import Launched
 from runs import begun, differences, events, only_run, rows
 from terminal import PROMPT, Training
@@ -104,7 +104,7 @@ def test_two_processes_obey_after_the_same_step_and_each_is_entered_while_the_ot
     for folder in (both, again):
         folder.mkdir()
     command = ["train", *HEART, "--processes=2", "--max-epoch=40"]
-    process = Launched(*command, cwd=both, first="import os; os.environ['HOME'] = os.getcwd()")
+    process = Launched(*command, cwd=both, first=f"import os; os.environ['HOME'] = os.getcwd(); {UNDRAWN}")
     run = begun(both)
     control(both, "--pause")
     for rank in (1, 0):  # also of a paused run
@@ -117,7 +117,7 @@ def test_two_processes_obey_after_the_same_step_and_each_is_entered_while_the_ot
     control(both, "--go-on", "--max-epoch=2")
     printed, _ = process.communicate()
     assert process.returncode == 0 and "\nepoch 2/2: " in printed, printed
-    process = Launched(*command, f"--replay={run}", cwd=again)
+    process = Launched(*command, f"--replay={run}", cwd=again, first=UNDRAWN)
     printed, _ = process.communicate()
     assert process.returncode == 0, printed
     assert differences(last(run), last(only_run(again))) == [] and numbers(run) == numbers(only_run(again))

@@ -186,6 +186,7 @@ def test_a_server_started_after_the_end_shows_the_same_windows_and_numbers(unsee
         server.kill()
 
 
+@pytest.mark.slow
 def test_a_server_shows_a_run_whole_that_is_resumed_after_its_start(unseen, tmp_path):
     """By a training that draws on this server itself, and by one that draws nowhere."""
     shutil.copytree(unseen.folder / "checkpoints", tmp_path / "checkpoints")

@@ -313,6 +313,7 @@ def test_idle_makes_no_noise():
         assert connections == []
 
 
+@pytest.mark.slow
 def test_killed_and_late_server(own_server, tmp_path, capfd):
     """A server dies and comes back empty, while a run with a record and a notebook without one draw on."""
     server = own_server
