@@ -199,7 +199,8 @@ def test_a_closed_ssh_session_stops_a_run(server, options, undisturbed, tmp_path
 
 
 def test_nohup_keeps_its_promise(options, tmp_path):
-    command = ["nohup", sys.executable, str(ROOT / "main.py"), "train", *options, "--num-workers=0"]
+    small = [*options[:-1], "--max-epoch=1", "--num-workers=0"]
+    command = ["nohup", sys.executable, str(ROOT / "main.py"), "train", *small]
     with open(tmp_path / "output", "w") as output:
         process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     until(lambda: under_way("step", tmp_path))
