@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 from conftest import server as fork_server
-from fork_server import Server
+from fork_server import QUICK, Server
 from terminal import PROMPT, Forked
 from wait import until
 
@@ -219,9 +219,9 @@ def test_stopped_after_every_epoch_five_epochs_have_the_five_orders_of_a_run_wit
     for folder in (calm, stopped):
         folder.mkdir()
     options = [*options[:-1], "--num-workers=0", "--ema=0.9"]
-    assert server.run("train", *options, "--max-epoch=5", cwd=calm, first=RECORDS) == 0
+    assert server.run("train", *options, "--max-epoch=5", cwd=calm, first=RECORDS + QUICK) == 0
     for number in range(1, 6):
-        assert server.run("train", *options, f"--max-epoch={number}", cwd=stopped, first=RECORDS) == 0
+        assert server.run("train", *options, f"--max-epoch={number}", cwd=stopped, first=RECORDS + QUICK) == 0
         (run,) = (stopped / "checkpoints").iterdir()
         options = [f"--resume={run}"]
     orders = epochs(calm)
