@@ -28,6 +28,7 @@ HOLDER = "trial.txt"  # file in a run's folder on which its process holds a lock
 ABOUT = "hearth"  # what the study itself keeps: its measure, ranges and other options
 TRIES = 3  # starts from the same checkpoint, after each of which the process was killed
 DRIVERS = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # their packages
+DATABASES = ".db", ".sqlite", ".sqlite3"  # suffixes that are taken for SQLite's
 LONGEST = 1_000_000  # bytes of a journal in which its last line is
 MACHINE = "HEARTH_MACHINE"  # in the environment: processes with the same value see each other's locks
 
@@ -51,6 +52,10 @@ class Study(NamedTuple):
         place, _, name = (address or str(Path(work_dir, "sweep.journal"))).partition("#")
         if Path(name).name != name:
             raise UserError(f"--study={address}: {name!r} cannot begin the name of a folder: leave / and .. out")
+        if "://" not in place and Path(place).suffix in DATABASES:
+            raise UserError(
+                f"--study={address}: a database is written --study=sqlite:///{place}, a journal has another suffix"
+            )
         return cls(place, name or "sweep", work_dir)
 
     def place(self) -> str:

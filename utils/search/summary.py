@@ -59,6 +59,7 @@ def table(trials: list[Any], space: Space, where: Study, measure: str) -> str:
         value = "" if one.value is None else f"{one.value:.4g}"
         chosen = (shown(one.params.get(name, "")) for name in space.varied)
         state = STATES.get(one.state.name, one.state.name.lower())
+        state = "diverged" if state == "pruned" and "pruned" not in one.user_attrs else state
         lines.append(
             (
                 str(one.number),
