@@ -158,7 +158,7 @@ def test_a_process_that_was_killed_behind_its_run_leaves_what_came_out(swept, tm
     if reason:
         trial.set_user_attr("pruned", reason)
         (folder / "lock").write_text("unfinished")
-    line, code = train(None, None, study, SimpleNamespace(trial=trial, folder=folder), {"lr": 0.1})
+    line, code = train(None, None, study, SimpleNamespace(trial=trial, folder=folder), {"lr": 0.1}, False)
     (told,) = study.get_trials()
     assert (told.state.name, told.value, code) == (state, value, DONE)
     assert (folder / "lock").read_text() == "finished" and told.number == 0
@@ -166,14 +166,15 @@ def test_a_process_that_was_killed_behind_its_run_leaves_what_came_out(swept, tm
 
 
 @pytest.mark.parametrize(
-    "error, begun, state, void",
+    "error, begun, turn, state, void",
     [
-        (UserError("no such folder"), False, "FAIL", True),
-        (RuntimeError("no kernel"), True, "FAIL", False),
-        (Diverged("20 steps in a row were skipped", 20), True, "PRUNED", None),
+        (UserError("no such folder"), False, False, "FAIL", True),
+        (UserError("no such folder"), False, True, "FAIL", False),
+        (RuntimeError("no kernel"), True, False, "FAIL", False),
+        (Diverged("20 steps in a row were skipped", 20), True, False, "PRUNED", None),
     ],
 )
-def test_what_a_failure_does_to_its_trial(tmp_path, error, begun, state, void):
+def test_what_a_failure_does_to_its_trial(tmp_path, error, begun, turn, state, void):
     def fails(opt):
         if begun:
             (tmp_path / "lock").write_text("diverged" if isinstance(error, Diverged) else "unfinished")
@@ -182,7 +183,7 @@ def test_what_a_failure_does_to_its_trial(tmp_path, error, begun, state, void):
 
     study = optuna.create_study(direction="maximize")
     program, space = SimpleNamespace(train=fails), Space({}, {}, config.load)
-    line, code = train(program, space, study, SimpleNamespace(trial=study.ask(), folder=tmp_path), {"lr": 0.1})
+    line, code = train(program, space, study, SimpleNamespace(trial=study.ask(), folder=tmp_path), {"lr": 0.1}, turn)
     (told,) = study.get_trials()
     assert (told.state.name, told.user_attrs.get("void")) == (state, void)
     assert str(error) in told.user_attrs["reason"] and str(error) in line

@@ -66,7 +66,8 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
     with where.opened() as storage:
         study = where.load(storage)
         study.pruner = median()
-        found, chosen = take(study, where, wanted, space, acceptable(program))
+        accepts = acceptable(program)
+        found, chosen = take(study, where, wanted, space, accepts)
         if found is None:
             sys.exit(NOTHING_LEFT)
         output = os.open(found.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -76,7 +77,7 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
         program.make_callbacks = watched(program.make_callbacks, found.trial, study.user_attrs[ABOUT]["measure"])  # type: ignore[attr-defined]
         program.new_folder = lambda *_: found.folder  # type: ignore[attr-defined]
         try:
-            line, code = train(program, space, study, found, chosen)
+            line, code = train(program, space, study, found, chosen, bool(space.combinations(wanted, accepts)))
         except SystemExit:  # Ctrl-C: that was no failure
             found.trial.set_user_attr("stood", None)
             raise
@@ -147,8 +148,13 @@ def watched(make: Callable[..., Any], trial: Any, measure: str) -> Callable[...,
     return made
 
 
-def train(program: ModuleType, space: Space, study: Any, found: Claim, chosen: dict[str, Any]) -> tuple[str, int]:
-    """Train or resume a trial, and tell the study what came out. Returns a line about it and the exit code."""
+def train(
+    program: ModuleType, space: Space, study: Any, found: Claim, chosen: dict[str, Any], turn: bool
+) -> tuple[str, int]:
+    """Train or resume a trial, and tell the study what came out. Returns a line about it and the exit code.
+
+    turn: whether combinations are tried in turn: then a failure counts always, else the same one would be tried again.
+    """
     import optuna
 
     trial, folder, reason = found.trial, found.folder, ""
@@ -170,7 +176,7 @@ def train(program: ModuleType, space: Space, study: Any, found: Claim, chosen: d
             traceback.print_exc()
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         begun = any((folder / file).is_file() for file in CHECKPOINTS) and read_run(folder).state != "failed"
-        fail(study, trial, reason, void=not begun)
+        fail(study, trial, reason, void=not (begun or turn))
         return f"trial {trial.number} failed ({given}): {reason}", FAILED
     ended = read_run(folder)
     diverged = "diverged" if ended.state == "diverged" or ended.best is None else ""
