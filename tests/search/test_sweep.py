@@ -20,7 +20,7 @@ from utils.run.guard import Diverged
 from utils.search import command
 from utils.search.space import Space
 from utils.search.study import TRIES, Study, claim, counts
-from utils.search.worker import DONE, FAILED, SPARED, Watch, median, take, train
+from utils.search.worker import DONE, FAILED, NOTHING_LEFT, SPARED, Watch, median, take, train
 
 # Kills the process of trial 1 at its fifth step, once: the last checkpoint is that of the fourth.
 KILLER = """
@@ -258,6 +258,27 @@ def test_no_trial_repeats_another_one_and_all_combinations_are_tried_in_turn(whe
         void = [one for one in study.get_trials() if not counts(one)]
         assert len(list(Path(where.work_dir).glob("cats_*/"))) == wanted
         assert bool(void) == (wanted == 5)  # else nothing was drawn
+
+
+@pytest.mark.parametrize(
+    "codes, left, calls",
+    [
+        ([FAILED, FAILED, DONE, FAILED, FAILED, DONE, NOTHING_LEFT], 0, 7),
+        ([FAILED] * 3, 1, command.IN_A_ROW),
+        ([-9] * command.DEATHS, 1, command.DEATHS),
+        ([-9, NOTHING_LEFT], 0, 2),
+    ],
+)
+def test_processes_are_replaced_until_nothing_is_left_or_too_many_fail_in_a_row(tmp_path, capfd, codes, left, calls):
+    def ends(slot):
+        with open(tmp_path / "calls", "ab") as file:
+            file.write(b".")
+            code = codes[file.tell() - 1]
+        os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
+
+    assert command.run_workers(ends, (), 1) == left
+    assert (tmp_path / "calls").stat().st_size == calls
+    assert capfd.readouterr().out.count("was killed by SIGKILL") == codes.count(-9)
 
 
 def test_a_run_ends_where_its_best_is_worse_than_the_median_and_is_given_a_quarter_of_its_epochs():
