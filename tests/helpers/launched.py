@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import torch.distributed.run
-from fork_server import QUICK, Server
+from conftest import server
 
 TORCHRUN = torch.distributed.run.__file__
 # The agent starts its processes by Popen; here they are forks of it. All else is torchrun's.
@@ -48,24 +48,20 @@ class Launched:
     """Something that the fork server is to start, used like subprocess.Popen: main.py, or another program, with these
     arguments. One at a time; `first` is Python code that all its processes run before."""
 
-    _server = None
-
     def __init__(self, *arguments, cwd, program=None, first=""):
-        if Launched._server is None:
-            Launched._server = Server(QUICK)
         self.output, self.returncode = Path(cwd, f"output_{os.urandom(4).hex()}"), None
         files = (self.output.name, self.output.name)
-        self.pid = self._server.start(*arguments, cwd=cwd, first=FORKED + first, files=files, program=program)
+        self.pid = server().start(*arguments, cwd=cwd, first=FORKED + first, files=files, program=program)
 
     def poll(self):
-        if self.returncode is None and select.select([self._server.process.stdout], [], [], 0)[0]:
-            self.returncode = self._server.wait()
+        if self.returncode is None and select.select([server().process.stdout], [], [], 0)[0]:
+            self.returncode = server().wait()
         return self.returncode
 
     def communicate(self, timeout=1800):
         """(what was printed on both streams, None), when it has ended."""
         if self.returncode is None:
-            self.returncode = self._server.wait(timeout)
+            self.returncode = server().wait(timeout)
         return self.output.read_text(), None
 
     def send_signal(self, number):

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 from conftest import server as fork_server
-from fork_server import Server
+from fork_server import QUICK, Server
 from terminal import PROMPT, Forked
 from wait import until
 
@@ -199,7 +199,8 @@ def test_a_closed_ssh_session_stops_a_run(server, options, undisturbed, tmp_path
 
 
 def test_nohup_keeps_its_promise(options, tmp_path):
-    command = ["nohup", sys.executable, str(ROOT / "main.py"), "train", *options, "--num-workers=0"]
+    small = [*options[:-1], "--max-epoch=1", "--num-workers=0"]
+    command = ["nohup", sys.executable, str(ROOT / "main.py"), "train", *small]
     with open(tmp_path / "output", "w") as output:
         process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     until(lambda: under_way("step", tmp_path))
@@ -218,9 +219,9 @@ def test_stopped_after_every_epoch_five_epochs_have_the_five_orders_of_a_run_wit
     for folder in (calm, stopped):
         folder.mkdir()
     options = [*options[:-1], "--num-workers=0", "--ema=0.9"]
-    assert server.run("train", *options, "--max-epoch=5", cwd=calm, first=RECORDS) == 0
+    assert server.run("train", *options, "--max-epoch=5", cwd=calm, first=RECORDS + QUICK) == 0
     for number in range(1, 6):
-        assert server.run("train", *options, f"--max-epoch={number}", cwd=stopped, first=RECORDS) == 0
+        assert server.run("train", *options, f"--max-epoch={number}", cwd=stopped, first=RECORDS + QUICK) == 0
         (run,) = (stopped / "checkpoints").iterdir()
         options = [f"--resume={run}"]
     orders = epochs(calm)

@@ -119,7 +119,7 @@ class Owner(multiprocessing.get_context("fork").Process):
 
     def __init__(self, where, wanted=9, dies=False):
         self.here, there = multiprocessing.Pipe()
-        super().__init__(target=self.own, args=(where, wanted, dies, there))
+        super().__init__(target=self.own, args=(where, wanted, dies, there), daemon=True)
         self.start()
         self.number = self.here.recv()
 
