@@ -18,6 +18,7 @@ from utils.search.calibration import fitted_temperature
 from .basic_module import BasicModule
 
 TINY = 1e-30  # probabilities are not below this when their logarithm is taken
+FEW = 9  # classes that are shown
 AVERAGED = "classification", "segmentation"  # tasks with a probability for every class
 
 
@@ -37,7 +38,7 @@ class Ensemble(BasicModule):
         first = members[0]
         for other in members:
             if (other.task, other.info["classes"]) != (first.task, first.info["classes"]):
-                one, two = (f"{m.model_name} ({m.task} of {', '.join(m.info['classes'])})" for m in (first, other))
+                one, two = (f"{m.model_name} ({m.task}: {', '.join(m.info['classes'][:FEW])})" for m in (first, other))
                 raise UserError(
                     f"{one} and {two} cannot be averaged: the classes have to be the same, in the same order"
                 )

@@ -62,7 +62,8 @@ def part_of_folds(
             what += f" in {counted(len(kept), 'group')} by --group={group}" if group else ""
             why = f"--folds={folds} needs {folds} or more" + " of every class" * (len(classes) > 1)
             why = why if len(kept) < folds else "as they lie with other classes, all would be in one fold"
-            raise UserError(f"there are {what}: {why}: take fewer folds" + ", or smaller groups" * bool(group))
+            advice = ["take fewer folds"] * (len(kept) > 1) + ["make smaller groups"] * bool(group)
+            raise UserError(f"there are {what}: {why}: {' or '.join(advice)}")
     return [sample for sample, one in zip(samples, found, strict=True) if (one == fold) == (mode == "val")]
 
 

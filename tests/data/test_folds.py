@@ -114,8 +114,8 @@ def test_masks_are_divided_and_packed_together_too(tmp_path):
         ({"folds": 4}, "there are 3 pictures of fir: --folds=4 needs 4 or more of every class: take fewer folds"),
         (
             {"folds": 2, "group": r"^\w+"},
-            "there are 9 pictures of ash in 1 group by --group=^\\w+: --folds=2 needs 2 or more of every class: take "
-            "fewer folds, or smaller groups",
+            "there are 9 pictures of ash in 1 group by --group=^\\w+: --folds=2 needs 2 or more of every class: make "
+            "smaller groups",
         ),
         (
             {"folds": 2, "group": "patient"},

@@ -277,6 +277,15 @@ def test_the_page_of_the_documents_agrees(exported, shown, trained, tmp_path):
     agrees(lines, shown, trained)
 
 
+def test_another_format_is_proven_in_the_same_way(trained, tmp_path):
+    pytest.importorskip("pnnx", reason="needs pip install pnnx ncnn")
+    file = tmp_path / "best.ncnn"
+    done = main("export", "--format=ncnn", f"--output={file}", cwd=trained[0], check=0)
+    before, after, largest = re.search(ROW.replace("onnx", "ncnn"), done.stdout).groups()
+    assert float(largest) <= 1e-4 and before == after
+    assert open_exported(file)[1]["run"] == trained[1].name and [*tmp_path.iterdir()] == [file]
+
+
 @pytest.mark.skipif("NCNN" not in os.environ, reason="needs ncnn, built as docs/ship.md says, in the folder $NCNN")
 def test_the_program_in_cpp_of_the_documents_agrees(shown, trained, tmp_path):
     main("export", "--format=ncnn", f"--output={tmp_path / 'best.ncnn'}", cwd=trained[0], check=0)

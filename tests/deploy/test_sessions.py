@@ -33,6 +33,11 @@ FACTS = {
 }
 
 
+def needs(kind):
+    for name in PACKAGES[kind]:
+        pytest.importorskip(name, reason=f"needs pip install {' '.join(PACKAGES[kind])}")
+
+
 class Small(BasicModule):
     """A convolution, a BatchNorm that does something, a linear layer."""
 
@@ -50,8 +55,7 @@ class Small(BasicModule):
 def small(request, tmp_path_factory):
     """(a format, a file of it, the model that is in it)"""
     kind = request.param
-    for name in PACKAGES[kind]:
-        pytest.importorskip(name, reason=f"needs pip install {' '.join(PACKAGES[kind])}")
+    needs(kind)
     torch.manual_seed(0)
     model, how = Small().eval(), json.loads(FACTS["preparation"])
     shipped = Shipped(model, how["mean"], how["std"]).eval()
@@ -77,6 +81,16 @@ def test_other_libraries_say_what_the_model_says(small, unlabelled):
     assert {one.name: one.score for one in found.found} == pytest.approx({one.name: one.score for one in same.found})
 
 
+@pytest.mark.parametrize("kind", ["openvino", "ncnn"])
+def test_points_are_taken_too(kind):
+    needs(kind)
+    shipped, points = Shipped(models.MLP().eval(), [], []).eval(), torch.rand(5, 1, 2)
+    session, _ = FORMATS[kind][1](FORMATS[kind][0](shipped, points[:2], FACTS))
+    (found,) = session.run(None, {session.get_inputs()[0].name: points.numpy()})
+    assert session.get_inputs()[0].shape[1:] == [1, 2]
+    torch.testing.assert_close(torch.from_numpy(found), shipped(points).detach(), atol=1e-6, rtol=0)
+
+
 def test_the_program_of_the_documents_says_it_too(small, tmp_path, monkeypatch):
     """docs/ship.md's, word for word but for the picture's size."""
     kind, file, model = small
@@ -89,7 +103,7 @@ def test_the_program_of_the_documents_says_it_too(small, tmp_path, monkeypatch):
     assert names["probabilities"].reshape(-1, 2)[-1] == pytest.approx(expected[0].numpy(), abs=1e-5)
 
 
-def test_what_is_wrong_with_an_archive_is_one_line(small, tmp_path, capfd):
+def test_what_is_wrong_with_an_archive_is_one_line(small, tmp_path, capfd, monkeypatch):
     kind, file, _ = small
     content, names = file.read_bytes(), zipfile.ZipFile(file).namelist()
     damaged = bytearray(content)
@@ -107,6 +121,20 @@ def test_what_is_wrong_with_an_archive_is_one_line(small, tmp_path, capfd):
         with pytest.raises(UserError, match=rf"is no whole .{kind} model|was not exported by hearth") as error:
             open_exported(tmp_path / f"best.{kind}")
         assert "\n" not in str(error.value), name
+    shutil.copy(file, tmp_path)
+    monkeypatch.setitem(sys.modules, PACKAGES[kind][-1], None)
+    with pytest.raises(UserError, match=rf"^.{kind} files need packages that are not installed: pip install "):
+        models.load(str(tmp_path / file.name))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_layer_that_ncnn_does_not_have_is_one_line(capfd):
+    needs("ncnn")
+    model = nn.Conv2d(3, 1, 1)
+    model.decode = lambda x: torch.erfinv(x)
+    shipped = Shipped(model, [0.5] * 3, [0.5] * 3)
+    with pytest.raises(UserError, match=r"^ncnn cannot take this model: it has no layer for \S+erfinv; give another"):
+        FORMATS["ncnn"][0](shipped, torch.zeros(2, 4, 4, 3, dtype=torch.uint8), FACTS)
     assert capfd.readouterr() == ("", "")
 
 

@@ -102,6 +102,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("< GAIN * times", "< times", "train/test_precision.py:the_faster_precision"),
         ("torch.get_num_threads()", "2", "train/test_precision.py:measured_once"),
     ],
+    "utils/train/trial.py": [("run.epoch += 1", "pass", "train/test_trial.py:one_epoch_after")],
     "utils/search/find_lr.py": [
         ("SHARE * float(rates[", "float(rates[", "search/test_find_lr.py:a_tenth_of_the_best"),
         (".clip(max=ceiling(losses))", "", "search/test_find_lr.py:what_explodes_at_the_end"),
@@ -423,6 +424,24 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("md5=MD5", "md5=None", "data/test_cifar10.py:published_sum"),
     ],
+    "data/pictures/folds.py": [
+        ("(one == fold) == (mode", "(one != fold) == (mode", "data/test_folds.py:validates_once"),
+        (
+            "        for number in members[group]:\n",
+            "        for number in members[group][:1]:\n",
+            "data/test_folds.py:groups_of",
+        ),
+        ("len(kept) < folds or", "", "data/test_folds.py:cannot_be_divided"),
+    ],
+    "utils/search/folds.py": [
+        ("if run and finished(run)", "if run", "search/test_fold_training.py:resumed_as_a_whole"),
+    ],
+    "utils/run/members.py": [
+        ('given.command == "val" and apart', "False", "search/test_fold_training.py:validate_on_other"),
+    ],
+    "models/ensemble.py": [
+        ("mirrored.flip(-1) if", "mirrored if", "models/test_ensemble.py:masks_mirrored_back"),
+    ],
     "data/pictures/split.py": [
         ("TRAIN_SHARE = 0.7", "TRAIN_SHARE = 0.6", "data/test_split.py:the_share_follows"),
         ("sample.name.lower()", "str(sample.path)", "data/test_dogcat.py:depends_on_names_alone"),
@@ -571,7 +590,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if order(trials, frozen) >= wanted:", "if False:", "search/test_sweep.py:of_two_machines"),
     ],
     "utils/search/worker.py": [
-        ("space.resumed(folder) if resumable else", "", "search/test_sweep.py:a_killed_trial"),
+        ("space.resumed(folder) if resumable else", "", "search/test_sweep.py:is_killed_or_stopped"),
     ],
     "utils/doctor/case.py": [
         ("yield copy.deepcopy(self.model).train()", "yield self.model", "doctor/test_doctor_models.py:nothing_of_it"),

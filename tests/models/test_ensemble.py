@@ -66,12 +66,12 @@ def test_what_cannot_be_averaged_is_one_line():
         (
             [Linear(0), Linear(1, classes="acb")],
             None,
-            "of a, b, c) and Linear (classification of a, c, b) cannot be averaged",
+            "n: a, b, c) and Linear (classification: a, c, b) cannot be averaged",
         ),
         (
             [Linear(0), Linear(1, "segmentation")],
             None,
-            "(classification of a, b, c) and Linear (segmentation of a, b, c)",
+            "(classification: a, b, c) and Linear (segmentation: a, b, c)",
         ),
         (
             [detector, detector],

@@ -1,6 +1,7 @@
 """train --fold=all: a run per fold, resumed as a whole, predictions out of fold, and the mean of the models."""
 
 import csv
+import os
 import shutil
 
 import pytest
@@ -16,6 +17,8 @@ from data import MaskFolder
 from models.basic_module import BasicModule
 from utils import UserError
 from utils.run import members
+from utils.run.run import named_run
+from utils.runs.table import find_runs
 from utils.search import folds
 from utils.train.loader import make_loader
 
@@ -55,6 +58,8 @@ def test_it_is_resumed_as_a_whole_and_to_the_same_bits(trained):
     runs, (alone,) = members.fold_runs(folder), (cwd / "alone").iterdir()
     assert [*runs] == [0, 1] and not differences(state(runs[1]), state(alone))
     assert (folder / "lock").read_text() == "finished"
+    assert [run.folder for run in find_runs(cwd / "checkpoints")] == [*runs.values()]
+    assert named_run(str(cwd / "checkpoints"), runs[1].name) == runs[1]
 
 
 def test_every_picture_is_predicted_once_by_the_model_that_has_not_seen_it(trained):
@@ -97,8 +102,10 @@ def test_what_cannot_be_measured_or_averaged_is_one_line(trained, monkeypatch):
 
     with pytest.raises(UserError, match=f"export takes one model, and {name} are 2: --load-model-path=FILE names one"):
         each("export")
-    with pytest.raises(UserError, match="give the folder of those folds, --load-model-path=a,b is none"):
-        each("test", load_model_path="a,b", calibrate=True)
+    shutil.copy(folder / "out_of_fold.csv", cwd)  # it is not in the folder of what is named
+    for one in ("a,b", "a"):
+        with pytest.raises(UserError, match=f"give the folder of those folds, --load-model-path={one} is none"):
+            each("test", load_model_path=one, calibrate=True)
     done = main("val", f"--load-model-path={name}", "--val-data-root=held", "--tta=flip", cwd=cwd, check=0)
     assert f"report: {name}/average_flip_report" in done.stdout and "on 4 samples, DogCat of held:" in done.stdout
     shutil.copytree(folder, cwd / "incomplete").joinpath("out_of_fold.csv").unlink()
@@ -136,6 +143,24 @@ def test_options_that_name_no_fold_are_one_line(options, message):
     with pytest.raises(UserError) as error:
         config.load(options, command="train")
     assert message in str(error.value)
+
+
+def test_resume_means_the_newest_that_is_not_finished_a_run_or_folds(tmp_path):
+    def runs(**words):
+        for number, (name, word) in enumerate(words.items()):
+            inner = tmp_path / name / ("a" if word == folds.UNFINISHED else "")
+            inner.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "lock").write_text(word)
+            (inner / "last.pth").touch()
+            os.utime(inner / "last.pth", (1e9 + number, 1e9 + number))
+
+    def found(**options):
+        return folds.found(config.load({"work_dir": str(tmp_path), **options}, command="train"))
+
+    runs(one="unfinished", two=folds.UNFINISHED, three="finished", four="failed")
+    assert found(resume="newest") == found(resume="auto") == tmp_path / "two"
+    runs(two=folds.UNFINISHED, one="unfinished")
+    assert found(resume="newest") is None and found(resume="newest", folds=2, fold="all") == tmp_path / "two"
 
 
 def test_pack_and_doctor_take_a_training_of_all_folds():

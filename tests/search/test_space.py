@@ -50,6 +50,8 @@ def test_ranges_and_lists_are_told_from_single_values_by_what_the_option_takes(n
         ("optimizer_options", "alpha=0.9,centered=True"),
         ("notify", "echo 1,2 | cat"),
         ("work_dir", "../runs"),
+        ("group", r"(cat|dog)_\d+, .."),
+        ("monitor", "loss|val_loss"),
         ("finetune", True),
     ],
 )
@@ -79,7 +81,7 @@ def test_what_a_training_takes_as_it_is_stays_one_value(name, value):
         ({"lr": "1e-4..1", "top": "3"}, "train does not read --top"),
         ({"lr": "1e-4..1", "resume": True}, "the same command again continues the sweep"),
         ({"lr": "1e-4..1", "processes": "2"}, "sweep does not take --processes"),
-        ({"monitor": "loss|val_loss"}, "compares its trials by one measure"),
+        ({"lr": "1e-4..1", "folds": "5", "fold": "all"}, "a trial is one run: give one fold"),
         ({"warmup_epochs": "0..20"}, "--warmup-epochs=20 has to be less than --max-epoch=10"),
         ({"step_size": "2..4", "scheduler": "cosine"}, "--step-size belongs to --scheduler=step"),
     ],

@@ -10,13 +10,12 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import runs
-from conftest import FAST, main, server
+from conftest import FAST, UNDRAWN, main, server
 from wait import until
 
 import config
 from utils import UserError
 from utils.options.options import read_yaml
-from utils.run.checkpoint_file import read_checkpoint
 from utils.run.guard import Diverged
 from utils.search.space import Space
 from utils.search.study import TRIES, Study, claim, counts
@@ -38,42 +37,50 @@ TRAINING = [*FAST, "--max-epoch=1", "--save-freq=2", "--callbacks=killer.Once", 
 SWEEP = ["--lr=1e-4..1e-2", "--trials=4", "--jobs=2"]
 
 
-def starts(folder):
-    """How often each run in folder/checkpoints was started."""
-    return [len(read_yaml(path, ())["run"]) for path in sorted(folder.glob("checkpoints/*/config.yaml"))]
+def starts(run):
+    """How often a run was started."""
+    return len(read_yaml(run / "config.yaml", ())["run"])
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, pictures):
-    """(folder, what a sweep of four trials printed, one of whose processes was killed)."""
+    """(folder, its four runs, what a sweep printed until it was stopped, what it printed when it was started again)."""
     cwd = tmp_path_factory.mktemp("swept")
     (cwd / "killer.py").write_text(KILLER)
-    done = main("sweep", f"--train-data-root={pictures}", *TRAINING, *SWEEP, cwd=cwd, check=0)
-    return cwd, done.stdout
+    options = [f"--train-data-root={pictures}", *TRAINING, *SWEEP]
+    (cwd / "output").touch()
+    server().start("sweep", *options, cwd=cwd, first=UNDRAWN)
+    until(lambda: "a process was killed" in (cwd / "output").read_text())
+    os.kill(server().pid, signal.SIGTERM)
+    assert server().wait() == 128 + signal.SIGTERM
+    done = main("sweep", *options, cwd=cwd, check=0)
+    return cwd, sorted((cwd / "checkpoints").glob("sweep_*/")), (cwd / "output").read_text(), done.stdout
 
 
-def test_a_killed_trial_is_resumed_to_the_bits_of_an_undisturbed_run_and_none_is_trained_twice(swept, pictures):
-    cwd, printed = swept
-    assert "a process was killed by SIGKILL: its trial is resumed" in printed
-    assert starts(cwd) == [1, 2, 1, 1]
-    folders = sorted((cwd / "checkpoints").glob("sweep_*/"))
+def test_a_trial_that_is_killed_or_stopped_is_resumed_and_none_is_lost_or_trained_twice(swept):
+    _, folders, first, _ = swept
+    assert "a process was killed by SIGKILL: its trial is resumed" in first
+    assert "stopped; to continue: python " in first and "Traceback" not in first
+    assert [one.name for one in folders] == [f"sweep_{number:04d}" for number in range(4)]
     assert [(one / "lock").read_text() for one in folders] == ["finished"] * 4
     assert [len(runs.rows(one)) for one in folders] == [1] * 4
+    resumed = [(one / "output.txt").read_text().count("\nresuming ") for one in folders]
+    assert [starts(one) for one in folders] == [1 + times for times in resumed] and resumed[1] >= 1
     assert "resuming checkpoints/sweep_0001 after 0 epochs and 4 batches" in (folders[1] / "output.txt").read_text()
-    lr = read_yaml(folders[1] / "config.yaml", ())["lr"]
-    assert len({read_yaml(one / "config.yaml", ())["lr"] for one in folders}) == 4
-    (cwd / "alone").mkdir()
-    (cwd / "alone" / "killer.py").write_text(KILLER)
-    main("train", f"--train-data-root={pictures}", *TRAINING, f"--lr={lr!r}", cwd=cwd / "alone", check=0)
-    assert runs.differences(runs.state(folders[1]), runs.state(runs.only_run(cwd / "alone"))) == []
+
+
+def test_a_killed_trial_ends_in_the_bits_of_an_undisturbed_run(swept, tmp_path, pictures):
+    _, folders, *_ = swept
+    values = [read_yaml(one / "config.yaml", ())["lr"] for one in folders]
+    assert len(set(values)) == 4
+    (tmp_path / "killer.py").write_text(KILLER)
+    main("train", f"--train-data-root={pictures}", *TRAINING, f"--lr={values[1]!r}", cwd=tmp_path, check=0)
+    assert runs.differences(runs.state(folders[1]), runs.state(runs.only_run(tmp_path))) == []
 
 
 def test_the_end_shows_the_best_first_the_command_that_repeats_it_and_pictures(swept):
-    cwd, printed = swept
-    values = {
-        one.name: max(float(row["val_accuracy"]) for row in runs.rows(one))
-        for one in (cwd / "checkpoints").glob("sweep_*/")
-    }
+    cwd, folders, _, printed = swept
+    values = {one.name: float(runs.rows(one)[0]["val_accuracy"]) for one in folders}
     table = [line.split() for line in printed.partition("\ntrial  state")[2].splitlines()[1:5]]
     assert [line[1] for line in table] == ["finished"] * 4
     shown = [values[f"sweep_{int(line[0]):04d}"] for line in table]
@@ -85,30 +92,10 @@ def test_the_end_shows_the_best_first_the_command_that_repeats_it_and_pictures(s
     assert "utils.search" not in (best / "config.yaml").read_text()  # the same options again report to no study
 
 
-def test_the_same_command_goes_on_and_another_one_is_refused(swept, pictures):
-    cwd, _ = swept
-    data = f"--train-data-root={pictures}"
-    done = main("sweep", data, *TRAINING, *SWEEP, cwd=cwd, check=0)
-    assert starts(cwd) == [1, 2, 1, 1] and "best: " in done.stdout
-    done = main("sweep", data, *TRAINING, "--lr=1e-4..1", cwd=cwd, check=2)
-    assert done.stderr.startswith("main.py: --study=checkpoints/sweep.journal holds a sweep of other ranges")
-
-
-def test_a_signal_to_the_sweep_saves_its_trials_and_the_same_command_ends_them(tmp_path, pictures):
-    options = [f"--train-data-root={pictures}", *FAST, "--max-epoch=2", "--print-freq=1", "--seed=1,2", "--trials=1"]
-    server().start("sweep", *options, cwd=tmp_path)
-    pid = server().pid
-    record = tmp_path / "checkpoints" / "sweep_0000" / "events.jsonl"
-    until(lambda: record.is_file() and '"loss"' in record.read_text())
-    os.kill(pid, signal.SIGTERM)
-    assert server().wait() == 128 + signal.SIGTERM
-    printed = (tmp_path / "output").read_text()
-    assert "stopped; to continue: python " in printed and "Traceback" not in printed
-    step = read_checkpoint(record.with_name("last.pth"))["run"]["step"]
-    assert 0 < step < 14 and (record.with_name("lock")).read_text() == "unfinished"
-    done = main("sweep", *options, cwd=tmp_path, check=0)
-    assert "\ntrial 0: val_accuracy " in done.stdout and starts(tmp_path) == [2]
-    assert f"and {step % 7} batch" in record.with_name("output.txt").read_text()
+def test_a_study_of_other_ranges_is_refused():
+    about, now = ({"ranges": {"lr": text}, "options": {}} for text in ("0.1 to 0.2", "0.1 to 0.3"))
+    with pytest.raises(UserError, match="--study=a holds a sweep of other ranges, --lr: 0.1 to 0.2: give these, or"):
+        Study("a", "a", "a").check(about, now)
 
 
 def test_a_study_of_trainings_with_other_options_is_refused():
@@ -132,7 +119,7 @@ class Owner(multiprocessing.get_context("fork").Process):
 
     def __init__(self, where, wanted=9, dies=False):
         self.here, there = multiprocessing.Pipe()
-        super().__init__(target=self.own, args=(where, wanted, dies, there))
+        super().__init__(target=self.own, args=(where, wanted, dies, there), daemon=True)
         self.start()
         self.number = self.here.recv()
 
@@ -162,7 +149,7 @@ def where(tmp_path, request):
 @pytest.mark.parametrize("reason, state", [(None, "COMPLETE"), ("pruned, it is poor", "PRUNED")])
 def test_a_process_that_was_killed_behind_its_run_leaves_what_came_out(swept, tmp_path, reason, state):
     """Nothing is trained again: what the run's folder says is told."""
-    folder = shutil.copytree(swept[0] / "checkpoints" / "sweep_0000", tmp_path / "run")
+    folder = shutil.copytree(swept[1][0], tmp_path / "run")
     study = optuna.create_study(direction="maximize")
     trial = study.ask()
     value = max(float(row["val_accuracy"]) for row in runs.rows(folder))
@@ -173,7 +160,7 @@ def test_a_process_that_was_killed_behind_its_run_leaves_what_came_out(swept, tm
     line, code = train(None, None, study, SimpleNamespace(trial=trial, folder=folder), {"lr": 0.1})
     (told,) = study.get_trials()
     assert (told.state.name, told.value, code) == (state, value, DONE)
-    assert (folder / "lock").read_text() == "finished" and starts(swept[0])[0] == 1
+    assert (folder / "lock").read_text() == "finished" and told.number == 0
     assert line.endswith(f"after 1 epoch{', pruned, it is poor' * bool(reason)} (--lr=0.1)")
 
 

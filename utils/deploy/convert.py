@@ -136,29 +136,23 @@ class Planes(nn.Module):
 
 def to_ncnn(shipped: nn.Module, example: torch.Tensor, metadata: dict[str, str]) -> bytes:
     """A module as an archive with the two files of an ncnn model, which takes one picture at a time. Its metadata have
-    `shapes`: of the input as the others take it, and of one output. Raises UserError when its converter cannot."""
+    `shapes`: of the input as the others take it, and of one output. Raises UserError when it cannot."""
     import pnnx
 
     one = example[:1].float()
     planes = one.permute(0, 3, 1, 2) if one.ndim == 4 else one
-    with tempfile.TemporaryDirectory() as folder:
-        with quiet("torch cannot trace this model"):
-            found = shipped(example[:1])
-            torch.jit.trace(Planes(shipped), planes, check_trace=False).save(Path(folder, "model.pt"))
+    names = {"model.param": "model.ncnn.param", "model.bin": "model.ncnn.bin"}
+    with quiet("ncnn cannot take this model"), tempfile.TemporaryDirectory() as folder:
+        found = shipped(example[:1])
+        torch.jit.trace(Planes(shipped), planes, check_trace=False).save(Path(folder, "model.pt"))
         shape = f"inputshape={json.dumps([*planes.shape])}".replace(" ", "")
         command = [pnnx.EXEC_PATH, "model.pt", shape, "fp16=0"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
-        names = {"model.param": "model.ncnn.param", "model.bin": "model.ncnn.bin"}
         if done.returncode or not all(Path(folder, name).is_file() for name in names.values()):
-            why = " ".join((done.stderr or done.stdout).split())[-200:]
-            raise UserError(f"pnnx cannot convert this model, exit code {done.returncode}: {why}")
+            raise RuntimeError(f"its converter pnnx ends with {done.returncode}, {(done.stderr or done.stdout)[-160:]}")
         layers = [line.split()[0] for line in Path(folder, names["model.param"]).read_text().splitlines()[2:]]
-        if unknown := sorted(
-            {layer for layer in layers if "." in layer or "::" in layer}
-        ):  # torch's names, as they were
-            raise UserError(
-                f"ncnn has no layer for {', '.join(unknown)}, which this model needs: give another --format"
-            )
+        if unknown := sorted({layer for layer in layers if "." in layer or "::" in layer}):  # torch's, as they were
+            raise RuntimeError(f"it has no layer for {', '.join(unknown)}; give another --format")
         return packed(Path(folder), {**metadata, "shapes": json.dumps([example.shape, found.shape])}, names)
 
 

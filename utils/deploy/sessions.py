@@ -116,6 +116,5 @@ def open_pt2(content: bytes) -> tuple[Session, dict[str, str]]:
         loaded = torch.export.load(io.BytesIO(content), extra_files=extra)  # type: ignore[arg-type]
     module, (name,) = loaded.module(), loaded.graph_signature.user_inputs
     (shape,) = (node.meta["val"].shape for node in loaded.graph.nodes if node.name == name)
-    return Session(str(name), [*shape], lambda rows: module(torch.from_numpy(rows)).detach().numpy()), json.loads(
-        extra[METADATA]
-    )
+    run = Session(str(name), [*shape], lambda rows: module(torch.from_numpy(rows)).detach().numpy())
+    return run, json.loads(extra[METADATA])

@@ -183,7 +183,7 @@ def rates(
     if found:
         axes.axvline(found, color=COLORS[1], linestyle=":", label=f"suggestion, {found:.2g}")
     low, first = float(smooth.min()), float(smooth[0])
-    height = first - low or 1.0  # where it explodes need not be seen whole
+    height = max(first - low, 6 * float(np.nanmedian(np.abs(losses - smooth)))) or 1.0  # not of where it explodes
     ylim = low - 0.3 * height, first + 0.6 * height
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title=short(title, 60), ylim=ylim)
     axes.legend()

@@ -30,8 +30,8 @@ def unfreeze_in_time(opt: Any) -> None:
 
 
 def one_fold(opt: Any) -> None:
-    """Raise UserError for a fold that is none of --folds, and for what folds cannot be combined with. pack and doctor
-    take the first of all folds."""
+    """Raise UserError for a fold that is none of --folds, and for what folds cannot be combined with. Other
+    commands than train take the first of all folds."""
     if opt.resume and not opt.merged:  # they may be the run's
         return
     if not opt.folds:
@@ -48,5 +48,5 @@ def one_fold(opt: Any) -> None:
         )
     if opt.fold == "all" and (opt.gpus or opt.processes > 1):
         raise UserError("--fold=all trains in one process: leave --gpus and --processes out, or train --fold=0, 1, ...")
-    if opt.fold == "all" and opt.command in ("pack", "doctor"):
+    if opt.fold == "all" and opt.command not in ("", "train"):
         opt.assign(fold=0)

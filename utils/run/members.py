@@ -68,7 +68,7 @@ def each(given: Any) -> tuple[str, list[Any]]:
         raise UserError(
             f"{given.command} takes one model, and {name} are {len(paths)}: --load-model-path=FILE names one"
         )
-    if given.calibrate and not Path(name, OUT_OF_FOLD).is_file():
+    if given.calibrate and not (name and Path(name, OUT_OF_FOLD).is_file()):
         raise UserError(
             f"--calibrate needs the {OUT_OF_FOLD} that `train --folds=5 --fold=all` writes: give the folder of those "
             f"folds, --load-model-path={name or given.load_model_path or given.run or 'FOLDER'} is none"

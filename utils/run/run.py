@@ -29,6 +29,12 @@ def is_run(folder: Path) -> bool:
     return any((folder / file).is_file() for file in ("config.yaml", "lock"))
 
 
+def runs_in(work_dir: str | Path) -> list[Path]:
+    """The folders of the runs in a folder, sorted; of a folder of folds, see --fold=all, the runs in it."""
+    inside = {path: [one for one in sorted(path.glob("*")) if is_run(one)] for path in sorted(Path(work_dir).glob("*"))}
+    return [run for path, runs in inside.items() if is_run(path) for run in runs or [path]]
+
+
 def in_training(folder: Path) -> bool:
     """Whether a process trains the run in this folder now. Raises OSError."""
     return (folder / "lock").is_file() and locked(folder / "lock")
@@ -37,10 +43,11 @@ def in_training(folder: Path) -> bool:
 def named_run(work_dir: str, name: str, option: str = "") -> Path:
     """The folder of a run that is named by its path, or by its folder's name in work_dir. Raises UserError, which
     begins with the option, where there is none."""
-    for folder in (Path(name), Path(work_dir, name)):
+    known = runs_in(work_dir)
+    for folder in (Path(name), Path(work_dir, name), *(path for path in known if path.name == name)):
         if is_run(folder):
             return folder
-    hint = nearest(Path(name).name, [path.name for path in Path(work_dir).glob("*") if is_run(path)])
+    hint = nearest(Path(name).name, [path.name for path in known])
     raise UserError(f"{option}{name}: no such run, also not in {work_dir}{hint}")
 
 

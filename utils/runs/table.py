@@ -13,7 +13,7 @@ from utils.files import locked, megabytes
 from utils.notices import counted
 from utils.options.kinds import dashed
 from utils.options.options import read_yaml
-from utils.run.run import is_run, monitored, named_run, read_rows
+from utils.run.run import monitored, named_run, read_rows, runs_in
 
 WORDS = "finished", "failed", "diverged"  # of the file `lock` that are states
 DATA = "train_data_root", "val_data_root"
@@ -79,7 +79,7 @@ def number(text: Any) -> float | None:
 def find_runs(work_dir: str, names: Sequence[str] = ()) -> list[Found]:
     """The runs in a folder, or those of them that are named (a path will do). Raises UserError where there is none."""
     if not names:
-        folders = [path for path in Path(work_dir).glob("*") if is_run(path)]
+        folders = runs_in(work_dir)
         if not folders:
             raise UserError(
                 f"{work_dir} holds no run: `python main.py train` begins one, --work-dir=FOLDER names another"

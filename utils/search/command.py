@@ -60,8 +60,8 @@ def plan(given: dict[str, Any], load: Callable[..., Options]) -> Plan:
         raise UserError(f"sweep does not take {dashed(refused)}: {REFUSED[refused]}")
     found = {name: dimension(name, kinds[name], value) for name, value in given.items() if name in kinds}
     varied = {name: one for name, one in found.items() if one}
-    if "monitor" in varied:
-        raise UserError(f"--monitor={given['monitor']}: a sweep compares its trials by one measure: name one")
+    if "all" in str(given.get("fold")).replace("|", ",").split(","):
+        raise UserError(f"--fold={given['fold']}: a trial is one run: give one fold, or several of them, --fold=0,1,2")
     space = Space({name: value for name, value in given.items() if name not in varied}, varied, load)
     base: Any = space.options({})
     if not varied:

@@ -56,7 +56,8 @@ def find_lr(program: ModuleType, opt: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     plots.rates(rates, losses, smooth, found, f"{model.model_name} with {opt.optimizer}", folder / "find_lr.png")
     if found is None:
-        print(f"no suggestion: at no rate the loss falls clearly, look at {folder / 'find_lr.png'}")
+        top = f", and from {rises:.2g} on it rises" if (rises := rising(rates, losses, smooth)) else ""
+        print(f"no suggestion: at no rate the loss falls clearly{top}, see {folder / 'find_lr.png'}")
         return
     best = f"{smooth.min():.3g} at a rate of {rates[smooth.argmin()]:.2g}"
     print(f"suggestion: --lr={found:.2g}, a tenth of where the loss is lowest, {best}; now it is {opt.lr:g}")
@@ -101,3 +102,10 @@ def suggestion(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray) -> flo
     first = losses[:SETTLED]
     falls = smooth.min() < first.mean() - first.std()
     return SHARE * float(rates[smooth.argmin()]) if falls else None
+
+
+def rising(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray) -> float | None:
+    """The lowest rate at which the smoothed loss is above the first losses by more than those vary; None for none."""
+    first = losses[:SETTLED]
+    above = rates[smooth > first.mean() + first.std()]
+    return float(above[0]) if len(above) else None

@@ -23,7 +23,7 @@ def draw(study: Any, trials: list[Any], space: Space, measure: str, prefix: Path
     title = TITLES.get(measure.removeprefix("val_"), measure.removeprefix("val_").replace("_", " "))
     title = f"{title}, validation" * measure.startswith("val_") or title
     yield history(trials, measure.endswith("loss"), title, Path(f"{prefix}_history.png"))
-    if shares := importances(study):
+    if shares := importances(study) if len(space.varied) > 1 else {}:
         yield importance(shares, Path(f"{prefix}_importance.png"))
     yield slices(trials, space, title, Path(f"{prefix}_slices.png"))
 

@@ -13,7 +13,8 @@ from utils.options.options import Options
 
 DECADE = 10  # times that the end of a range has to be its beginning, for its logarithm to be spread evenly
 FIXED = "config", "max_epoch"  # of what --resume could change, a trial's own
-PLAIN = "text", "None or text"  # what is free and takes that, a path say, is never read as a list
+PLAIN = "text", "None or text"  # what takes that, a path or a pattern say, is never read as a list,
+LISTED = ("load_model_path",)  # but for this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Dimension:
 def dimension(name: str, kind: Kind, given: Any) -> Dimension | None:
     """What the text of an option lets a sweep try; None for a single value. Raises UserError for an empty range, one of
     an option that is no number, and a value that the option does not take."""
-    if not isinstance(given, str) or (kind.free and kind.takes in PLAIN):
+    if not isinstance(given, str) or (kind.takes in PLAIN and name not in LISTED):
         return None
     option, (low, dots, high) = f"{dashed(name)}={given}", given.partition("..")
     numeric = "number" in kind.takes and "several" not in kind.takes

@@ -112,7 +112,7 @@ class Study(NamedTuple):
         """Raise UserError where the study is one of other ranges, or of trainings with other options."""
         another = f"name another study, --study={self.address}#another say"
         if about["ranges"] != now["ranges"]:
-            then = " ".join(f"{dashed(name)}={text}" for name, text in about["ranges"].items())
+            then = "; ".join(f"{dashed(name)}: {text}" for name, text in about["ranges"].items())
             raise UserError(f"--study={self.address} holds a sweep of other ranges, {then}: give these, or {another}")
         for name, value in now["options"].items():
             if value != (then := about["options"].get(name, value)):

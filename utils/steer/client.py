@@ -7,7 +7,7 @@ from typing import Any
 from utils import UserError
 from utils.options.kinds import dashed
 from utils.options.options import read_yaml
-from utils.run.run import in_training, is_run, named_run
+from utils.run.run import in_training, named_run, runs_in
 
 from .channel import send
 
@@ -52,8 +52,7 @@ def listens(folder: Path) -> bool:
 def find_running(work_dir: str, name: str | None) -> Path:
     """The folder of the run that is named, or of the only one that is being trained. Raises UserError where that is
     none, or not one."""
-    folders = [path for path in sorted(Path(work_dir).glob("*")) if is_run(path)]
-    running = [path for path in folders if in_training(path)]
+    running = [path for path in runs_in(work_dir) if in_training(path)]
     if name:
         folder = named_run(work_dir, name, "--run=")
         if not in_training(folder):
