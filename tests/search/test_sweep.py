@@ -127,7 +127,7 @@ class Owner(multiprocessing.get_context("fork").Process):
     @staticmethod
     def own(where, wanted, dies, there):
         with where.opened() as storage:
-            found = claim(where.load(storage), where, wanted, lambda *_: optuna.samplers.RandomSampler(seed=0))
+            found = claim(where.found(storage), where, wanted, lambda *_: optuna.samplers.RandomSampler(seed=0))
             there.send(found and found.trial.number)
             if found and not dies:
                 signal.pause()
@@ -217,7 +217,7 @@ def test_a_trial_that_kills_its_process_again_and_again_has_failed(where):
     last = Owner(where, dies=True)
     assert last.number == 1
     with where.opened() as storage:
-        trial = where.load(storage).get_trials()[0]
+        trial = where.found(storage).get_trials()[0]
         assert trial.state.name == "FAIL" and "killed 3 times at the same point" in trial.user_attrs["reason"]
 
 
@@ -225,7 +225,7 @@ def test_a_trial_that_kills_its_process_again_and_again_has_failed(where):
 def test_of_two_machines_that_begin_a_trial_at_once_one_gives_way(where, monkeypatch):
     """Both have seen that one is left to be begun."""
     with where.opened() as storage:
-        study = where.load(storage)
+        study = where.found(storage)
         get, seen = study.get_trials, []
 
         def trials(**options):
@@ -247,7 +247,7 @@ def test_of_two_machines_that_begin_a_trial_at_once_one_gives_way(where, monkeyp
 def test_no_trial_repeats_another_one_and_all_combinations_are_tried_in_turn(where, wanted):
     space = command.plan({"seed": "1,2,3", "flip": "0,0.5"}, config.load).space
     with where.opened() as storage:
-        study, found = where.load(storage), []
+        study, found = where.found(storage), []
         for _ in range(wanted):
             one, chosen = take(study, where, wanted, space, lambda opt: None)
             (one.folder / "lock").touch()

@@ -108,7 +108,7 @@ def settle(program: ModuleType, space: Space, where: Study) -> None:
         "options": {name: str(base[name]) for name in same if "train" in kinds[name].commands},
     }
     with where.opened() as storage:
-        study = where.load(storage)
+        study = where.found(storage)
         about = study.user_attrs.get(ABOUT) if study else None
         if study and not about and study.get_trials(deepcopy=False):
             raise UserError(f"--study={where.address} holds trials of another program: name another one")

@@ -99,7 +99,7 @@ class Study(NamedTuple):
             for each in close:
                 each()
 
-    def load(self, storage: Any) -> Any:
+    def found(self, storage: Any) -> Any:
         """The study with this name, of optuna, or None."""
         import optuna
 

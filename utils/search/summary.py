@@ -18,7 +18,7 @@ STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 def show(space: Space, where: Study) -> None:
     """Print the table, the best first, and the best command, and draw the pictures."""
     with where.opened() as storage:
-        study = where.load(storage)
+        study = where.found(storage)
         measure = study.user_attrs[ABOUT]["measure"]
         trials = [one for one in study.get_trials() if counts(one)]
         print(table(trials, space, where, measure))

@@ -64,7 +64,7 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
     take_share(jobs, slot)
     says = os.dup(sys.stdout.fileno())
     with where.opened() as storage:
-        study = where.load(storage)
+        study = where.found(storage)
         study.pruner = median()
         accepts = acceptable(program)
         found, chosen = take(study, where, wanted, space, accepts)
