@@ -142,7 +142,7 @@ class DefaultConfig(Options):
     prune: several(choice("previous", "last", "epochs", "failed", "packs")) | free | PRUNE = []  # name files to delete
     yes: flag | free | needs("prune") | RUNS = False  # delete what --prune lists
     to: optional(name_in("utils.watch", own=True)) | free | by("replay") = None  # what gets the record: ClearML
-    trials: integer(1) | free | by("sweep") = 30  # number of trainings, those of before that are continued included
+    trials: integer(1) | free | by("sweep") = 30  # trainings in all, with --lr=1e-4..1e-1 or --optimizer=Adam,SGD, say
     jobs: integer(1) | free | by("sweep") = 1  # processes that train at the same time, a GPU each
     study: optional(text) | free | by("sweep") = None  # file, sqlite:///a.db or postgresql://...; None: in work_dir
 

@@ -29,6 +29,7 @@ from utils.runs.table import read_run
 HEART = ["--config=Heart", "--max-epoch=3", "--keep-every=0", "--vis-port=1"]
 VARIED = ["--lr=1e-2..1", "--momentum=0.5..0.95"]
 TRIALS, KILLS = 12, 4
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def children(pid):
@@ -145,7 +146,7 @@ def overhead(report, folder, n):
                 f"--seed={seed}",
             ]
             env = {**os.environ, "OMP_NUM_THREADS": "1"}
-            total += spent(subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL))
+            total += spent(subprocess.Popen(command, cwd=folder, env=env, **QUIET))
         bare.append(total)
     report(f"four trials  {spread(sweeps, 's of the processor')}")
     report(f"four runs    {spread(bare, 's of the processor')}; a sweep takes {ratios(sweeps, bare)} of them")

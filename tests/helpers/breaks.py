@@ -590,7 +590,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if order(trials, frozen) >= wanted:", "if False:", "search/test_sweep.py:of_two_machines"),
     ],
     "utils/search/worker.py": [
-        ("space.resumed(folder) if resumable else", "", "search/test_sweep.py:is_killed_or_stopped"),
+        ('if "pruned" in trial.user_attrs:', "if False:", "search/test_sweep.py:behind_its_run"),
+        ("and one.params == found.trial.params", "and False", "search/test_sweep.py:no_trial_repeats"),
     ],
     "utils/doctor/case.py": [
         ("yield copy.deepcopy(self.model).train()", "yield self.model", "doctor/test_doctor_models.py:nothing_of_it"),

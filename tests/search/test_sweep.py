@@ -17,9 +17,10 @@ import config
 from utils import UserError
 from utils.options.options import read_yaml
 from utils.run.guard import Diverged
+from utils.search import command
 from utils.search.space import Space
 from utils.search.study import TRIES, Study, claim, counts
-from utils.search.worker import DONE, FAILED, SPARED, Watch, median, train
+from utils.search.worker import DONE, FAILED, NOTHING_LEFT, SPARED, Watch, median, take, train
 
 # Kills the process of trial 1 at its fifth step, once: the last checkpoint is that of the fourth.
 KILLER = """
@@ -126,7 +127,7 @@ class Owner(multiprocessing.get_context("fork").Process):
     @staticmethod
     def own(where, wanted, dies, there):
         with where.opened() as storage:
-            found = claim(where.load(storage), where, wanted, lambda _: optuna.samplers.RandomSampler(seed=0))
+            found = claim(where.load(storage), where, wanted, lambda *_: optuna.samplers.RandomSampler(seed=0))
             there.send(found and found.trial.number)
             if found and not dies:
                 signal.pause()
@@ -157,7 +158,7 @@ def test_a_process_that_was_killed_behind_its_run_leaves_what_came_out(swept, tm
     if reason:
         trial.set_user_attr("pruned", reason)
         (folder / "lock").write_text("unfinished")
-    line, code = train(None, None, study, SimpleNamespace(trial=trial, folder=folder), {"lr": 0.1})
+    line, code = train(None, None, study, SimpleNamespace(trial=trial, folder=folder), {"lr": 0.1}, False)
     (told,) = study.get_trials()
     assert (told.state.name, told.value, code) == (state, value, DONE)
     assert (folder / "lock").read_text() == "finished" and told.number == 0
@@ -165,14 +166,15 @@ def test_a_process_that_was_killed_behind_its_run_leaves_what_came_out(swept, tm
 
 
 @pytest.mark.parametrize(
-    "error, begun, state, void",
+    "error, begun, turn, state, void",
     [
-        (UserError("no such folder"), False, "FAIL", True),
-        (RuntimeError("no kernel"), True, "FAIL", False),
-        (Diverged("20 steps in a row were skipped", 20), True, "PRUNED", None),
+        (UserError("no such folder"), False, False, "FAIL", True),
+        (UserError("no such folder"), False, True, "FAIL", False),
+        (RuntimeError("no kernel"), True, False, "FAIL", False),
+        (Diverged("20 steps in a row were skipped", 20), True, False, "PRUNED", None),
     ],
 )
-def test_what_a_failure_does_to_its_trial(tmp_path, error, begun, state, void):
+def test_what_a_failure_does_to_its_trial(tmp_path, error, begun, turn, state, void):
     def fails(opt):
         if begun:
             (tmp_path / "lock").write_text("diverged" if isinstance(error, Diverged) else "unfinished")
@@ -181,7 +183,7 @@ def test_what_a_failure_does_to_its_trial(tmp_path, error, begun, state, void):
 
     study = optuna.create_study(direction="maximize")
     program, space = SimpleNamespace(train=fails), Space({}, {}, config.load)
-    line, code = train(program, space, study, SimpleNamespace(trial=study.ask(), folder=tmp_path), {"lr": 0.1})
+    line, code = train(program, space, study, SimpleNamespace(trial=study.ask(), folder=tmp_path), {"lr": 0.1}, turn)
     (told,) = study.get_trials()
     assert (told.state.name, told.user_attrs.get("void")) == (state, void)
     assert str(error) in told.user_attrs["reason"] and str(error) in line
@@ -233,11 +235,50 @@ def test_of_two_machines_that_begin_a_trial_at_once_one_gives_way(where, monkeyp
             return found
 
         monkeypatch.setattr(study, "get_trials", trials)
-        assert claim(study, where, 1, lambda _: study.sampler) is None
+        assert claim(study, where, 1, lambda *_: study.sampler) is None
         assert [(one.state.name, one.user_attrs.get("void")) for one in get()] == [
             ("RUNNING", None),
             ("FAIL", "not needed"),
         ]
+
+
+@pytest.mark.parametrize("wanted", [5, 6])
+@pytest.mark.parametrize("where", ["journal"], indirect=True)
+def test_no_trial_repeats_another_one_and_all_combinations_are_tried_in_turn(where, wanted):
+    space = command.plan({"seed": "1,2,3", "flip": "0,0.5"}, config.load).space
+    with where.opened() as storage:
+        study, found = where.load(storage), []
+        for _ in range(wanted):
+            one, chosen = take(study, where, wanted, space, lambda opt: None)
+            (one.folder / "lock").touch()
+            study.tell(one.trial.number, 1.0)
+            found.append(chosen)
+        assert take(study, where, wanted, space, lambda opt: None) == (None, {})
+        assert all(one not in found[:number] for number, one in enumerate(found))
+        void = [one for one in study.get_trials() if not counts(one)]
+        assert len(list(Path(where.work_dir).glob("cats_*/"))) == wanted
+        assert bool(void) == (wanted == 5)  # else nothing was drawn
+
+
+@pytest.mark.parametrize(
+    "codes, left, calls",
+    [
+        ([FAILED, FAILED, DONE, FAILED, FAILED, DONE, NOTHING_LEFT], 0, 7),
+        ([FAILED] * 3, 1, command.IN_A_ROW),
+        ([-9] * command.DEATHS, 1, command.DEATHS),
+        ([-9, NOTHING_LEFT], 0, 2),
+    ],
+)
+def test_processes_are_replaced_until_nothing_is_left_or_too_many_fail_in_a_row(tmp_path, capfd, codes, left, calls):
+    def ends(slot):
+        with open(tmp_path / "calls", "ab") as file:
+            file.write(b".")
+            code = codes[file.tell() - 1]
+        os.kill(os.getpid(), -code) if code < 0 else os._exit(code)
+
+    assert command.run_workers(ends, (), 1) == left
+    assert (tmp_path / "calls").stat().st_size == calls
+    assert capfd.readouterr().out.count("was killed by SIGKILL") == codes.count(-9)
 
 
 def test_a_run_ends_where_its_best_is_worse_than_the_median_and_is_given_a_quarter_of_its_epochs():

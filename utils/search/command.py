@@ -93,7 +93,7 @@ def sweep(program: ModuleType, asked: Plan) -> None:
     if ended > 128:
         print(f"stopped; to continue: {again}")
         sys.exit(ended)
-    summary.show(space, where, again)
+    summary.show(space, where)
     if ended:
         raise UserError(f"the last {IN_A_ROW} trials failed, see above; when that is fixed: {again}")
 

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,6 +28,7 @@ HOLDER = "trial.txt"  # file in a run's folder on which its process holds a lock
 ABOUT = "hearth"  # what the study itself keeps: its measure, ranges and other options
 TRIES = 3  # starts from the same checkpoint, after each of which the process was killed
 DRIVERS = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # their packages
+DATABASES = ".db", ".sqlite", ".sqlite3"  # suffixes that are taken for SQLite's
 LONGEST = 1_000_000  # bytes of a journal in which its last line is
 MACHINE = "HEARTH_MACHINE"  # in the environment: processes with the same value see each other's locks
 
@@ -50,6 +52,10 @@ class Study(NamedTuple):
         place, _, name = (address or str(Path(work_dir, "sweep.journal"))).partition("#")
         if Path(name).name != name:
             raise UserError(f"--study={address}: {name!r} cannot begin the name of a folder: leave / and .. out")
+        if "://" not in place and Path(place).suffix in DATABASES:
+            raise UserError(
+                f"--study={address}: a database is written --study=sqlite:///{place}, a journal has another suffix"
+            )
         return cls(place, name or "sweep", work_dir)
 
     def place(self) -> str:
@@ -64,6 +70,7 @@ class Study(NamedTuple):
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         storage: Any = None
         close: list[Callable[[], None]] = []
         try:
@@ -153,28 +160,27 @@ class Claim:
 
     Attributes:
         trial: optuna.Trial.
-        chosen: {option: value}.
         folder: the run's.
     """
 
     def __init__(self, trial: Any, folder: Path, holder: IO[Any]):
         self.trial, self.folder, self.holder = trial, folder, holder
-        self.chosen: dict[str, Any] = {}
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the study keeps about the trial."""
-        return dict(self.trial.user_attrs)
+    def drop(self) -> None:
+        """Remove the folder of a trial that was not begun."""
+        self.holder.close()
+        (self.folder / HOLDER).unlink()
+        self.folder.rmdir()
 
 
-def claim(study: Any, where: Study, wanted: int, sampler: Callable[[int], Any]) -> Claim | None:
+def claim(study: Any, where: Study, wanted: int, sampler: Callable[[int, int], Any]) -> Claim | None:
     """A trial to train: one that was begun here and whose process is gone, or a new one; None where `wanted` trials
     have been begun.
 
     Args:
         study: of optuna.
         wanted: number of trials.
-        sampler: gives the sampler, of optuna, for a trial's number among those that count.
+        sampler: gives the sampler, of optuna, for a trial's index among those that count, and its number.
     """
     import optuna
 
@@ -184,7 +190,7 @@ def claim(study: Any, where: Study, wanted: int, sampler: Callable[[int], Any]) 
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
             if frozen.state == optuna.trial.TrialState.RUNNING and frozen.user_attrs.get("place") == where.place():
-                if found := hold(study, where, frozen, sampler(order(trials, frozen))):
+                if found := hold(study, where, frozen, sampler(order(trials, frozen), frozen.number)):
                     return found
         if sum(map(counts, trials)) >= wanted:
             return None
@@ -198,7 +204,7 @@ def claim(study: Any, where: Study, wanted: int, sampler: Callable[[int], Any]) 
             study._storage.set_trial_user_attr(id, "void", "not needed")
             study.tell(frozen.number, state=optuna.trial.TrialState.FAIL)
             return None
-        return hold(study, where, frozen, sampler(order(trials, frozen)))
+        return hold(study, where, frozen, sampler(order(trials, frozen), frozen.number))
 
 
 def order(trials: list[Any], one: Any) -> int:

@@ -15,8 +15,8 @@ HEADER = "trial", "state", "epochs", "time", "best"
 STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "unfinished"}
 
 
-def show(space: Space, where: Study, again: str) -> None:
-    """Print the table, the best first, and the best command, and draw the pictures. again: the sweep's own command."""
+def show(space: Space, where: Study) -> None:
+    """Print the table, the best first, and the best command, and draw the pictures."""
     with where.opened() as storage:
         study = where.load(storage)
         measure = study.user_attrs[ABOUT]["measure"]
@@ -24,7 +24,8 @@ def show(space: Space, where: Study, again: str) -> None:
         print(table(trials, space, where, measure))
         for one in trials:
             if one.state.name == "RUNNING":
-                print(f"trial {one.number} is not finished, in {one.user_attrs['place']}: {again} there continues it")
+                place = one.user_attrs["place"]
+                print(f"trial {one.number} is being trained, or was left, in {place}: the same command there ends it")
         complete = [one for one in trials if one.state.name == "COMPLETE"]
         if complete:
             best = rank(complete, measure)[0]
@@ -58,6 +59,7 @@ def table(trials: list[Any], space: Space, where: Study, measure: str) -> str:
         value = "" if one.value is None else f"{one.value:.4g}"
         chosen = (shown(one.params.get(name, "")) for name in space.varied)
         state = STATES.get(one.state.name, one.state.name.lower())
+        state = "diverged" if state == "pruned" and "pruned" not in one.user_attrs else state
         lines.append(
             (
                 str(one.number),

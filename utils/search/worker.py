@@ -20,9 +20,10 @@ from utils.run.run import Run
 from utils.runs.table import read_run
 
 from .space import Space, words
-from .study import ABOUT, Claim, Study, claim, fail, suggest
+from .study import ABOUT, Claim, Study, claim, counts, fail, suggest
 
 DONE, FAILED, NOTHING_LEFT = 0, 3, 4  # exit codes of a process; after any other one its trial has to be resumed
+DRAWS = 20  # of a trial that repeats another one
 SPARED, PATIENCE = 5, 4  # trials that have ended before one is pruned; part of its epochs that a run has first
 
 
@@ -66,10 +67,9 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
         study = where.load(storage)
         study.pruner = median()
         accepts = acceptable(program)
-        found = claim(study, where, wanted, lambda number: sampler(space, wanted, accepts, number))
+        found, chosen = take(study, where, wanted, space, accepts)
         if found is None:
             sys.exit(NOTHING_LEFT)
-        chosen = space.choose(lambda name, one: suggest(found.trial, name, one), accepts)
         output = os.open(found.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -77,12 +77,29 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
         program.make_callbacks = watched(program.make_callbacks, found.trial, study.user_attrs[ABOUT]["measure"])  # type: ignore[attr-defined]
         program.new_folder = lambda *_: found.folder  # type: ignore[attr-defined]
         try:
-            line, code = train(program, space, study, found, chosen)
+            line, code = train(program, space, study, found, chosen, bool(space.combinations(wanted, accepts)))
         except SystemExit:  # Ctrl-C: that was no failure
             found.trial.set_user_attr("stood", None)
             raise
         os.write(says, f"{line}\n".encode("utf-8", "backslashreplace"))
     sys.exit(code)
+
+
+def take(study: Any, where: Study, wanted: int, space: Space, accepts: Callable[[Options], None]) -> tuple[Any, Any]:
+    """(the Claim on a trial, its {option: value}); (None, {}) where nothing is left to do. A new trial that would
+    repeat another one, bit by bit, is drawn again."""
+    for draw in range(DRAWS):
+        found = claim(study, where, wanted, lambda index, seed: sampler(space, wanted, accepts, index, seed))
+        if found is None:
+            break
+        chosen = space.choose(lambda name, one, trial=found.trial: suggest(trial, name, one), accepts)  # type: ignore[misc]
+        others = study.get_trials(deepcopy=False)[: found.trial.number]
+        same = [one for one in others if counts(one) and one.params == found.trial.params]
+        if not same or (found.folder / "lock").exists() or draw == DRAWS - 1:
+            return found, chosen
+        found.drop()
+        fail(study, found.trial, f"it is the same as trial {same[0].number}", void=True)
+    return None, {}
 
 
 def take_share(jobs: int, slot: int) -> None:
@@ -100,14 +117,14 @@ def acceptable(program: ModuleType) -> Callable[[Options], None]:
     return lambda opt: check_parts(opt, program.models, program.data)
 
 
-def sampler(space: Space, wanted: int, accepts: Callable[[Options], None], number: int) -> Any:
-    """What suggests values to the trial with this number: Optuna's Tree-structured Parzen Estimator, or where there are
-    no more combinations than trials, each of them in turn."""
+def sampler(space: Space, wanted: int, accepts: Callable[[Options], None], index: int, number: int) -> Any:
+    """What suggests values to a trial: Optuna's Tree-structured Parzen Estimator, seeded by the trial's number; where
+    there are no more combinations than trials, the one with its index among the trials that count."""
     import optuna
 
     seed = space.options({}).seed if "seed" not in space.varied else 0  # type: ignore[attr-defined]
     tpe = optuna.samplers.TPESampler(seed=(seed * 100_003 + number) % 2**32)
-    fixed = space.combinations(wanted, accepts)[number : number + 1]
+    fixed = space.combinations(wanted, accepts)[index : index + 1]
     return optuna.samplers.PartialFixedSampler(fixed[0], tpe) if fixed else tpe
 
 
@@ -131,8 +148,13 @@ def watched(make: Callable[..., Any], trial: Any, measure: str) -> Callable[...,
     return made
 
 
-def train(program: ModuleType, space: Space, study: Any, found: Claim, chosen: dict[str, Any]) -> tuple[str, int]:
-    """Train or resume a trial, and tell the study what came out. Returns a line about it and the exit code."""
+def train(
+    program: ModuleType, space: Space, study: Any, found: Claim, chosen: dict[str, Any], turn: bool
+) -> tuple[str, int]:
+    """Train or resume a trial, and tell the study what came out. Returns a line about it and the exit code.
+
+    turn: whether combinations are tried in turn: then a failure counts always, else the same one would be tried again.
+    """
     import optuna
 
     trial, folder, reason = found.trial, found.folder, ""
@@ -154,7 +176,7 @@ def train(program: ModuleType, space: Space, study: Any, found: Claim, chosen: d
             traceback.print_exc()
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         begun = any((folder / file).is_file() for file in CHECKPOINTS) and read_run(folder).state != "failed"
-        fail(study, trial, reason, void=not begun)
+        fail(study, trial, reason, void=not (begun or turn))
         return f"trial {trial.number} failed ({given}): {reason}", FAILED
     ended = read_run(folder)
     diverged = "diverged" if ended.state == "diverged" or ended.best is None else ""
