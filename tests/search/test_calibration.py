@@ -43,8 +43,15 @@ def test_the_temperature_has_the_least_log_loss(tmp_path, capsys):
     assert before == pytest.approx(reference(truth, shares), abs=1e-4) and after < before
 
 
-@pytest.mark.parametrize("text", ["", "path,fold,iou\na,0,5\n", "path,fold,truth,cat,dog,emu\na,0,owl,1,0,0\n"])
-def test_another_file_is_one_line(text, tmp_path):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "does not hold out-of-fold probabilities of cat, dog, emu"),
+        ("path,fold,truth,cat,dog,emu\na,0,owl,1,0,0\n", "does not hold out-of-fold probabilities of cat, dog, emu"),
+        ("path,fold,iou\na,0,5\n", "is about masks, and --calibrate is for classification: leave it out"),
+    ],
+)
+def test_another_file_is_one_line(text, message, tmp_path):
     (tmp_path / "out_of_fold.csv").write_text(text)
-    with pytest.raises(UserError, match="does not hold out-of-fold probabilities of cat, dog, emu"):
+    with pytest.raises(UserError, match=message):
         calibration.fitted_temperature(tmp_path, CLASSES)

@@ -13,6 +13,7 @@ from utils.notices import counted
 from utils.run.members import OUT_OF_FOLD
 
 COLUMNS = "path", "fold", "truth"  # before a probability per class
+MASKS = ["path", "fold", "iou"]  # the columns for pictures with masks
 NEVER_CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1, as in what `test` writes
 
 
@@ -26,7 +27,7 @@ def write(folder: Path, classes: Sequence[str], rows: Sequence[Sequence[Any]]) -
     """Write rows (path, fold, true class, probability of each class) to out_of_fold.csv in the folder. Returns their
     log loss by name. Of pictures with masks rows are (path, fold, measure), and the dict is empty."""
     several = len(rows[0]) > 3
-    header = [*COLUMNS, *classes] if several else ["path", "fold", "iou"]
+    header = [*COLUMNS, *classes] if several else MASKS
     words = ([*row[:3], *(f"{share:.8f}" for share in row[3:])] for row in rows)
     write_csv(folder / OUT_OF_FOLD, header, words)
     return {"log_loss": log_loss(*read(folder, classes))} if several else {}
@@ -38,6 +39,8 @@ def read(folder: Path, classes: Sequence[str]) -> tuple[torch.Tensor, torch.Tens
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
+        if header == MASKS:
+            raise UserError(f"{path} is about masks, and --calibrate is for classification: leave it out")
         if header != [*COLUMNS, *classes] or not rows:
             raise ValueError(f"its columns are {', '.join(header)}")
         shares = torch.tensor([[float(one) for one in row[3:]] for row in rows], dtype=torch.float64)
