@@ -118,7 +118,7 @@ class DefaultConfig(Options):
     keep_from: integer(1) | free = 1  # first epoch for keep_every
     keep_optimizer: flag | free = True  # False: of a finished run only best.pth stays, it cannot get more epochs
     tta: optional(choice("flip", "multi")) | free | by("val", "test") = None  # mean over views: mirrored, also enlarged
-    calibrate: flag | free | by("test") = False  # scale probabilities to the best log loss of --fold=all's out-of-fold
+    calibrate: flag | free | by("test") = False  # by the temperature that is best on --fold=all's out_of_fold.csv
     result_file: path | free | by("test") = "result.csv"  # where test writes its predictions; masks: beside it
     labels: flag | DATA | by("test") = False  # write classes (Dogs vs. Cats), not probabilities (its Redux edition)
     report_dir: optional(path) | by("val", "doctor", "find-lr") = None  # for the report; None: beside the checkpoint

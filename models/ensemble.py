@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from utils import UserError
+from utils.notices import note
 from utils.run.members import check_alike
 from utils.search.calibration import fitted_temperature
 
@@ -89,6 +90,8 @@ def average(given: Any, name: str, members: Sequence[Any], load: Callable[[Any],
         raise UserError(f"--cam={opt.cam} shows where one model looks, at one view: leave out what is averaged")
     folder = Path(name) if Path(name).is_dir() else Path(files[0]).parent
     temperature = fitted_temperature(folder, models[0].info["classes"]) if given.calibrate else 1.0
+    if temperature > 1 and len(files) > 1:
+        note(f"a mean is less certain than its models already: --calibrate, by {temperature:.4g}, may do harm to it")
     model = Ensemble(models, given.tta, temperature)
     if given.command == "val" and not opt.report_dir and "://" not in files[0]:
         stem = "average" if len(files) > 1 else Path(files[0]).stem

@@ -21,13 +21,18 @@ def fold_numbers(labels: Sequence[int], groups: Sequence[str], folds: int) -> li
     for number, group in enumerate(groups):
         members.setdefault(group, []).append(number)
     totals, found = Counter(labels), [0] * len(labels)
-    loads: list[Counter[int]] = [Counter() for _ in range(folds)]
+    loads = {label: [0] * folds for label in totals}
     for group in sorted(members, key=lambda one: (-len(members[one]), digest(Sample("", 0, one)), one)):
         own = Counter(labels[number] for number in members[group])
-        first = min(own)  # classes begin at different folds, or the first fold would get what is left of all
-        shares = [sum(load[label] * count / totals[label] ** 2 for label, count in own.items()) for load in loads]
-        fold = min(range(folds), key=lambda one: (shares[one], (one - first) % folds))
-        loads[fold] += own
+        shares = [0.0] * folds
+        for label, count in own.items():
+            shares = [
+                share + count * load / totals[label] ** 2 for share, load in zip(shares, loads[label], strict=True)
+            ]
+        least, first = min(shares), min(own)  # classes begin at different folds, or the first gets what is left of all
+        fold = next(one for one in (*range(first % folds, folds), *range(first % folds)) if shares[one] == least)
+        for label, count in own.items():
+            loads[label][fold] += count
         for number in members[group]:
             found[number] = fold
     return found
@@ -54,8 +59,10 @@ def part_of_folds(
     if fold == "all":
         raise UserError("--fold=all is a loop of the command line: in a program call train(fold=0), train(fold=1), ...")
     found = fold_numbers(labels, groups, folds)
-    for label, name in enumerate(classes):
-        own = [number for number, one in enumerate(labels) if one == label]
+    members: list[list[int]] = [[] for _ in classes]
+    for number, label in enumerate(labels):
+        members[label].append(number)
+    for name, own in zip(classes, members, strict=True):
         kept = {groups[number] for number in own}
         if len(kept) < folds or len({found[number] for number in own}) < 2:
             what = counted(len(own), name, name.replace("picture", "pictures", 1))

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import config
 from models.basic_module import BasicModule
-from models.ensemble import Ensemble
+from models.ensemble import Ensemble, average
 from utils import UserError
+from utils.search import calibration
 
 
 class Linear(BasicModule):
@@ -58,6 +60,18 @@ def test_a_temperature_divides_the_logarithms(input):
     member = Linear(0)
     expected = (member(input).log_softmax(1) / 2.5).softmax(1)
     assert torch.allclose(Ensemble([member], temperature=2.5).predict(input), expected, atol=1e-6)
+
+
+def test_a_mean_that_is_made_less_certain_is_noted(tmp_path, capsys):
+    certain = [["x.jpg", 0, "abc"[number % 2], 0.98, 0.01, 0.01] for number in range(20)]  # right in half of them
+    calibration.write(tmp_path, list("abc"), certain)
+    given = config.load({"calibrate": True}, command="test")
+    members = [config.load({"load_model_path": name}, command="test") for name in ("one.pth", "two.pth")]
+    opt, model, _ = average(given, str(tmp_path), members, lambda one: (one, Linear(0), torch.device("cpu")))
+    assert model.temperature > 2 and opt.calibrate and opt.load_model_path == str(tmp_path)
+    said = capsys.readouterr().out
+    assert f"note: a mean is less certain than its models already: --calibrate, by {model.temperature:.4g}, may" in said
+    assert f"the probabilities of 2 models are averaged: {tmp_path}\n" in said
 
 
 def test_what_cannot_be_averaged_is_one_line():

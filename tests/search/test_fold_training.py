@@ -16,7 +16,7 @@ import models
 from data import MaskFolder
 from models.basic_module import BasicModule
 from utils import UserError
-from utils.run import members
+from utils.run import members, resume
 from utils.run.run import named_run
 from utils.runs.table import find_runs
 from utils.search import folds
@@ -59,7 +59,10 @@ def test_it_is_resumed_as_a_whole_and_to_the_same_bits(trained):
     assert [*runs] == [0, 1] and not differences(state(runs[1]), state(alone))
     assert (folder / "lock").read_text() == "finished"
     assert [run.folder for run in find_runs(cwd / "checkpoints")] == [*runs.values()]
-    assert named_run(str(cwd / "checkpoints"), runs[1].name) == runs[1]
+    for find in (named_run, resume.find_run):
+        assert find(str(cwd / "checkpoints"), runs[1].name) == runs[1]
+    given = config.load({"run": runs[0].name, "work_dir": str(cwd / "checkpoints")}, command="val")
+    assert resume.find_best(given)[0] == runs[0] / "best.pth"
 
 
 def test_every_picture_is_predicted_once_by_the_model_that_has_not_seen_it(trained):

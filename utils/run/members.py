@@ -97,4 +97,6 @@ def check_alike(members: list[Any], given: Any) -> None:
             raise UserError(
                 f"{first.load_model_path} and {other.load_model_path} were trained on different parts of the data "
                 f"({', '.join(apart)}), so each validates on what the other has seen: give --val-data-root"
+                + "; `train --fold=all` printed how good they are out of fold"
+                * ("fold" in apart)
             )

@@ -21,7 +21,7 @@ from . import pretrained, record
 from .checkpoint_file import read_checkpoint
 from .crash import prepare
 from .preflight import check_folder
-from .run import is_run, named_run
+from .run import is_run, named_run, places
 
 CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
 PREPARATION = "mean_std", "center_crop", "interpolation"  # of pictures: it stays with the weights
@@ -32,7 +32,7 @@ def find_run(work_dir: str, name: str) -> Path | None:
     """The folder of the run `name` (a path, or a folder's name in work_dir), or for "newest" and "auto" of the newest
     unfinished run that no process works on. Where there is none that is None for "auto", else a UserError."""
     if name not in ("newest", "auto"):
-        for folder in (Path(name), Path(work_dir) / name):
+        for folder in places(work_dir, name):
             if is_run(folder) and any((folder / file).is_file() for file in CHECKPOINTS):
                 return folder
         raise UserError(
@@ -90,7 +90,7 @@ def find_best(given: Any) -> tuple[Path, str]:
         return best_of_folder(given.load_model_path, given.work_dir), ""
     found = sorted(Path(given.work_dir).glob("*/best.pth"), key=written, reverse=True)
     if given.run:
-        for folder in (Path(given.run), Path(given.work_dir, given.run)):
+        for folder in places(given.work_dir, given.run):
             if (folder / "best.pth").is_file():
                 return folder / "best.pth", ""
             if is_run(folder):

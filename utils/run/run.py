@@ -35,6 +35,11 @@ def runs_in(work_dir: str | Path) -> list[Path]:
     return [run for path, runs in inside.items() if is_run(path) for run in runs or [path]]
 
 
+def places(work_dir: str | Path, name: str) -> list[Path]:
+    """Where the run of that name may be: the name is its path, or its folder's name in work_dir, or in folds there."""
+    return [Path(name), Path(work_dir, name), *(path for path in runs_in(work_dir) if path.name == name)]
+
+
 def in_training(folder: Path) -> bool:
     """Whether a process trains the run in this folder now. Raises OSError."""
     return (folder / "lock").is_file() and locked(folder / "lock")
@@ -43,11 +48,10 @@ def in_training(folder: Path) -> bool:
 def named_run(work_dir: str, name: str, option: str = "") -> Path:
     """The folder of a run that is named by its path, or by its folder's name in work_dir. Raises UserError, which
     begins with the option, where there is none."""
-    known = runs_in(work_dir)
-    for folder in (Path(name), Path(work_dir, name), *(path for path in known if path.name == name)):
+    for folder in places(work_dir, name):
         if is_run(folder):
             return folder
-    hint = nearest(Path(name).name, [path.name for path in known])
+    hint = nearest(Path(name).name, [path.name for path in runs_in(work_dir)])
     raise UserError(f"{option}{name}: no such run, also not in {work_dir}{hint}")
 
 

@@ -34,13 +34,13 @@ def found(opt: Any) -> Path | None:
     """The folder of folds that --resume means, None where it means none."""
     if opt.resume not in ("newest", "auto"):
         return next((one for one in (Path(opt.resume), Path(opt.work_dir, opt.resume)) if is_folds(one)), None)
-    folds: list[Path] = []  # last.pth of runs that are not finished, and that no process trains
+    folds: list[Path] = []  # checkpoints of what is not finished, and what no process trains
     others: list[Path] = []
     for path in Path(opt.work_dir).glob("*/lock"):
         with contextlib.suppress(OSError):  # another user's
             word = path.read_text("utf-8", "replace")
             if word == UNFINISHED and not in_training(path.parent):
-                folds += path.parent.glob("*/last.pth")
+                folds += path.parent.glob("*/*.pth")
             elif word not in ("finished", "failed") and opt.fold != "all" and not in_training(path.parent):
                 others.append(path.with_name("last.pth"))
     newest = max([*folds, *others], key=resume.written, default=Path())
