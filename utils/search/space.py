@@ -140,9 +140,9 @@ class Space:
         for name, one in self.varied.items():
             others = [{other: value} for other, two in self.varied.items() if other != name for value in two.values]
             for value in one.values:
-                refused = [self.refused({**chosen, name: value}, accepts) for chosen in ({}, *others)]
-                if all(refused) and refused[0]:
-                    raise refused[0]
+                refused = (self.refused({**chosen, name: value}, accepts) for chosen in ({}, *others))
+                if (first := next(refused)) and all(refused):
+                    raise first
 
     def refused(self, chosen: dict[str, Any], accepts: Callable[[Options], Any]) -> UserError | None:
         """Why no training can have these values, or None."""
