@@ -115,6 +115,7 @@ def test_every_call_that_reads_a_file_is_one_that_runs_no_code():
         "loadmat",  # scipy's: numbers and text
         "load_file",  # of others.py: safetensors' too, a format without code
         "config.load",
+        "space.load",  # config's
         "given.root().load",
         "self.opt.root().load",
         "model.load",
