@@ -116,6 +116,7 @@ def test_every_call_that_reads_a_file_is_one_that_runs_no_code():
         "load_file",  # of others.py: safetensors' too, a format without code
         "config.load",
         "space.load",  # config's
+        "optuna.load_study",  # numbers and text, from JSON or a database
         "given.root().load",
         "self.opt.root().load",
         "model.load",
