@@ -197,6 +197,25 @@ def test_prune_and_fine_tune_in_turns_goes_on_where_it_was_stopped(trained, tmp_
         turns(ratio=0.25)
 
 
+def test_the_model_of_a_fold_is_fine_tuned_beside_the_folds_and_with_its_own_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config_file = tmp_path / "checkpoints" / "Net_folds" / "Net_1" / "config.yaml"
+    config_file.parent.mkdir(parents=True)
+    config_file.write_text("fold: 0\n")
+
+    def work_dir(name):
+        options = prune.fine_tuning(config.load({"load_model_path": name}, None, "prune"), "pruned.pth")
+        assert options["load_model_path"] == "pruned.pth" and config_file.samefile(options["config"])
+        return options.get("work_dir")
+
+    name = "checkpoints/Net_folds/Net_1/best.pth"
+    assert work_dir(name) is None, "no --fold=all trained it: beside it is where it was"
+    config_file.parent.with_name("config.yaml").write_text("fold: all\n")
+    assert work_dir(name) == str(tmp_path / "checkpoints")
+    monkeypatch.chdir(config_file.parent)
+    assert work_dir("best.pth") == str(tmp_path / "checkpoints")
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

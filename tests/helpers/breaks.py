@@ -438,6 +438,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/run/members.py": [
         ('given.command == "val" and apart', "False", "search/test_fold_training.py:validate_on_other"),
+        ("(begun(one[0]), one[1])", "one[1]", "search/test_fold_training.py:its_oldest_run"),
     ],
     "models/ensemble.py": [
         ("mirrored.flip(-1) if", "mirrored if", "models/test_ensemble.py:masks_mirrored_back"),

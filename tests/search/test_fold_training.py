@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from conftest import FAST, draw_folder, main, server
 from drawn import draw_shapes
 from runs import differences, state
@@ -164,6 +165,16 @@ def test_resume_means_the_newest_that_is_not_finished_a_run_or_folds(tmp_path):
     assert found(resume="newest") == found(resume="auto") == tmp_path / "two"
     runs(two=folds.UNFINISHED, one="unfinished")
     assert found(resume="newest") is None and found(resume="newest", folds=2, fold="all") == tmp_path / "two"
+
+
+def test_a_fold_is_its_oldest_run_not_one_that_was_trained_from_its_options(tmp_path):
+    for name, fold, hour in (("a", 0, 12), ("b", 0, 10), ("c", 0, 13), ("d", 1, 14)):
+        (tmp_path / name).mkdir()
+        starts = [{"started": f"2026-01-01 {hour}:00:00"}, {"started": f"2026-01-02 {24 - hour}:00:00"}]
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump({"fold": fold, "run": starts}))
+    assert members.fold_runs(tmp_path) == {0: tmp_path / "b", 1: tmp_path / "d"}
+    (tmp_path / "b" / "config.yaml").write_text("fold: 0\n")
+    assert members.fold_runs(tmp_path)[0] == tmp_path / "b", "it has lost its last lines"
 
 
 def test_pack_and_doctor_take_a_training_of_all_folds():

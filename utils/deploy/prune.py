@@ -15,6 +15,7 @@ from utils.notices import command, counted, warn
 from utils.options.kinds import dashed
 from utils.run.channels import changed, channels
 from utils.run.checkpoint_file import read_checkpoint
+from utils.run.members import is_folds
 from utils.run.run import is_run
 from utils.runs.table import read_run
 from utils.train.device import one_batch
@@ -65,6 +66,7 @@ def in_turns(program: ModuleType, given: Any, opt: Any, model: Any, path: Path) 
     given, opt: the options before and after `model`, the first one, was loaded.
     """
     first, sizes, turns = opt, widths(model), opt.iterative
+    work_dir = (fine_tuning(first, path) | told(given)).get("work_dir", first.work_dir)
     what = {name: getattr(opt, name) for name in ("load_model_path", "importance", "ratio", "speedup", "iterative")}
     for turn in range(1, turns + 1):
         file = path.with_name(f"{path.stem}_{turn}.pth")
@@ -77,7 +79,7 @@ def in_turns(program: ModuleType, given: Any, opt: Any, model: Any, path: Path) 
             opt.assign(ratio=1 - (1 - first.ratio) ** (turn / turns))
             opt.assign(speedup=first.speedup and first.speedup ** (1 / turns))
             write_pruned(program, opt, latest, device, file, sizes, what)
-        best = tuned(program, file, fine_tuning(opt, file) | told(given), first.work_dir)
+        best = tuned(program, file, fine_tuning(opt, file) | told(given) | {"work_dir": work_dir}, work_dir)
         given = given.root().load({"load_model_path": str(best)}, given, "prune")
         given.assign(run=None)
     opt, last, device = program.load_trained(given)
@@ -216,9 +218,12 @@ def same(one: Any, other: Any, input: torch.Tensor) -> bool:
 
 
 def fine_tuning(opt: Any, path: Path) -> dict[str, Any]:
-    """The options of a training that fine-tunes the pruned checkpoint `path`: those of the run that it is from."""
+    """The options of a training that fine-tunes the pruned checkpoint `path`: those of the run that it is from. Where
+    that is a fold's, the training keeps its division of the data, and gets its folder beside the folder of folds."""
     config = Path(opt.load_model_path).with_name("config.yaml")
     options = {"config": str(config)} if config.is_file() else {"model": opt.model, "dataset": opt.dataset}
+    folder = config.absolute().parent.parent
+    options |= {"work_dir": str(folder.parent)} if is_folds(folder) else {}
     options |= {"pretrained": None} if opt.pretrained else {}
     options |= {"finetune": False} if opt.finetune else {}
     return options | {"load_model_path": str(path)}

@@ -1,5 +1,6 @@
 """Several trained models that are used as one: which they are, and that they fit together."""
 
+import contextlib
 import copy
 import os
 from pathlib import Path
@@ -30,9 +31,19 @@ def recorded(folder: Path) -> dict[str, Any]:
 
 
 def fold_runs(folder: Path) -> dict[int, Path]:
-    """{fold: its run} of a folder of folds, as far as they have begun."""
-    runs = {recorded(path.parent).get("fold"): path.parent for path in sorted(folder.glob("*/config.yaml"))}
+    """{fold: its run} of a folder of folds, as far as they have begun; of a fold the oldest run, not one that somebody
+    trained from its config.yaml."""
+    found = [(recorded(path.parent), path.parent) for path in folder.glob("*/config.yaml")]
+    newest_first = sorted(found, key=lambda one: (begun(one[0]), one[1]), reverse=True)
+    runs = {options.get("fold"): run for options, run in newest_first}
     return {fold: runs[fold] for fold in sorted(fold for fold in runs if isinstance(fold, int))}
+
+
+def begun(options: dict[str, Any]) -> str:
+    """When a run, by what its config.yaml records, was started first; "" where that is lost."""
+    with contextlib.suppress(LookupError, TypeError):
+        return str(options["run"][0]["started"])
+    return ""
 
 
 def named(given: Any) -> tuple[str, list[str]]:
