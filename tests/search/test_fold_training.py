@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -177,6 +178,31 @@ def test_a_fold_is_its_oldest_run_not_one_that_was_trained_from_its_options(tmp_
     assert members.fold_runs(tmp_path)[0] == tmp_path / "b", "it has lost its last lines"
 
 
+def test_folds_are_no_mean_while_they_get_more_epochs_and_have_the_precision_of_the_first(tmp_path):
+    trained, table = [], tmp_path / "out_of_fold.csv"
+
+    def train(opt):
+        trained.append((opt.fold, opt.precision, opt.max_epoch, table.exists()))
+        run = tmp_path / f"run_{opt.fold}"
+        run.mkdir(exist_ok=True)
+        record = {"fold": opt.fold, "max_epoch": opt.max_epoch, "precision": "bf16"}  # what fold 0 has measured
+        (run / "config.yaml").write_text(yaml.safe_dump(record))
+        (run / "lock").write_text("finished")
+
+    opt = config.load({"folds": 2, "fold": "all"}, command="train")
+    for epochs in (10, 10, 20):
+        opt.assign(max_epoch=epochs)
+        for fold in range(2):
+            folds.train_fold(SimpleNamespace(train=train), opt, tmp_path, fold)
+        table.touch()
+    assert trained == [
+        (0, "auto", 10, False),
+        (1, "bf16", 10, False),
+        (0, "bf16", 20, False),
+        (1, "bf16", 20, False),
+    ]
+
+
 def test_pack_and_doctor_take_a_training_of_all_folds():
     assert config.load({"folds": 5, "fold": "all"}, command="pack").fold == 0
 
@@ -200,6 +226,24 @@ class Ground(BasicModule):
 
     def forward(self, x):
         return 0 * self.layer(x) + torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+
+
+def test_every_picture_has_its_row_whatever_val_size_was(tmp_path, capsys):
+    root, cpu = draw_shapes(tmp_path / "set", 6, ["ground", "disc", "bar"]), torch.device("cpu")
+    model = Ground()
+    model.info = {"classes": ["ground", "disc", "bar"]}
+
+    def make_data(opt, mode, *_):
+        return MaskFolder(root, mode, image_size=32, folds=3, fold=opt.fold, val_size=opt.val_size)
+
+    fake = SimpleNamespace(
+        load_trained=lambda given: (given, model, cpu),
+        make_data=make_data,
+        make_val_loader=lambda opt, model, data, device: make_loader(data, 1, 0, None, device),
+    )
+    opt = config.load({"folds": 3, "fold": "all", "val_size": 1}, command="train")
+    folds.predict(fake, opt, tmp_path, [tmp_path] * 3)
+    assert len({row["path"] for row in table(tmp_path / "out_of_fold.csv")}) == 6
 
 
 @torch.no_grad()

@@ -78,12 +78,15 @@ def train(program: ModuleType, opt: Any) -> None:
 
 def train_fold(program: Any, opt: Any, folder: Path, fold: int) -> Path:
     """Train this fold, or resume its run, if it is not finished. Returns the run's folder."""
-    run = fold_runs(folder).get(fold)
+    runs = fold_runs(folder)
+    run = runs.get(fold)
+    precision = recorded(next(iter(runs.values()), folder)).get("precision", opt.precision)  # one for all, see settle
     if run and finished(run) and recorded(run).get("max_epoch", 0) >= opt.max_epoch:
         print(f"fold {fold} of {opt.folds} is finished: {run}")
         return run
     print(f"fold {fold} of {opt.folds}, numbered from 0")
-    program.train(options_of(opt, folder, fold, resume=str(run) if run else None))
+    (folder / OUT_OF_FOLD).unlink(missing_ok=True)  # while folds differ in their epochs, they are not averaged
+    program.train(options_of(opt, folder, fold, resume=str(run) if run else None, precision=precision))
     run = fold_runs(folder)[fold]
     if not finished(run):
         raise UserError(f"{run} was ended before its last epoch")
@@ -113,6 +116,7 @@ def predict(program: Any, opt: Any, folder: Path, runs: list[Path]) -> None:
         given.command = "val"
         with contextlib.redirect_stdout(io.StringIO()):  # the training has said it
             given, model, device = program.load_trained(given)
+            given.assign(val_size=None)  # every sample gets its row
             data = program.make_data(given, "val", device, model.info["classes"])
         meter = meter or data.meter()
         loader = program.make_val_loader(given, model, data, device)
