@@ -55,11 +55,12 @@ class Ensemble(BasicModule):
         total: Any = 0.0
         views = [x, *([enlarged(x)] if self.tta == "multi" else [])]
         for member in self.members:
-            for view in views:
-                total = total + member.decode(member(view))
-                if self.tta:
-                    mirrored = member.decode(member(view.flip(-1)))
-                    total = total + (mirrored.flip(-1) if mirrored.ndim == 4 else mirrored)
+            with member.autocast():  # each computes in its own precision, whatever that of the first one is
+                for view in views:
+                    total = total + member.predict(view)
+                    if self.tta:
+                        mirrored = member.predict(view.flip(-1))
+                        total = total + (mirrored.flip(-1) if mirrored.ndim == 4 else mirrored)
         count = len(self.members) * len(views) * (2 if self.tta else 1)
         return (total / count).clamp_min(TINY).log() / self.temperature
 

@@ -443,6 +443,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "models/ensemble.py": [
         ("mirrored.flip(-1) if", "mirrored if", "models/test_ensemble.py:masks_mirrored_back"),
+        ("with member.autocast():", "if True:", "models/test_ensemble.py:its_own_precision"),
     ],
     "data/pictures/split.py": [
         ("TRAIN_SHARE = 0.7", "TRAIN_SHARE = 0.6", "data/test_split.py:the_share_follows"),

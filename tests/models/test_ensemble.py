@@ -44,6 +44,20 @@ def test_probabilities_are_averaged_and_the_loss_is_theirs(task, input):
     assert model.info is members[0].info and model.task == task
 
 
+def test_each_member_computes_in_its_own_precision(input):
+    members = [Linear(0), Linear(1)]
+    members[1].precision = "bf16"
+    alone = []
+    for member in members:
+        with member.autocast():
+            alone.append(member.predict(input))
+    for first in (0, 1):
+        model = Ensemble([members[first], members[1 - first]])
+        with model.autocast():
+            assert torch.allclose(model(input).exp(), sum(alone) / 2, atol=1e-6)
+    assert not torch.allclose(members[1].predict(input), alone[1], atol=1e-5)
+
+
 def test_views_are_mirrored_and_masks_mirrored_back(input):
     member = Linear(0)
     flip = (member(input).softmax(1) + member(input.flip(3)).softmax(1)) / 2
