@@ -94,8 +94,6 @@ def average(given: Any, name: str, members: Sequence[Any], load: Callable[[Any],
     if temperature > 1 and len(files) > 1:
         note(f"a mean is less certain than its models already: --calibrate, by {temperature:.4g}, may do harm to it")
     model = Ensemble(models, given.tta, temperature)
-    if given.command == "val" and not opt.report_dir and "://" not in files[0]:
-        stem = "average" if len(files) > 1 else Path(files[0]).stem
-        opt.assign(report_dir=str(folder / f"{stem}{f'_{given.tta}' if given.tta else ''}_report"))
+    model.info = {**model.info, "members": {file: one.info for file, one in zip(files, models, strict=True)}}
     opt.assign(load_model_path=name or files[0], tta=given.tta, calibrate=given.calibrate)
     return opt, model.eval(), devices[0]

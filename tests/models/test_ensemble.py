@@ -86,6 +86,7 @@ def test_a_mean_that_is_made_less_certain_is_noted(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"note: a mean is less certain than its models already: --calibrate, by {model.temperature:.4g}, may" in said
     assert f"the probabilities of 2 models are averaged: {tmp_path}\n" in said
+    assert [*model.info["members"]] == ["one.pth", "two.pth"] and model.info["classes"] == ["a", "b", "c"]
 
 
 def test_what_cannot_be_averaged_is_one_line():

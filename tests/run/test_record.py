@@ -114,6 +114,26 @@ def test_a_report_with_another_preparation_does_not_replace_the_usual_one(tmp_pa
         "best_report_3",
     ]
     assert [folder(center_crop=0.9), folder()] == ["best_report_2", "best_report"]
+    assert folder(tta="flip") == folder(tta="flip") == "best_report_4" and folder() == "best_report"
+
+
+def test_a_report_on_several_models_lies_in_their_folder_or_beside_the_first_or_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folds" / "one").mkdir(parents=True)
+
+    def report(name, *files):
+        opt = config.load({"load_model_path": name}, None, "val")
+        return str(record.open_report(opt, range(3), {"members": dict.fromkeys(files, {})})[0])
+
+    files = "folds/one/best.pth", "folds/two/best.pth"
+    assert report("folds", *files) == report("folds", *files) == "folds/average_report"
+    (tmp_path / "folds").rename(tmp_path / "moved")
+    assert report("moved", *files) == "moved/average_report", "the report on these models is replaced"
+    (tmp_path / "moved").rename(tmp_path / "folds")
+    for other, place in (("x.pth", "folds/one/average_report"), ("y.pth", "folds/one/average_report_2")):
+        assert report(f"{files[0]},{other}", files[0], other) == place, "the mean of others is another one"
+    assert report(files[0], files[0]) == "folds/one/best_report", "several views of one"
+    assert report("gone/a.pth,b.pth", "gone/a.pth", "b.pth") == "average_report", "that cannot be written"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, for another user's folder")
@@ -144,7 +164,11 @@ def test_samples_that_a_checkpoint_was_trained_on_are_named_where_its_options_pr
         )
         options = {"work_dir": "runs", "dataset": "DogCat"}
         options |= dict(zip(("train_data_root", "val_data_root"), (value.split() for value in then), strict=True))
-        return record.trained_on(opt, data.__new__(data), options)
+        assert not record.trained_on(opt, data.__new__(data), {"members": {"a": {}, "b": {}}})
+        info = {"config": options}
+        of_mean = record.trained_on(opt, data.__new__(data), {"config": {}, "members": {"a": {}, str(path): info}})
+        assert of_mean == record.trained_on(opt, data.__new__(data), info), "each member by its own file and options"
+        return of_mean
 
     assert seen(("b", "a"), ("a", "")) == "a", "all of what 70 % were trained on"
     assert seen(("a b", ""), ("a", "v")) == "a", "30 % of what all were trained on"

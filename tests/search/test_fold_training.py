@@ -112,7 +112,7 @@ def test_what_cannot_be_measured_or_averaged_is_one_line(trained, monkeypatch):
         with pytest.raises(UserError, match=f"give the folder of those folds, --load-model-path={one} is none"):
             each("test", load_model_path=one, calibrate=True)
     done = main("val", f"--load-model-path={name}", "--val-data-root=held", "--tta=flip", cwd=cwd, check=0)
-    assert f"report: {name}/average_flip_report" in done.stdout and "on 4 samples, DogCat of held:" in done.stdout
+    assert f"report: {name}/average_report" in done.stdout and "on 4 samples, DogCat of held:" in done.stdout
     shutil.copytree(folder, cwd / "incomplete").joinpath("out_of_fold.csv").unlink()
     with pytest.raises(UserError, match="incomplete is not complete, of 2 folds: `python main.py train --resume=inc"):
         each("test", load_model_path="incomplete")

@@ -108,14 +108,14 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
     The folder is opt.report_dir, or <checkpoint>_report beside the checkpoint, here, or in a temporary folder of the
     user's: the first that can be written, and never one of another user's; a note says so where it is not beside. An
     earlier report on the same checkpoint and data, with the same options, is replaced, any other one stays, and the new
-    folder has a number.
+    folder has a number. Of several models, the `members` in `info`, see place_of_report.
     about.yaml in it names checkpoint, data and date. Raises UserError when none can be written.
     """
     roots = ", ".join(root for root in opt.val_data_root or opt.train_data_root if os.path.exists(root))
     data = f"{opt.dataset} of {roots}" if roots else opt.dataset  # some need no files
     path = opt.load_model_path if "://" in opt.load_model_path else os.path.abspath(opt.load_model_path)
-    samples, then = len(measured), info.get("config", {})
-    seen, other = trained_on(opt, measured, then), differently(opt, then)
+    samples, other = len(measured), differently(opt, info.get("config", {}))
+    seen = trained_on(opt, measured, info)
     about = {"checkpoint": path, "data": data, "samples": samples, "image_size": opt.image_size}
     if seen:
         about["trained_on"] = seen
@@ -123,13 +123,13 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
     about |= {"options": other} if other else {}
     about |= {"date": time.strftime("%Y-%m-%d %H:%M:%S"), "hearth": VERSION}
     text = yaml.safe_dump(about, sort_keys=False, allow_unicode=True)
-    checkpoint = Path(opt.load_model_path)
-    name = f"{checkpoint.stem if checkpoint.suffix == '.pth' else checkpoint.name}_report"  # best.onnx beside best.pth
-    beside = Path(opt.load_model_path).parent / name  # may be somebody else's, or an address
-    places = [Path(opt.report_dir)] if opt.report_dir else [beside, Path(name), private_folder() / name]
+    beside = place_of_report(opt.load_model_path, list(info.get("members", [opt.load_model_path])))
+    own = [beside, Path(beside.name), private_folder() / beside.name]
+    places = [Path(opt.report_dir)] if opt.report_dir else own
     for place in places:
         with contextlib.suppress(OSError):
-            subject = (data, samples, other, *([] if place == beside else [path]))  # a run may be moved
+            alone = place == beside and os.path.exists(path)  # and it may be moved with what it is about
+            subject = (data, samples, other, *([] if alone else [path]))
             same = (one for one in numbered(place) if not one.exists() or reported(one)[: len(subject)] == subject)
             folder = next(one for one in same if not one.exists() or mine(one))
             folder.mkdir(parents=bool(opt.report_dir), exist_ok=True)  # never for an address
@@ -142,21 +142,36 @@ def open_report(opt: Any, measured: Any, info: dict[str, Any]) -> tuple[Path, st
     raise UserError(f"{places[-1]} cannot be written: name another folder with --report-dir")
 
 
-def trained_on(opt: Any, measured: Any, then: dict[str, Any]) -> str:
-    """The roots, with commas, whose samples are measured though the checkpoint was trained on some of them, as far as
-    its options `then` prove it; "" for none."""
-    same_place = os.path.realpath(Path(opt.load_model_path).parent.parent) == os.path.realpath(then.get("work_dir", ""))
-    trained = {os.path.realpath(root) for root in then.get("train_data_root", ()) if same_place or os.path.isabs(root)}
-    seen = [root for root in opt.val_data_root or opt.train_data_root if os.path.realpath(root) in trained]
-    # Each takes a share of a root by the samples' names, the same ones as then, unless there are --val-data-root.
-    whole = getattr(measured, "whole_roots", False) and (opt.val_data_root or then.get("val_data_root"))
-    return ", ".join(seen) if whole and opt.dataset == then.get("dataset") else ""
+def place_of_report(name: str, files: list[str]) -> Path:
+    """Where a report lies if it can: beside the checkpoint, which may be somebody else's, or an address; of several
+    files that `name` means in their folder, or beside the first."""
+    path = Path(name)
+    if name not in files:
+        return (path if path.is_dir() else Path(files[0]).parent) / "average_report"
+    return path.parent / f"{path.stem if path.suffix == '.pth' else path.name}_report"  # best.onnx beside best.pth
+
+
+def trained_on(opt: Any, measured: Any, info: dict[str, Any]) -> str:
+    """The roots, with commas, whose samples are measured though the checkpoint, or one of the `members` whose mean it
+    is, was trained on some of them, as far as the options in their `info` prove it; "" for none."""
+    trained: set[str] = set()
+    for path, one in info.get("members", {opt.load_model_path: info}).items():
+        then = one.get("config", {})
+        same_place = os.path.realpath(Path(path).parent.parent) == os.path.realpath(then.get("work_dir", ""))
+        # Each takes a share of a root by the samples' names, the same ones as then, unless there are --val-data-root.
+        if opt.dataset == then.get("dataset") and (opt.val_data_root or then.get("val_data_root")):
+            roots = [root for root in then.get("train_data_root", ()) if same_place or os.path.isabs(root)]
+            trained.update(map(os.path.realpath, roots))
+    measures = (opt.val_data_root or opt.train_data_root) if getattr(measured, "whole_roots", False) else ()
+    return ", ".join(root for root in measures if os.path.realpath(root) in trained)
 
 
 def differently(opt: Any, then: dict[str, Any]) -> dict[str, Any]:
-    """{name: value} of the options given now that change what is measured, and differ from those of the training."""
+    """{name: value} of the options given now that change what is measured, and differ from those of the training; and
+    the views that are averaged."""
     kinds = {name: kind for name, kind in opt.options().items() if name in opt.asked & then.keys() and not kind.free}
-    return {name: getattr(opt, name) for name in kinds if name not in NAMING and getattr(opt, name) != then[name]}
+    other = {name: getattr(opt, name) for name in kinds if name not in NAMING and getattr(opt, name) != then[name]}
+    return other | ({"tta": opt.tta} if opt.tta else {})
 
 
 def reported(folder: Path) -> tuple[Any, ...]:
