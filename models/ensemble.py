@@ -17,8 +17,8 @@ from utils.run.members import check_alike
 from utils.search.calibration import fitted_temperature
 
 from .basic_module import BasicModule
+from .exported_file import TINY
 
-TINY = 1e-30  # probabilities are not below this when their logarithm is taken
 FEW = 9  # classes that are shown
 AVERAGED = "classification", "segmentation"  # tasks with a probability for every class
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from utils.files import write_csv
-from utils.metrics.class_meter import ClassMeter
+from utils.metrics.class_meter import NEVER_CERTAIN, ClassMeter
 from utils.metrics.meters import ConfusionMeter
 from utils.options.kinds import height_width
 
@@ -19,8 +19,6 @@ from .preparation import Preparation
 from .read import middle, read_center_crop, read_square, reader
 from .sheet import DRAWN, compared, photograph
 from .split import balanced
-
-NEVER_CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1
 
 
 class PictureData(PictureSet):

@@ -8,6 +8,7 @@ import torch
 
 from .meters import ConfusionMeter
 
+NEVER_CERTAIN = 1e-6  # what `test` writes, and the log loss, keep probabilities this far from 0 and 1
 TOP = 5  # with more classes than this, top-5 accuracy is measured too
 WORST = 16  # mistakes that are kept
 LIMIT = 18.0  # bins span probabilities of these logits, -2 LIMIT to LIMIT; float32 has none between sigmoid(17) and 1

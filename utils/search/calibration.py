@@ -9,12 +9,12 @@ import torch
 
 from utils import UserError
 from utils.files import write_csv
+from utils.metrics.class_meter import NEVER_CERTAIN
 from utils.notices import counted
 from utils.run.members import OUT_OF_FOLD
 
 COLUMNS = "path", "fold", "truth"  # before a probability per class
 MASKS = ["path", "fold", "iou"]  # the columns for pictures with masks
-NEVER_CERTAIN = 1e-6  # probabilities are kept this far from 0 and 1, as in what `test` writes
 
 
 def log_loss(probabilities: torch.Tensor, truth: torch.Tensor) -> float:
