@@ -178,7 +178,7 @@ def test_a_fold_is_its_oldest_run_not_one_that_was_trained_from_its_options(tmp_
     assert members.fold_runs(tmp_path)[0] == tmp_path / "b", "it has lost its last lines"
 
 
-def test_folds_are_no_mean_while_they_get_more_epochs_and_have_the_precision_of_the_first(tmp_path):
+def test_folds_are_no_mean_while_they_get_more_epochs_and_have_the_precision_of_the_first(tmp_path, capsys):
     trained, table = [], tmp_path / "out_of_fold.csv"
 
     def train(opt):
@@ -195,6 +195,13 @@ def test_folds_are_no_mean_while_they_get_more_epochs_and_have_the_precision_of_
         for fold in range(2):
             folds.train_fold(SimpleNamespace(train=train), opt, tmp_path, fold)
         table.touch()
+    given = config.load({"load_model_path": str(tmp_path)}, command="test")
+    (tmp_path / "config.yaml").write_text("fold: all\n")
+    assert len(members.named(given)[1]) == 2 and capsys.readouterr().out.count("its folds have") == 0
+    (tmp_path / "run_1" / "config.yaml").write_text("fold: 1\nmax_epoch: 30\n")  # it was resumed alone
+    members.named(given)
+    said = f"note: {tmp_path}: its folds have --max-epoch=20 and 30: `python main.py train --resume={tmp_path} --max-"
+    assert capsys.readouterr().out.startswith(f"{said}epoch=30` trains all alike\n")
     assert trained == [
         (0, "auto", 10, False),
         (1, "bf16", 10, False),

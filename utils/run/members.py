@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import UserError
+from utils.notices import note
 from utils.options.options import read_yaml
 
 from .resume import written
@@ -48,7 +49,8 @@ def begun(options: dict[str, Any]) -> str:
 
 def named(given: Any) -> tuple[str, list[str]]:
     """(what names the models, the path of each): of those that options name, or of the newest folder of folds where no
-    best.pth is newer. ("", []) where it is one model. Raises UserError for folds that are not all trained."""
+    best.pth is newer. ("", []) where it is one model. A note says so where folds have different numbers of epochs.
+    Raises UserError for folds that are not all trained."""
     text = given.load_model_path or given.run
     if given.load_model_path and "," in text and not os.path.exists(text):
         return text, [part.strip() for part in text.split(",")]
@@ -66,6 +68,10 @@ def named(given: Any) -> tuple[str, list[str]]:
         raise UserError(
             f"{folder} is not complete, of {count} folds: `python main.py train --resume={folder}` continues it"
         )
+    epochs = sorted({recorded(run).get("max_epoch", 0) for run in runs.values()})
+    if len(epochs) > 1:  # one of them was resumed by itself
+        all_alike = f"`python main.py train --resume={folder} --max-epoch={epochs[-1]}`"
+        note(f"{folder}: its folds have --max-epoch={' and '.join(map(str, epochs))}: {all_alike} trains all alike")
     return str(folder), [str(run) for run in runs.values()]
 
 
