@@ -23,11 +23,12 @@ from torch import nn
 from visdom_helper import browser, devtools, wait_for
 
 import config
+import main as program
 import models
 from models.basic_module import BasicModule
 from utils import UserError
 from utils.deploy.convert import halved, to_onnx
-from utils.deploy.export import Shipped, check
+from utils.deploy.export import Shipped, check, export
 from utils.deploy.exported import described, open_exported
 from utils.deploy.proof import prove
 from utils.deploy.sessions import open_onnx
@@ -175,6 +176,14 @@ def test_a_model_that_differs_is_refused(capsys, monkeypatch):
     assert capsys.readouterr().err == (
         "not written: int8 loses 100.00 of accuracy, at most 1 is allowed: leave it out\n"
     )
+
+
+def test_int8_without_its_training_samples_says_so(trained, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    options = {"train_data_root": f"{tmp_path}/gone", "val_data_root": str(pictures), "int8": True, "num_workers": 0}
+    given = {"run": str(trained[1]), "output": f"{tmp_path}/a.onnx", **options}
+    with pytest.raises(UserError, match=f"^--train-data-root.*{tmp_path}/gone"):
+        export(program, config.load(given, None, "export"))
 
 
 def test_smaller_weights_are_measured_beside_the_others_and_have_the_same_inputs(exported, tmp_path):

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,7 @@ def halved(content: bytes) -> bytes:
         return convert_float_to_float16(onnx.load_from_string(content), keep_io_types=True).SerializeToString()
 
 
-def quantised(content: bytes, samples: Iterator[dict[str, Any]]) -> bytes:
+def quantised(content: bytes, samples: Sequence[dict[str, Any]]) -> bytes:
     """An ONNX file's content with weights and products of 8 bits, whose scales are the ranges of `samples`: each is
     {name of the input: array of a batch}. Raises UserError."""
     import onnx
@@ -191,7 +191,7 @@ def quantised(content: bytes, samples: Iterator[dict[str, Any]]) -> bytes:
 
     with quiet("--int8: ONNX Runtime cannot convert this model"), tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
-        reader: Any = Samples(samples)
+        reader: Any = Samples(iter(samples))
         quantize_static(onnx.load_from_string(content), file, reader, per_channel=True, op_types_to_quantize=QUANTISED)
         return file.read_bytes()
 

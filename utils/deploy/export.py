@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -94,8 +94,7 @@ def export(program: ModuleType, opt: Any) -> None:
 
     exported = {kind: opened(content)}
     if opt.half or opt.int8:
-        samples = calibration(program, opt, exported[kind])
-        content = halved(content) if opt.half else quantised(content, samples)
+        content = halved(content) if opt.half else quantised(content, calibration(program, opt, exported[kind]))
         exported["--half" if opt.half else "--int8"] = opened(content)
     prove(model, exported, val_data, program.make_val_loader(opt, model, val_data, cpu))
     write_atomically(path, lambda file: file.write(content), binary=True)
@@ -118,13 +117,13 @@ def check(opt: Any) -> str:
     return kind
 
 
-def calibration(program: ModuleType, opt: Any, exported: Any) -> Iterator[dict[str, Any]]:
-    """Yield training samples as the exported model takes them, {its input's name: array of one}; classifiers' are not
+def calibration(program: ModuleType, opt: Any, exported: Any) -> list[dict[str, Any]]:
+    """Training samples as the exported model takes them, {its input's name: array of one}; classifiers' are not
     augmented. Raises UserError where there are no training data."""
     opt.assign(augment=False, pack=False)
     train_data = program.make_data(opt, "train", torch.device("cpu"), exported.classes)
-    for index in torch.linspace(0, len(train_data) - 1, min(CALIBRATION, len(train_data))).long().tolist():
-        yield exported.fed(one_batch(train_data, [index], torch.device("cpu"))[0])
+    chosen = torch.linspace(0, len(train_data) - 1, min(CALIBRATION, len(train_data))).long().tolist()
+    return [exported.fed(one_batch(train_data, [index], torch.device("cpu"))[0]) for index in chosen]
 
 
 def describe(model: Any, opt: Any, made: Any) -> dict[str, str]:
