@@ -19,7 +19,7 @@ from utils.options.options import read_yaml
 from utils.run.guard import Diverged
 from utils.search import command
 from utils.search.space import Space
-from utils.search.study import TRIES, Study, claim, counts
+from utils.search.study import TRIES, Study, claim, counts, hold
 from utils.search.worker import DONE, FAILED, NOTHING_LEFT, SPARED, Watch, median, take, train
 
 # Kills the process of trial 1 at its fifth step, once: the last checkpoint is that of the fourth.
@@ -51,7 +51,7 @@ def swept(tmp_path_factory, pictures):
     options = [f"--train-data-root={pictures}", *TRAINING, *SWEEP]
     (cwd / "output").touch()
     server().start("sweep", *options, cwd=cwd, first=UNDRAWN)
-    until(lambda: "a process was killed" in (cwd / "output").read_text())
+    until(lambda: any(word in (cwd / "output").read_text() for word in ("a process was killed", "failed", "Traceback")))
     os.kill(server().pid, signal.SIGTERM)
     assert server().wait() == 128 + signal.SIGTERM
     done = main("sweep", *options, cwd=cwd, check=0)
@@ -122,6 +122,7 @@ class Owner(multiprocessing.get_context("fork").Process):
         self.here, there = multiprocessing.Pipe()
         super().__init__(target=self.own, args=(where, wanted, dies, there), daemon=True)
         self.start()
+        there.close()  # else it would be waited for ever, where the process fails
         self.number = self.here.recv()
 
     @staticmethod
@@ -242,22 +243,59 @@ def test_of_two_machines_that_begin_a_trial_at_once_one_gives_way(where, monkeyp
         ]
 
 
-@pytest.mark.parametrize("wanted", [5, 6])
+@pytest.mark.parametrize("steps", [[5], [6], [2, 6], [4, 6]])
 @pytest.mark.parametrize("where", ["journal"], indirect=True)
-def test_no_trial_repeats_another_one_and_all_combinations_are_tried_in_turn(where, wanted):
+def test_no_trial_repeats_another_one_and_all_combinations_are_tried_however_trials_grow(where, steps):
     space = command.plan({"seed": "1,2,3", "flip": "0,0.5"}, config.load).space
     with where.opened() as storage:
         study, found = where.found(storage), []
-        for _ in range(wanted):
-            one, chosen = take(study, where, wanted, space, lambda opt: None)
-            (one.folder / "lock").touch()
-            study.tell(one.trial.number, 1.0)
-            found.append(chosen)
-        assert take(study, where, wanted, space, lambda opt: None) == (None, {})
+        for wanted in steps:
+            turns = space.combinations(wanted, lambda opt: None)
+            for _ in range(wanted - len(found)):
+                one, chosen = take(study, where, wanted, space, lambda opt: None, turns)
+                (one.folder / "lock").touch()
+                study.tell(one.trial.number, 1.0)
+                found.append(chosen)
+            assert take(study, where, wanted, space, lambda opt: None, turns) == (None, {})
         assert all(one not in found[:number] for number, one in enumerate(found))
-        void = [one for one in study.get_trials() if not counts(one)]
-        assert len(list(Path(where.work_dir).glob("cats_*/"))) == wanted
-        assert bool(void) == (wanted == 5)  # else nothing was drawn
+        assert len(list(Path(where.work_dir).glob("cats_*/"))) == len(found)
+
+
+@pytest.mark.parametrize("where", ["journal"], indirect=True)
+def test_at_last_a_combination_that_is_left_is_taken(where):
+    space = command.plan({"seed": "1,2,3", "flip": "0,0.5"}, config.load).space
+    with where.opened() as storage:
+        study, found = where.found(storage), []
+        for _ in range(5):
+            one, chosen = take(study, where, 5, space, lambda opt: None, [])
+            study.tell(one.trial.number, float(chosen["seed"] != "1"))  # TPE comes back to what was best
+            (one.folder / "lock").touch()
+            found.append(chosen)
+        assert all(one not in found[:number] for number, one in enumerate(found))
+
+
+@pytest.mark.parametrize("where", ["journal"], indirect=True)
+def test_a_trial_that_has_ended_meanwhile_and_a_folder_elsewhere_are_left_alone(where, tmp_path):
+    with where.opened() as storage:
+        study = where.found(storage)
+        first = claim(study, where, 2, lambda _: study.sampler)
+        seen = study.get_trials()[0]
+        study.tell(first.trial.number, 1.0)
+        first.holder.close()
+        assert hold(study, where, seen, lambda _: study.sampler) is None, "as another process saw it"
+        second = claim(study, where, 2, lambda _: study.sampler)
+        (tmp_path / "elsewhere").mkdir()
+        second.trial.set_user_attr("folder", str(tmp_path / "elsewhere"))
+        second.holder.close()
+        assert claim(study, where, 2, lambda _: study.sampler).folder.parent == Path(where.work_dir)
+        assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_password_is_not_printed():
+    where = Study.at("postgresql://cat:secret@host/db", "runs")
+    assert where.shown == "postgresql://cat:***@host/db"
+    with pytest.raises(UserError, match=r"postgresql://cat:\*\*\*@host/db cannot be used"), where.opened():
+        pass
 
 
 @pytest.mark.parametrize(
@@ -265,7 +303,7 @@ def test_no_trial_repeats_another_one_and_all_combinations_are_tried_in_turn(whe
     [
         ([FAILED, FAILED, DONE, FAILED, FAILED, DONE, NOTHING_LEFT], 0, 7),
         ([FAILED] * 3, 1, command.IN_A_ROW),
-        ([-9] * command.DEATHS, 1, command.DEATHS),
+        ([-9] * command.DEATHS, command.KILLED, command.DEATHS),
         ([-9, NOTHING_LEFT], 0, 2),
     ],
 )

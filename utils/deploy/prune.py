@@ -66,7 +66,7 @@ def in_turns(program: ModuleType, given: Any, opt: Any, model: Any, path: Path) 
     given, opt: the options before and after `model`, the first one, was loaded.
     """
     first, sizes, turns = opt, widths(model), opt.iterative
-    work_dir = (fine_tuning(first, path) | told(given)).get("work_dir", first.work_dir)
+    work_dir = (fine_tuning(first, path) | shared_options(given)).get("work_dir", first.work_dir)
     what = {name: getattr(opt, name) for name in ("load_model_path", "importance", "ratio", "speedup", "iterative")}
     for turn in range(1, turns + 1):
         file = path.with_name(f"{path.stem}_{turn}.pth")
@@ -79,7 +79,7 @@ def in_turns(program: ModuleType, given: Any, opt: Any, model: Any, path: Path) 
             opt.assign(ratio=1 - (1 - first.ratio) ** (turn / turns))
             opt.assign(speedup=first.speedup and first.speedup ** (1 / turns))
             write_pruned(program, opt, latest, device, file, sizes, what)
-        best = tuned(program, file, fine_tuning(opt, file) | told(given) | {"work_dir": work_dir}, work_dir)
+        best = tuned(program, file, fine_tuning(opt, file) | shared_options(given) | {"work_dir": work_dir}, work_dir)
         given = given.root().load({"load_model_path": str(best)}, given, "prune")
         given.assign(run=None)
     opt, last, device = program.load_trained(given)
@@ -229,7 +229,7 @@ def fine_tuning(opt: Any, path: Path) -> dict[str, Any]:
     return options | {"load_model_path": str(path)}
 
 
-def told(given: Any) -> dict[str, Any]:
+def shared_options(given: Any) -> dict[str, Any]:
     """Those of the command's own options that are its trainings', too."""
     both = {name for name, kind in given.options().items() if "train" in kind.commands} - {"load_model_path"}
     return {name: getattr(given, name) for name in given.asked & both}

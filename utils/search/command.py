@@ -29,6 +29,7 @@ REFUSED = {
     "pdb": "the trials have no terminal; `touch` --debug-file, then control --debug",
 }
 IN_A_ROW = 3  # failed trials that end the sweep
+KILLED = 2  # see run_workers
 DEATHS = 12  # processes that are killed one after another, without one that ends by itself
 SAME = "monitor", "max_epoch"  # besides what --resume cannot change, what all trials have in common
 
@@ -87,13 +88,17 @@ def sweep(program: ModuleType, asked: Plan) -> None:
     for name, one in space.varied.items():
         print(f"{name}: {one}")
     each = f"{wanted} trials, each combination once" if wanted < opt.trials else counted(wanted, "trial")
-    print(f"{each}, runs in {where.work_dir}/{where.name}_*, study {where.address}", flush=True)
+    print(f"{each}, runs in {where.work_dir}/{where.name}_*, study {where.shown}", flush=True)
     ended = run_workers(worker.work, (program, space, where, wanted, opt.jobs), opt.jobs)
     again = command(*sys.argv[1:])
     if ended > 128:
         print(f"stopped; to continue: {again}")
         sys.exit(ended)
     summary.show(space, where)
+    if ended == KILLED:
+        raise UserError(
+            f"{DEATHS} processes in a row were killed (no memory? fewer --jobs); when that is mended: {again}"
+        )
     if ended:
         raise UserError(f"the last {IN_A_ROW} trials failed, see above; when that is fixed: {again}")
 
@@ -111,7 +116,7 @@ def settle(program: ModuleType, space: Space, where: Study) -> None:
         study = where.found(storage)
         about = study.user_attrs.get(ABOUT) if study else None
         if study and not about and study.get_trials(deepcopy=False):
-            raise UserError(f"--study={where.address} holds trials of another program: name another one")
+            raise UserError(f"--study={where.shown} holds trials of another program: name another one")
     if about:
         where.check(about, now)
         return
@@ -166,8 +171,8 @@ def in_child(function: Callable[..., None], *arguments: Any) -> None:
 
 def run_workers(target: Callable[..., None], arguments: tuple[Any, ...], jobs: int) -> int:
     """Let `jobs` processes call target(*arguments, slot) again and again, until there is nothing left to do. A process
-    that is killed is replaced: the next one finds its trial. Returns 0, 1 after too many failures, or 128 and the
-    number of the signal that has ended them all."""
+    that is killed is replaced: the next one finds its trial. Returns 0, 1 after too many failures, KILLED after too
+    many kills, or 128 and the number of the signal that has ended them all."""
     from .worker import DONE, FAILED, NOTHING_LEFT
 
     fork, running, free = multiprocessing.get_context("fork"), dict[Any, tuple[Any, int]](), [*range(jobs)]
@@ -186,9 +191,11 @@ def run_workers(target: Callable[..., None], arguments: tuple[Any, ...], jobs: i
                 slot = free.pop(0)
                 process = fork.Process(target=in_child, args=(target, *arguments, slot))
                 signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # until the process has its own handlers
-                process.start()
-                running[process.sentinel] = process, slot
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
+                try:
+                    process.start()
+                    running[process.sentinel] = process, slot
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
             if not running:
                 break
             for sentinel in multiprocessing.connection.wait([*running]):
@@ -201,6 +208,8 @@ def run_workers(target: Callable[..., None], arguments: tuple[Any, ...], jobs: i
                     print(f"a process was killed by {signal.Signals(-code).name}: its trial is resumed", flush=True)
                 free += [slot] * (code != NOTHING_LEFT)
     finally:
+        for process, _ in running.values():  # after an error: each saves
+            process.terminate()
         for number, handler in before.items():
             signal.signal(number, handler)
-    return 128 + received[0] if received else int(failed >= IN_A_ROW or deaths >= DEATHS)
+    return 128 + received[0] if received else KILLED if deaths >= DEATHS else int(failed >= IN_A_ROW)

@@ -9,6 +9,7 @@ a process that is gone is found, and resumed; other places leave it alone.
 import contextlib
 import json
 import os
+import re
 import socket
 import time
 import warnings
@@ -58,6 +59,11 @@ class Study(NamedTuple):
             )
         return cls(place, name or "sweep", work_dir)
 
+    @property
+    def shown(self) -> str:
+        """The address without a password."""
+        return re.sub("(://[^:/@]*):[^@]*@", r"\1:***@", self.address)
+
     def place(self) -> str:
         """This machine and its work_dir."""
         return f"{os.environ.get(MACHINE) or socket.gethostname()}:{os.path.realpath(self.work_dir)}"
@@ -93,7 +99,7 @@ class Study(NamedTuple):
             lacks = getattr(error.__cause__, "name", "") if isinstance(error, ImportError) else ""
             hint = f"; pip install {DRIVERS.get(lacks, lacks)}" if lacks else ""
             reason = f"{type(error).__name__}: {[*str(error).strip().splitlines(), ''][0]}{hint}"
-            line = f"--study={self.address} cannot be used: repair it, or name another one ({reason})"
+            line = f"--study={self.shown} cannot be used: repair it, or name another one ({reason})"
             raise UserError(line) from error
         finally:
             for each in close:
@@ -117,14 +123,14 @@ class Study(NamedTuple):
 
     def check(self, about: dict[str, Any], now: dict[str, Any]) -> None:
         """Raise UserError where the study is one of other ranges, or of trainings with other options."""
-        another = f"name another study, --study={self.address}#another say"
+        another = f"name another study, --study={self.shown}#another say"
         if about["ranges"] != now["ranges"]:
             then = "; ".join(f"{dashed(name)}: {text}" for name, text in about["ranges"].items())
-            raise UserError(f"--study={self.address} holds a sweep of other ranges, {then}: give these, or {another}")
+            raise UserError(f"--study={self.shown} holds a sweep of other ranges, {then}: give these, or {another}")
         for name, value in now["options"].items():
             if value != (then := about["options"].get(name, value)):
                 raise UserError(
-                    f"--study={self.address} holds a sweep with {dashed(name)}={then}, not {value}: its trials could "
+                    f"--study={self.shown} holds a sweep with {dashed(name)}={then}, not {value}: its trials could "
                     f"not be compared; {another}"
                 )
 
@@ -173,30 +179,45 @@ class Claim:
         self.folder.rmdir()
 
 
-def claim(study: Any, where: Study, wanted: int, sampler: Callable[[int, int], Any]) -> Claim | None:
+@contextlib.contextmanager
+def guarded(where: Study) -> Iterator[None]:
+    """Meanwhile no other process here claims a trial, or gives one up: who claims one has its lock before another
+    process looks."""
+    Path(where.work_dir).mkdir(parents=True, exist_ok=True)
+    with open(Path(where.work_dir, f"{where.name}.claims"), "ab") as guard:
+        lock(guard, wait=True)
+        yield
+
+
+def claim(
+    study: Any,
+    where: Study,
+    wanted: int,
+    sampler: Callable[[Any], Any],
+    given: Callable[[list[Any]], dict[str, Any] | None] = lambda trials: None,
+) -> Claim | None:
     """A trial to train: one that was begun here and whose process is gone, or a new one; None where `wanted` trials
     have been begun.
 
     Args:
         study: of optuna.
         wanted: number of trials.
-        sampler: gives the sampler, of optuna, for a trial's index among those that count, and its number.
+        sampler: gives the sampler, of optuna, for a trial.
+        given: the values of a new trial, by those of the others, or None, where the sampler chooses them.
     """
     import optuna
 
-    Path(where.work_dir).mkdir(parents=True, exist_ok=True)
-    with open(Path(where.work_dir, f"{where.name}.claims"), "ab") as guard:
-        lock(guard, wait=True)  # whoever claims a trial here has its lock before another process looks
+    with guarded(where):
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
             if frozen.state == optuna.trial.TrialState.RUNNING and frozen.user_attrs.get("place") == where.place():
-                if found := hold(study, where, frozen, sampler(order(trials, frozen), frozen.number)):
+                if found := hold(study, where, frozen, sampler):
                     return found
         if sum(map(counts, trials)) >= wanted:
             return None
-        new = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, user_attrs={"place": where.place()}
-        )  # with its place from the first moment on: else, killed now, it would be nobody's
+        attrs = {"place": where.place(), "given": given(trials)}
+        # With its place from the first moment on: else, killed now, it would be nobody's.
+        new = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=attrs)
         id = study._storage.create_new_trial(study._study_id, new)
         trials = study.get_trials(deepcopy=False)
         (frozen,) = [one for one in trials if one._trial_id == id]
@@ -204,7 +225,14 @@ def claim(study: Any, where: Study, wanted: int, sampler: Callable[[int, int], A
             study._storage.set_trial_user_attr(id, "void", "not needed")
             study.tell(frozen.number, state=optuna.trial.TrialState.FAIL)
             return None
-        return hold(study, where, frozen, sampler(order(trials, frozen), frozen.number))
+        return hold(study, where, frozen, sampler)
+
+
+def give_up(study: Any, where: Study, found: Claim, reason: str) -> None:
+    """End a trial that was claimed and not begun; it does not count."""
+    with guarded(where):
+        fail(study, found.trial, reason, void=True)
+        found.drop()
 
 
 def order(trials: list[Any], one: Any) -> int:
@@ -212,29 +240,34 @@ def order(trials: list[Any], one: Any) -> int:
     return sum(counts(trial) for trial in trials if trial.number < one.number)
 
 
-def hold(study: Any, where: Study, frozen: Any, sampler: Any) -> Claim | None:
-    """Take a trial that runs, or would, unless another process works on it."""
+def hold(study: Any, where: Study, frozen: Any, sampler: Callable[[Any], Any]) -> Claim | None:
+    """Take a trial that runs, or would, unless another process works on it, or has ended it by now."""
     import optuna
 
-    attrs = frozen.user_attrs
-    folder = Path(where.work_dir, attrs.get("folder", ""))
-    if "folder" not in attrs or not folder.is_dir():  # new, or somebody has deleted it
+    name = str(frozen.user_attrs.get("folder", ""))
+    folder = Path(where.work_dir, name)
+    inside = name not in ("", "..") and Path(name).name == name  # others write into a study, too
+    if not inside or not folder.is_dir():  # new, or somebody has deleted it
         folder = new_folder(where, frozen.number)
         study._storage.set_trial_user_attr(frozen._trial_id, "folder", folder.name)
     holder = open(folder / HOLDER, "ab", buffering=0)  # noqa: SIM115 - open for life
     if not lock(holder) or in_training(folder):  # the latter where somebody resumes it by hand
         holder.close()
         return None
+    frozen = study._storage.get_trial(frozen._trial_id)
+    if frozen.state != optuna.trial.TrialState.RUNNING:  # its process told what came out, and let the lock go
+        holder.close()
+        return None
     if not (folder / HOLDER).stat().st_size:
-        holder.write(f"trial {frozen.number} of {where.address}#{where.name}\n".encode())
+        holder.write(f"trial {frozen.number} of {where.name}\n".encode())
     written = (folder / "last.pth").stat().st_mtime_ns if (folder / "last.pth").exists() else 0
-    before, times = attrs.get("stood") or (None, 0)
+    before, times = frozen.user_attrs.get("stood") or (None, 0)
     times = times + 1 if before == written else 1
     study._storage.set_trial_user_attr(frozen._trial_id, "stood", [written, times])
     if times > TRIES:
         fail(study, frozen, f"its process was killed {counted(TRIES, 'time')} at the same point: out of memory?")
         return None
-    study.sampler = sampler
+    study.sampler = sampler(frozen)
     return Claim(optuna.trial.Trial(study, frozen._trial_id), folder, holder)
 
 

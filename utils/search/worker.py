@@ -1,9 +1,11 @@
 """A process of a sweep: it trains one trial, with `train` as it is, and ends."""
 
+import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -20,10 +22,11 @@ from utils.run.run import Run
 from utils.runs.table import read_run
 
 from .space import Space, words
-from .study import ABOUT, Claim, Study, claim, counts, fail, suggest
+from .study import ABOUT, Claim, Study, claim, counts, fail, give_up, suggest
 
 DONE, FAILED, NOTHING_LEFT = 0, 3, 4  # exit codes of a process; after any other one its trial has to be resumed
-DRAWS = 20  # of a trial that repeats another one
+DRAWS = 20  # of a trial that repeats another one, before one that is left is taken
+COUNTED = 1000  # combinations, at most, of which one is looked for then
 SPARED, PATIENCE = 5, 4  # trials that have ended before one is pruned; part of its epochs that a run has first
 
 
@@ -67,7 +70,8 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
         study = where.found(storage)
         study.pruner = median()
         accepts = acceptable(program)
-        found, chosen = take(study, where, wanted, space, accepts)
+        turns = space.combinations(wanted, accepts)
+        found, chosen = take(study, where, wanted, space, accepts, turns)
         if found is None:
             sys.exit(NOTHING_LEFT)
         output = os.open(found.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -77,29 +81,50 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
         program.make_callbacks = watched(program.make_callbacks, found.trial, study.user_attrs[ABOUT]["measure"])  # type: ignore[attr-defined]
         program.new_folder = lambda *_: found.folder  # type: ignore[attr-defined]
         try:
-            line, code = train(program, space, study, found, chosen, bool(space.combinations(wanted, accepts)))
+            line, code = train(program, space, study, found, chosen, bool(turns))
         except SystemExit:  # Ctrl-C: that was no failure
             found.trial.set_user_attr("stood", None)
             raise
-        os.write(says, f"{line}\n".encode("utf-8", "backslashreplace"))
+        with contextlib.suppress(OSError):  # nobody reads it any more: the work goes on
+            os.write(says, f"{line}\n".encode("utf-8", "backslashreplace"))
     sys.exit(code)
 
 
-def take(study: Any, where: Study, wanted: int, space: Space, accepts: Callable[[Options], None]) -> tuple[Any, Any]:
+def take(
+    study: Any,
+    where: Study,
+    wanted: int,
+    space: Space,
+    accepts: Callable[[Options], None],
+    turns: list[dict[str, Any]],
+) -> tuple[Any, Any]:
     """(the Claim on a trial, its {option: value}); (None, {}) where nothing is left to do. A new trial that would
-    repeat another one, bit by bit, is drawn again."""
-    for draw in range(DRAWS):
-        found = claim(study, where, wanted, lambda index, seed: sampler(space, wanted, accepts, index, seed))
+    repeat another one, bit by bit, is drawn again, at last from all combinations, if they can be counted.
+
+    turns: the combinations, where they are tried in turn, else [].
+    """
+    for draw in range(DRAWS + 1):
+        rest = turns or (space.combinations(COUNTED, accepts) if draw == DRAWS else [])
+        found = claim(study, where, wanted, partial(sampler, space), partial(unused, rest))
         if found is None:
             break
         chosen = space.choose(lambda name, one, trial=found.trial: suggest(trial, name, one), accepts)  # type: ignore[misc]
         others = study.get_trials(deepcopy=False)[: found.trial.number]
-        same = [one for one in others if counts(one) and one.params == found.trial.params]
-        if not same or (found.folder / "lock").exists() or draw == DRAWS - 1:
+        same = [one for one in others if counts(one) and has(one, found.trial.params)]
+        if not same or (found.folder / "lock").exists() or draw == DRAWS:
             return found, chosen
-        found.drop()
-        fail(study, found.trial, f"it is the same as trial {same[0].number}", void=True)
+        give_up(study, where, found, f"it is the same as trial {same[0].number}")
     return None, {}
+
+
+def unused(combinations: list[dict[str, Any]], trials: list[Any]) -> dict[str, Any] | None:
+    """The first combination that no trial has, of those that count."""
+    return next((one for one in combinations if not any(counts(trial) and has(trial, one) for trial in trials)), None)
+
+
+def has(trial: Any, values: dict[str, Any]) -> bool:
+    """Whether a trial has these values: they are given to it when it begins, or drawn."""
+    return values in (trial.params, trial.user_attrs.get("given"))
 
 
 def take_share(jobs: int, slot: int) -> None:
@@ -117,15 +142,15 @@ def acceptable(program: ModuleType) -> Callable[[Options], None]:
     return lambda opt: check_parts(opt, program.models, program.data)
 
 
-def sampler(space: Space, wanted: int, accepts: Callable[[Options], None], index: int, number: int) -> Any:
-    """What suggests values to a trial: Optuna's Tree-structured Parzen Estimator, seeded by the trial's number; where
-    there are no more combinations than trials, the one with its index among the trials that count."""
+def sampler(space: Space, trial: Any) -> Any:
+    """What suggests values to a trial: Optuna's Tree-structured Parzen Estimator, seeded by the trial's number, or what
+    it was given."""
     import optuna
 
     seed = space.options({}).seed if "seed" not in space.varied else 0  # type: ignore[attr-defined]
-    tpe = optuna.samplers.TPESampler(seed=(seed * 100_003 + number) % 2**32)
-    fixed = space.combinations(wanted, accepts)[index : index + 1]
-    return optuna.samplers.PartialFixedSampler(fixed[0], tpe) if fixed else tpe
+    tpe = optuna.samplers.TPESampler(seed=(seed * 100_003 + trial.number) % 2**32)
+    given = trial.user_attrs.get("given")
+    return optuna.samplers.PartialFixedSampler(given, tpe) if given else tpe
 
 
 def median() -> Any:
