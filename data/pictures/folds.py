@@ -89,6 +89,7 @@ def grouped(names: Sequence[str], pattern: str | None) -> list[str]:
     if without:
         raise UserError(
             f"--group={pattern} is no column of the data, and as a pattern it finds nothing in "
-            f"{len(without)} of {counted(len(names), 'name')}, the first is {without[0]}"
+            f"{len(without)} of {counted(len(names), 'name')}, the first is {without[0]}: every name needs a group, "
+            r"--group='(tree\d+)_shot' say"
         )
     return found

@@ -11,6 +11,7 @@ import config
 import main as program
 from utils import UserError
 from utils.deploy.card import MARK, card, confused, plain, table
+from utils.run.resume import find_best
 
 
 @pytest.fixture
@@ -96,3 +97,13 @@ def test_names_are_shown_as_they_are():
     assert table(("class",), [[str(number)] for number in range(60)])[1] == "and 10 more, in the run's folder"
     counts = [{"t": "a", "a": "5", "b": "1", "c": "3"}, {"t": "b", "a": "2", "b": "9", "c": "0"}]
     assert confused(counts) == [(3, "a", "c"), (2, "b", "a"), (1, "a", "b")]
+
+
+def test_a_model_that_lies_deeper_is_named(tmp_path):
+    (tmp_path / "folds" / "fold").mkdir(parents=True)
+    (tmp_path / "folds" / "fold" / "best.pth").touch()
+    for command in ("card", "val"):
+        with pytest.raises(
+            UserError, match=f"best.pth does not exist; --run={tmp_path}/folds/fold takes one that lies"
+        ):
+            find_best(config.load({"work_dir": str(tmp_path)}, None, command))

@@ -105,13 +105,15 @@ def test_what_cannot_be_measured_or_averaged_is_one_line(trained, monkeypatch):
     def each(command, **options):
         members.each(config.load(options, command=command))
 
-    with pytest.raises(UserError, match=f"export takes one model, and {name} are 2: --load-model-path=FILE names one"):
+    line = f"export takes one model, and {name} are 2: --load-model-path={name}/SqueezeNet_.* names one"
+    with pytest.raises(UserError, match=line):
         each("export")
     shutil.copy(folder / "out_of_fold.csv", cwd)  # it is not in the folder of what is named
     for one in ("a,b", "a"):
         with pytest.raises(UserError, match=f"give the folder of those folds, --load-model-path={one} is none"):
             each("test", load_model_path=one, calibrate=True)
     done = main("val", f"--load-model-path={name}", "--val-data-root=held", "--tta=flip", cwd=cwd, check=0)
+    assert "tta: flip  (given)" in done.stdout and "None" not in done.stdout
     assert f"report: {name}/average_report" in done.stdout and "on 4 samples, DogCat of held:" in done.stdout
     shutil.copytree(folder, cwd / "incomplete").joinpath("out_of_fold.csv").unlink()
     with pytest.raises(UserError, match="incomplete is not complete, of 2 folds: `python main.py train --resume=inc"):

@@ -21,6 +21,7 @@ class Options:
         found: those that the program has changed since, see `assign`, with their values before.
         command: the command of main.py that they are for, or "".
         merged: whether a run's options are below them, see `over`.
+        member: whether they are for one of several models, or views, that are averaged.
     """
 
     _rules = tuple[Callable[[Any], None], ...]()  # functions that check, or adapt, several options
@@ -31,6 +32,7 @@ class Options:
         self.found: dict[str, Any] = {}
         self.command = ""
         self.merged = False
+        self.member = False
 
     @classmethod
     def options(cls) -> dict[str, Kind]:

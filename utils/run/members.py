@@ -80,10 +80,12 @@ def each(given: Any) -> tuple[str, list[Any]]:
     --tta. ("", []) where the options mean one model as it is.
 
     Raises UserError for a command that takes one model, and for --calibrate without folds."""
+    if given.member:
+        return "", []
     name, paths = named(given)
     if len(paths) > 1 and given.command not in AVERAGED:
         raise UserError(
-            f"{given.command} takes one model, and {name} are {len(paths)}: --load-model-path=FILE names one"
+            f"{given.command} takes one model, and {name} are {len(paths)}: --load-model-path={paths[0]} names one"
         )
     if given.calibrate and not (name and Path(name, OUT_OF_FOLD).is_file()):
         raise UserError(
@@ -93,7 +95,8 @@ def each(given: Any) -> tuple[str, list[Any]]:
     wanted = [{"load_model_path": path, "run": None} for path in paths] or [{}] * bool(given.tta)
     members = [copy.deepcopy(given) for _ in wanted]
     for one, values in zip(members, wanted, strict=True):
-        one.assign(tta=None, calibrate=False, **values)
+        one.assign(**values)
+        one.member = True
     return name, members
 
 

@@ -98,9 +98,12 @@ def find_best(given: Any) -> tuple[Path, str]:
         hint = nearest(given.run, [path.parent.name for path in found])
         raise UserError(f"--run={given.run}: no such run with a best.pth, also not in {given.work_dir}{hint}")
     if not found:
-        raise UserError(
-            f"no trained model: {given.work_dir}/*/best.pth does not exist; train one, or give --load-model-path=FILE"
+        deeper = next(map(str, Path(given.work_dir).glob("*/*/best.pth")), "")  # of folds
+        hint = (
+            f"--run={Path(deeper).parent} takes one that lies deeper" if deeper else "train one, or name it with --run"
         )
+        hint += "" if deeper or given.command == "card" else " or --load-model-path"
+        raise UserError(f"no trained model: {given.work_dir}/*/best.pth does not exist; {hint}")
     others = ", ".join([path.parent.name for path in found[1 : 1 + OTHERS]] + ["..."] * (len(found) > 1 + OTHERS))
     return found[0], f"; it is the newest of {len(found)} models, --run= takes another one: {others}" if others else ""
 
