@@ -20,6 +20,7 @@ from utils.run.guard import Diverged
 from utils.search import command
 from utils.search.space import Space
 from utils.search.study import TRIES, Study, claim, counts, hold
+from utils.search.summary import folder_of
 from utils.search.worker import DONE, FAILED, NOTHING_LEFT, SPARED, Watch, median, take, train
 
 # Kills the process of trial 1 at its fifth step, once: the last checkpoint is that of the fourth.
@@ -51,7 +52,8 @@ def swept(tmp_path_factory, pictures):
     options = [f"--train-data-root={pictures}", *TRAINING, *SWEEP]
     (cwd / "output").touch()
     server().start("sweep", *options, cwd=cwd, first=UNDRAWN)
-    until(lambda: any(word in (cwd / "output").read_text() for word in ("a process was killed", "failed", "Traceback")))
+    ends = "a process was killed", "failed", "Traceback", "main.py: "  # the last three: where it is broken
+    until(lambda: any(word in (cwd / "output").read_text() for word in ends))
     os.kill(server().pid, signal.SIGTERM)
     assert server().wait() == 128 + signal.SIGTERM
     done = main("sweep", *options, cwd=cwd, check=0)
@@ -294,6 +296,10 @@ def test_a_trial_that_has_ended_meanwhile_and_a_folder_elsewhere_are_left_alone(
 def test_a_password_is_not_printed():
     where = Study.at("postgresql://cat:secret@host/db", "runs")
     assert where.shown == "postgresql://cat:***@host/db"
+    other = Study.at("postgresql://cat:se@ret@host/db?password=secret&a=b", "runs")
+    assert other.shown == "postgresql://cat:***@host/db?password=***&a=b"
+    trial = SimpleNamespace(user_attrs={"place": where.place(), "folder": "../elsewhere"})
+    assert folder_of(trial, where) == Path("runs/elsewhere"), "others write into a study, too"
     with pytest.raises(UserError, match=r"postgresql://cat:\*\*\*@host/db cannot be used"), where.opened():
         pass
 

@@ -97,7 +97,7 @@ def sweep(program: ModuleType, asked: Plan) -> None:
     summary.show(space, where)
     if ended == KILLED:
         raise UserError(
-            f"{DEATHS} processes in a row were killed (no memory? fewer --jobs); when that is mended: {again}"
+            f"{DEATHS} processes in a row were killed (no memory? fewer --jobs); when that is fixed: {again}"
         )
     if ended:
         raise UserError(f"the last {IN_A_ROW} trials failed, see above; when that is fixed: {again}")

@@ -52,7 +52,7 @@ class Study(NamedTuple):
         """The study that --study=ADDRESS#NAME names; None: a file in work_dir. Raises UserError."""
         place, _, name = (address or str(Path(work_dir, "sweep.journal"))).partition("#")
         if Path(name).name != name:
-            raise UserError(f"--study={address}: {name!r} cannot begin the name of a folder: leave / and .. out")
+            raise UserError(f"--study=...#{name}: {name!r} cannot begin the name of a folder: leave / and .. out")
         if "://" not in place and Path(place).suffix in DATABASES:
             raise UserError(
                 f"--study={address}: a database is written --study=sqlite:///{place}, a journal has another suffix"
@@ -62,7 +62,7 @@ class Study(NamedTuple):
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return re.sub("(://[^:/@]*):[^@]*@", r"\1:***@", self.address)
+        return re.sub("(://[^:/@]*:).*(?=@)|(?<=password=)[^&]*", r"\1***", self.address)
 
     def place(self) -> str:
         """This machine and its work_dir."""

@@ -41,7 +41,8 @@ def show(space: Space, where: Study) -> None:
 def folder_of(trial: Any, where: Study) -> Path:
     """The folder of a trial's run; of one that is on another machine its name stands before it."""
     place = trial.user_attrs["place"]
-    return Path(where.work_dir if place == where.place() else place, trial.user_attrs.get("folder", ""))
+    name = Path(str(trial.user_attrs.get("folder", ""))).name  # others write into a study, too
+    return Path(where.work_dir if place == where.place() else place, name.replace("..", ""))
 
 
 def rank(trials: list[Any], measure: str) -> list[Any]:
