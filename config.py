@@ -27,7 +27,7 @@ class DefaultConfig(Options):
     val_data_root: several(path) | free | DATA | LABELLED = []  # the same for validation; none: 30 % of train_data_root
     test_data_root: several(path) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
     val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
-    folds: optional(integer(2)) | DIVIDED = None  # divide train_data_root into that many parts, one of which validates
+    folds: optional(integer(2)) | DIVIDED = None  # divide train_data_root into parts: one validates, the others train
     fold: fold_number | DIVIDED = None  # its number, from 0; all: train each fold in turn
     group: optional(text) | DIVIDED = None  # what keeps samples in one fold: a ListFile's column, or a pattern of names
     columns: several(text) | DATA | ALL = []  # ListFile: a table's columns with pictures and labels, as id,label or 1,3

@@ -8,7 +8,6 @@ usage: main.py train|sweep|find-lr|val|test|predict|export|prune|card|pack|runs|
   python main.py val                                                accuracy of the newest best model
   python main.py test --test-data-root=data/test1                   its predictions, as a Kaggle CSV
   python main.py predict --input=cat.jpg                            what it says about any pictures
-  python main.py pack --train-data-root=data/train                  decode its pictures once; train does it too
   python main.py runs                                               all runs in a table, the best first
   python main.py control --lr=1e-4                                  steer the run that is being trained
   python main.py help lr                                            one option; `help` alone lists them all
@@ -275,8 +274,9 @@ def load_trained(given):
     """(options, model in eval mode, device) of the checkpoint that is asked for, or the newest best one, or the mean of
     several. The options are those it was trained with, except what is given now."""
     processes.refuse_torchrun()
-    if (several := members.each(given))[1]:
-        return average(given, *several, load_trained)
+    name, several = members.each(given)
+    if several:
+        return average(given, name, several, load_trained)
     opt, content = resume.trained(given)
     device, info = set_up(opt), content.get("info", {})
     opt.assign(precision=pick_precision(opt.precision, device))

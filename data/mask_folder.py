@@ -62,7 +62,7 @@ class MaskFolder(PictureSet):
         crop_min_scale, flip, rotate, color_jitter, noise: how train mode changes pictures and masks, see Augment.
         val_data_root: folders like `root`; if there are any, they are val and all of `root` is train.
         val_size: maximum number of pictures in val mode.
-        folds, fold, group: without val_data_root val gets that one of so many parts, see PictureFiles.
+        folds, fold, group: without val_data_root val gets one part of `folds`, see PictureFiles.
         class_weights: set `weights` to N / N_c in train mode, counted in pixels.
         fit: pad or squeeze, see above.
         pack: decode everything once, into a file in `pack_dir`, and read it from there; see open_images.

@@ -23,7 +23,7 @@ class PictureFiles(PictureData):
         mode: train, val or test.
         val_data_root: the same for val mode; without it val gets 30 % of root.
         val_size: maximum number of samples in val mode, see `spread`; or None.
-        folds, fold: without val_data_root val gets that one of so many parts, and train all others, see folds.py.
+        folds, fold: without val_data_root val gets the part `fold` of `folds`, train all others, see folds.py.
         group: what keeps samples in one fold, a pattern of their names, or for lists a column; None: nothing.
         options: the other arguments of PictureData.
 

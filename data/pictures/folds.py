@@ -1,4 +1,4 @@
-"""Folds: labelled samples in several parts, each of which validates the model that all others train."""
+"""Folds: labelled samples in several parts: each validates the model that all others train."""
 
 import re
 from collections import Counter

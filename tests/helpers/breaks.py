@@ -434,7 +434,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("len(kept) < folds or", "", "data/test_folds.py:cannot_be_divided"),
     ],
     "utils/search/folds.py": [
-        ("if run and finished(run)", "if run", "search/test_fold_training.py:resumed_as_a_whole"),
+        ('if run and read_run(run).state == "finished"', "if run", "search/test_fold_training.py:resumed_as_a_whole"),
         ("(folder / OUT_OF_FOLD).unlink(missing_ok=True)", "pass", "search/test_fold_training.py:no_mean_while"),
     ],
     "utils/run/members.py": [

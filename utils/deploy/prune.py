@@ -121,7 +121,7 @@ def write_pruned(
     checkpoint's info, to know it by."""
     val_data = program.make_data(opt, "val", device, model.info["classes"])
     program.refuse_broken(val_data)
-    input = one_batch(val_data, [number % len(val_data) for number in range(BATCHES[-1])], device)[0]
+    input = timed_batch(val_data, device)
     pruned = cut(Pruner(model, input[:2], opt.importance, sizes), opt, input)
     built = program.make_model(opt, model.info["classes"]).to(device)
     wanted = changed(channels(pruned), channels(built))
@@ -133,6 +133,11 @@ def write_pruned(
         raise UserError(f"{model.model_name} cannot be pruned: loaded again it computes something else")
     measures = compare(program, opt, (model, pruned), val_data, device, "before fine-tuning")
     pruned.save(path, metrics=named("val", measures))
+
+
+def timed_batch(val_data: Any, device: torch.device) -> torch.Tensor:
+    """Validation samples, prepared, as many as the largest size that is timed."""
+    return one_batch(val_data, [number % len(val_data) for number in range(BATCHES[-1])], device)[0]
 
 
 def cut(pruner: Pruner, opt: Any, input: torch.Tensor) -> Any:
@@ -188,7 +193,7 @@ def compare(
     """
     loader = program.make_val_loader(opt, both[0], val_data, device)
     meters = [program.val(one, loader)[0].summary() for one in both]
-    input = one_batch(val_data, [number % len(val_data) for number in range(BATCHES[-1])], device)[0]
+    input = timed_batch(val_data, device)
     sizes = [summary(one, input[:1]) for one in both]
     weights = [sum(one.nbytes for one in each.state_dict().values()) for each in both]
     times = {size: latencies(both, input[:size]) for size in BATCHES}

@@ -17,6 +17,7 @@ from utils.notices import command, counted
 from utils.run import record, resume
 from utils.run.members import OUT_OF_FOLD, fold_runs, is_folds, recorded
 from utils.run.run import Run, in_training, new_folder
+from utils.runs.table import read_run
 from utils.train.evaluation import measured
 
 from . import calibration
@@ -81,21 +82,16 @@ def train_fold(program: Any, opt: Any, folder: Path, fold: int) -> Path:
     runs = fold_runs(folder)
     run = runs.get(fold)
     precision = recorded(next(iter(runs.values()), folder)).get("precision", opt.precision)  # one for all, see settle
-    if run and finished(run) and recorded(run).get("max_epoch", 0) >= opt.max_epoch:
+    if run and read_run(run).state == "finished" and recorded(run).get("max_epoch", 0) >= opt.max_epoch:
         print(f"fold {fold} of {opt.folds} is finished: {run}")
         return run
     print(f"fold {fold} of {opt.folds}, numbered from 0")
     (folder / OUT_OF_FOLD).unlink(missing_ok=True)  # while folds differ in their epochs, they are not averaged
     program.train(options_of(opt, folder, fold, resume=str(run) if run else None, precision=precision))
     run = fold_runs(folder)[fold]
-    if not finished(run):
+    if read_run(run).state != "finished":
         raise UserError(f"{run} was ended before its last epoch")
     return run
-
-
-def finished(run: Path) -> bool:
-    """Whether a run that no process trains now is finished."""
-    return (run / "lock").read_text("utf-8", "replace") == "finished"
 
 
 def options_of(opt: Any, folder: Path, fold: int, **values: Any) -> Any:

@@ -162,7 +162,7 @@ class Space:
         return chosen
 
     def combinations(self, most: int, accepts: Callable[[Options], Any]) -> list[dict[str, Any]]:
-        """Every combination of values, each once, where there are at most so many; else []."""
+        """Every combination of values, each once, if there are no more than `most`; else []."""
         if math.prod(one.count() for one in self.varied.values()) > most:
             return []
         found: list[dict[str, Any]] = []

@@ -27,7 +27,7 @@ from .space import Dimension
 
 HOLDER = "trial.txt"  # file in a run's folder on which its process holds a lock, whatever the run's own is doing
 ABOUT = "hearth"  # what the study itself keeps: its measure, ranges and other options
-TRIES = 3  # starts from the same checkpoint, after each of which the process was killed
+TRIES = 3  # starts from the same checkpoint that ended with a killed process
 DRIVERS = {"psycopg": '"psycopg[binary]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # their packages
 DATABASES = ".db", ".sqlite", ".sqlite3"  # suffixes that are taken for SQLite's
 LONGEST = 1_000_000  # bytes of a journal in which its last line is
@@ -216,7 +216,7 @@ def claim(
         if sum(map(counts, trials)) >= wanted:
             return None
         attrs = {"place": where.place(), "given": given(trials)}
-        # With its place from the first moment on: else, killed now, it would be nobody's.
+        # With its place from the start: if the process were killed now, no place would own it.
         new = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs=attrs)
         id = study._storage.create_new_trial(study._study_id, new)
         trials = study.get_trials(deepcopy=False)

@@ -26,7 +26,7 @@ from .study import ABOUT, Claim, Study, claim, counts, fail, give_up, suggest
 
 DONE, FAILED, NOTHING_LEFT = 0, 3, 4  # exit codes of a process; after any other one its trial has to be resumed
 DRAWS = 20  # of a trial that repeats another one, before one that is left is taken
-COUNTED = 1000  # combinations, at most, of which one is looked for then
+COUNTED = 1000  # combinations, at most, among which it is looked for
 SPARED, PATIENCE = 5, 4  # trials that have ended before one is pruned; part of its epochs that a run has first
 
 
@@ -85,7 +85,7 @@ def work(program: ModuleType, space: Space, where: Study, wanted: int, jobs: int
         except SystemExit:  # Ctrl-C: that was no failure
             found.trial.set_user_attr("stood", None)
             raise
-        with contextlib.suppress(OSError):  # nobody reads it any more: the work goes on
+        with contextlib.suppress(OSError):  # stdout is closed: the work continues
             os.write(says, f"{line}\n".encode("utf-8", "backslashreplace"))
     sys.exit(code)
 
