@@ -48,6 +48,7 @@ class DefaultConfig(Options):
     # --- augmentation of training pictures
     augment: flag | DATA = True  # False: none; with --finetune a frozen body then looks once at each picture
     crop_min_scale: number(0, above=True, high=1) | DATA | was("min_crop") = 0.08  # smallest random crop, share of area
+    train_image_size: several(pixels(32)) | DATA = []  # in training, 64,96 say, one after the other; none: image_size
     flip: number(0, high=1) | DATA = 0.5  # probability of a horizontal flip
     rotate: number(0, high=180) | DATA = 0.0  # largest rotation to either side, degrees
     color_jitter: number(0, high=1) | DATA | was("colour") = 0.0  # largest change of brightness, contrast, saturation
@@ -209,6 +210,31 @@ class Finetune(DefaultConfig):
     max_epoch = 14
     scheduler = "cosine"
     monitor = "val_loss"  # accuracies differ by single pictures
+
+
+class DogCatScratch(DefaultConfig):
+    """Photographs of cats and dogs by the thousand, without pretrained weights.
+
+    python main.py train --config=DogCatScratch --train-data-root=data/train    then val, test with --tta=flip
+    """
+
+    model = "ResNet9"
+    width = 0.5  # 32 to 256 channels
+    image_size = 128  # larger than in training, where crops enlarge what they show (Touvron et al. 2019)
+    train_image_size = [64, 80, 96, 112]  # small pictures first: more epochs in the same time
+    crop_min_scale = 0.25
+    color_jitter = 0.3
+    criterion = "label_smoothing"
+    optimizer = "Muon"  # as good in 60 epochs as AdamW in 100
+    lr = 4e-3
+    momentum = 0.95
+    weight_decay = 0.05
+    batch_size = 64
+    ema = 0.99
+    max_epoch = 100
+    scheduler = "linear"
+    lr_final = 0.0
+    warmup_epochs = 15.0
 
 
 class Segmentation(DefaultConfig):

@@ -56,6 +56,10 @@ class BaseData(Dataset):
         """The samples of one training epoch: int64 indices in an order drawn from `generator`, always as many."""
         return torch.randperm(len(self), generator=generator)
 
+    def begin_epoch(self, done: float) -> None:
+        """Called before an epoch of training, or before the rest of it, with the share of the training that was done
+        when it began, 0 to 1: for what changes meanwhile; here nothing."""
+
     def prepare(self, input: Any, target: Any, generator: torch.Generator | None) -> tuple[Any, Any]:
         """A collated batch, already on the device -> what model and criterion take: (input, target). In train mode
         augmentation is drawn here from `generator`, on the device, one draw per sample. It gets input and target

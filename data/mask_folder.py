@@ -1,6 +1,6 @@
 """Pictures and masks of your own, for segmentation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ class MaskFolder(PictureSet):
         root: one folder, or a list of them.
         mode: train, val or test.
         image_size: side of the square that `prepare` returns, pixels; or "320x192", width x height.
-        crop_min_scale, flip, rotate, color_jitter, noise: how train mode changes pictures and masks, see Augment.
+        crop_min_scale, flip, rotate, color_jitter, noise, train_image_size: how train mode changes pictures and masks,
+            see Augment.
         val_data_root: folders like `root`; if there are any, they are val and all of `root` is train.
         val_size: maximum number of pictures in val mode.
         folds, fold, group: without val_data_root val gets one part of `folds`, see PictureFiles.
@@ -86,6 +87,7 @@ class MaskFolder(PictureSet):
         rotate: float = 0.0,
         color_jitter: float = 0.0,
         noise: float = 0.0,
+        train_image_size: Sequence[int | str] = (),
         val_data_root: Roots = (),
         val_size: int | None = None,
         folds: int | None = None,
@@ -98,7 +100,7 @@ class MaskFolder(PictureSet):
         **_: Any,
     ):
         self.mode, self.fit, read = mode, fit, reader(read_square, fit=fit)
-        self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise)
+        self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise, train_image_size)
         size, name = stored_size(image_size, mode), f"{type(self).__name__}_{mode}"
         if mode == "test":
             own = opened = unlabelled(root)
@@ -123,11 +125,8 @@ class MaskFolder(PictureSet):
             if pixels and not 2 <= len(self.classes) <= UNLABELLED:
                 raise UserError(f"{shown(root)} has {counted(len(self.classes), 'class', 'classes')}: {WANTED}")
             known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
-            problems |= {
-                sample: f"{sample.target[0]} (a pixel is {max(counts)}; {known})"
-                for sample, counts in pixels.items()
-                if max(counts) >= len(self.classes)
-            }
+            beyond = {one: max(counts) for one, counts in pixels.items() if max(counts) >= len(self.classes)}
+            problems |= {one: f"{one.target[0]} (a pixel is {label}; {known})" for one, label in beyond.items()}
         self.broken = [problems[sample] for sample in own if sample in problems]
         self.ids = [sample.target for sample in own]  # in test mode, broken ones too
         self.samples = [sample for sample in own if sample not in problems]
@@ -157,6 +156,10 @@ class MaskFolder(PictureSet):
         if self.mode == "test":
             return pictures, [self.samples[index].target for index in indices]
         return pictures, rows[..., 3].contiguous()
+
+    def begin_epoch(self, done: float) -> None:
+        """Augment to the size for this share of the training, 0 to 1."""
+        self.augment.begin_epoch(done)
 
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
         """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size, masks uint8 [N, H, W] -> int64

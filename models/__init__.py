@@ -10,6 +10,7 @@ from .keypoint_rcnn import KeypointRCNN
 from .mask_rcnn import MaskRCNN
 from .mlp import MLP
 from .resnet import ResNet34
+from .resnet9 import ResNet9
 from .squeezenet import SqueezeNet
 from .ssd import SSD
 from .unet import UNet

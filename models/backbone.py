@@ -59,7 +59,7 @@ class Backbone(BasicModule):
             hint = "models of several widths are mobilenet_v2, resnet50, ..." if width != 1 else square
             raise UserError(f"{name} cannot be built for {asked} ({error}): {hint}") from None
         self.head = f"net.{head}"
-        self.seen = FeatureCache(self.net, head)
+        self.seen = FeatureCache(self.net, head, name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, 3, H, W] -> [N, C]"""

@@ -108,6 +108,12 @@ class BasicModule(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad = bool(unfreeze_epoch) or name.startswith(f"{self.head}.")
 
+    def freeze_as_trained(self, opt: Any) -> None:
+        """Freeze the body if the options `opt` of its training left it as it was: then folds have one body, which has
+        to look at a picture once for all of them, see features.py."""
+        if opt.finetune and not opt.unfreeze_epoch:
+            self.freeze_body()
+
     def train(self, mode: bool = True) -> "BasicModule":
         """Switch to training mode. Frozen parts stay in eval mode, so that their BatchNorm statistics do not change."""
         super().train(mode)

@@ -205,7 +205,7 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "--lr=0.001  (learning rate)",
         "initial learning rate",
         "takes: a number above 0",
-        "presets: Finetune 0.01, Coco 0.0003, Heart 0.1, CIFAR10 0.1",
+        "presets: Finetune 0.01, DogCatScratch 0.004, Coco 0.0003, Heart 0.1, CIFAR10 0.1",
         "read by: train, control, doctor, find-lr, prune",
         "on --resume: is fixed",
     ]

@@ -63,7 +63,7 @@ def test_the_training_fits_on_a_screen_and_its_loop_in_a_head():
 def test_no_function_and_no_file_is_long():
     assert [f"{path}: {node.name}" for _, path, tree in HOUSE for node in functions(tree) if length(node) > 60] == []
     long = {path.name for _, path, _ in HOUSE if len(path.read_text().splitlines()) > 300}
-    assert long <= {"main.py"}
+    assert long <= {"main.py", "config.py"}  # a list: every option takes a line, every preset a few
 
 
 def test_utils_are_rooms():

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +34,7 @@ class Augment:
         rotate: largest angle to either side, degrees.
         color_jitter: brightness, contrast and saturation are each multiplied by 1 - color_jitter to 1 + color_jitter.
         noise: standard deviation of Gaussian noise, on a scale of 0 to 1.
+        train_image_size: sizes instead of image_size, each for an equal share of a training, see begin_epoch.
         random_erasing: probability that a random box is erased.
         mixup, cutmix: alphas of the Beta distributions from which mixtures of two pictures are drawn. With both, a coin
             picks one for each picture.
@@ -47,16 +48,22 @@ class Augment:
         rotate: float = 0.0,
         color_jitter: float = 0.0,
         noise: float = 0.0,
+        train_image_size: Sequence[int | str] = (),
         random_erasing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ):
-        self.size, self.crop_min_scale, self.flip, self.rotate = height_width(image_size), crop_min_scale, flip, rotate
+        self.sizes = [height_width(size) for size in train_image_size or [image_size]]
+        self.size, self.crop_min_scale, self.flip, self.rotate = self.sizes[0], crop_min_scale, flip, rotate
         self.color_jitter, self.noise, self.random_erasing = color_jitter, noise, random_erasing
         self.mixup, self.cutmix = mixup, cutmix
 
+    def begin_epoch(self, done: float) -> None:
+        """From now on make the size for this share of the training, 0 to 1."""
+        self.size = self.sizes[min(int(done * len(self.sizes)), len(self.sizes) - 1)]
+
     def __call__(self, images: Tensor, generator: Generator | None, masks: Tensor | None = None) -> tuple[Tensor, Any]:
-        """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size; masks, uint8 [N, H, W] or None, change
+        """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of `size`; masks, uint8 [N, H, W] or None, change
         with them to uint8 [N, h, w], 255 outside the picture."""
         # All at once and for any options, so that no option changes what the others draw.
         uniform = torch.rand(14, len(images), generator=generator, device=images.device)

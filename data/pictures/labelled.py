@@ -34,7 +34,8 @@ class PictureData(PictureSet):
         mode: train, val or test.
         image_size: side of the square that `prepare` returns, pixels; or "320x192", width x height.
         interpolation: how pictures are resized when they are read, bilinear or bicubic.
-        crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix: augmentation, see Augment.
+        crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix, train_image_size:
+            augmentation, see Augment.
         resample: balance the classes in every epoch of train mode, see `order`: none, mean, log or sqrt.
         class_weights: set `weights` to N / N_c in train mode.
         own: the numbers of those of `paths` that are this data set's, None: all; others only share its pack.
@@ -65,6 +66,7 @@ class PictureData(PictureSet):
         random_erasing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        train_image_size: Sequence[int | str] = (),
         resample: str = "none",
         class_weights: bool = False,
         own: Sequence[int] | None = None,
@@ -76,9 +78,8 @@ class PictureData(PictureSet):
     ):
         self.mode, self.size, self.labels, self.interpolation = mode, height_width(image_size), labels, interpolation
         self.augmented = augment and mode == "train"
-        self.augment = Augment(
-            image_size, crop_min_scale, flip, rotate, color_jitter, noise, random_erasing, mixup, cutmix
-        )
+        changes = crop_min_scale, flip, rotate, color_jitter, noise, train_image_size, random_erasing, mixup, cutmix
+        self.augment = Augment(image_size, *changes)
         if pixels is None:
             size = stored_size(image_size, "train" if self.augmented else "val")
             cropped = reader(read_center_crop, interpolation=interpolation, share=center_crop)
@@ -120,6 +121,10 @@ class PictureData(PictureSet):
         if self.resampling == "none":
             return super().order(generator)
         return balanced(torch.tensor(self.targets), self.resampling, generator)
+
+    def begin_epoch(self, done: float) -> None:
+        """Augment to the size for this share of the training, 0 to 1."""
+        self.augment.begin_epoch(done)
 
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
         """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size; in train mode augmented, and with mixup

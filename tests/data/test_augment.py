@@ -170,6 +170,26 @@ def test_a_mask_stays_where_its_picture_goes():
     assert not bright[~inside].any()
 
 
+# --- sizes that grow
+
+
+def test_pictures_and_masks_grow_in_equal_shares_of_a_training():
+    augment = Augment(96, train_image_size=[32, "64x48", 96])
+    images, masks = noisy(2, 110, 110), torch.zeros(2, 110, 110, dtype=torch.uint8)
+    sizes = []
+    for epoch in range(7):
+        augment.begin_epoch(epoch / 7)
+        pictures, cut = augment(images, seed(), masks)
+        assert pictures.shape[2:] == cut.shape[1:]
+        sizes.append(tuple(pictures.shape[2:]))
+    assert sizes == [(32, 32)] * 3 + [(48, 64)] * 2 + [(96, 96)] * 2
+    augment.begin_epoch(1.0)  # more epochs than were planned
+    assert augment.size == (96, 96)
+    plain = Augment(96)
+    plain.begin_epoch(0.0)
+    assert plain.size == (96, 96)
+
+
 # --- rotations
 
 

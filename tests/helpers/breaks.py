@@ -121,6 +121,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/train/loader.py": [
         ("seed_step(sampler.seed, run.step,", "seed_step(sampler.seed, 0,", "train/test_loader.py:every_batch_has"),
+        ("dataset.begin_epoch(run.done)", "pass", "train/test_loader.py:a_data_set_knows"),
     ],
     "utils/options/hints.py": [
         ("        if path is not None:", "        if False:", "options/test_hints.py:lies_below"),
@@ -198,6 +199,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("[: -self.keep_last]", "[:0]", "test_loop.py:every_kth_epoch"),
     ],
     "utils/run/run.py": [
+        ("if self.batch == 0:", "if True:", "train/test_loader.py:a_data_set_knows"),
         ("if lock(self._lock):", "if True:", "run/test_resume.py:another_process_trains"),
         ("vars(self).update(state)", "pass", "run/test_checkpoint.py:the_middle"),
         (
@@ -443,6 +445,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "models/ensemble.py": [
         ("mirrored.flip(-1) if", "mirrored if", "models/test_ensemble.py:masks_mirrored_back"),
+        ("resized(view, size) for", "view for", "models/test_ensemble.py:in_its_own_size"),
+        ("sizes.index(max(sizes))", "0", "models/test_ensemble.py:of_several_sizes"),
         ("with member.autocast():", "if True:", "models/test_ensemble.py:its_own_precision"),
     ],
     "data/pictures/split.py": [
@@ -466,6 +470,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "data/pictures/augment.py": [
         ("uniform[4] < self.flip", "uniform[4] < 0.5", "data/test_augment.py:flips_are"),
+        ("int(done * len(self.sizes))", "0", "data/test_augment.py:grow_in_equal_shares"),
         ("(2 * uniform[5] - 1)", "uniform[5]", "data/test_augment.py:colors_and_angles"),
         ("* uniform[6:9]))", "* uniform[6:7].expand(3, -1)))", "data/test_augment.py:colors_and_angles"),
         ("uniform[4] < probability", "uniform[4] < 0.5", "data/test_augment.py:erased_is"),
@@ -542,7 +547,9 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("x = x * factor + shift", "pass", "models/test_features.py:pictures_are_prepared"),
     ],
     "models/features.py": [
-        ("if state != self.state:", "if not self.state:", "models/test_features.py:a_frozen_body_looks"),
+        ("if versions != self.versions:", "if not self.versions:", "models/test_features.py:a_frozen_body_looks"),
+        ("value.is_inference()", "True", "models/test_features.py:a_frozen_body_looks"),
+        ("digest.update(name.encode() + ", "print(name.encode() + ", "models/test_features.py:one_body_look"),
         (", eval_mode(self.net)", "", "models/test_features.py:a_frozen_body_looks"),
         ("torch.equal(head(inputs[0]), score)", "True", "models/test_features.py:a_network_that_does"),
     ],

@@ -44,6 +44,47 @@ def test_probabilities_are_averaged_and_the_loss_is_theirs(task, input):
     assert model.info is members[0].info and model.task == task
 
 
+class Everywhere(Linear):
+    """Scores that depend on the pictures' size."""
+
+    def __init__(self, seed, task="classification"):
+        super().__init__(seed, task)
+        if task == "classification":
+            self.layer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), self.last(seed))
+
+    def last(self, seed):
+        return nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("tta", [None, "flip"])
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_each_member_sees_pictures_in_its_own_size(task, tta, input):
+    def size(images, side):
+        return F.interpolate(images, (side, side), mode="bilinear", antialias=True) if images.ndim == 4 else images
+
+    members = [Everywhere(seed, task).eval() for seed in (0, 1)]
+    expected = 0
+    for member, side in zip(members, (16, 10), strict=True):
+        expected = expected + size(member.predict(size(input, side)), 16)
+        if tta:
+            mirrored = member.predict(size(input, side).flip(3))
+            expected = expected + size(mirrored.flip(3) if mirrored.ndim == 4 else mirrored, 16)
+    model = Ensemble(members, tta, sizes=[(16, 16), (10, 10)]).eval()
+    assert torch.allclose(model.predict(input), expected / (4 if tta else 2), atol=1e-6)
+    alike = Ensemble(members, tta, sizes=[(16, 16), (16, 16)]).predict(input)
+    assert not torch.allclose(model.predict(input), alike, atol=1e-4)
+    assert torch.equal(alike, Ensemble(members, tta).predict(input))
+
+
+def test_models_of_several_sizes_read_pictures_in_the_largest(tmp_path, capsys):
+    given = config.load({}, command="test")
+    sizes = {"a.pth": 32, "b.pth": 64, "c.pth": 48}
+    several = [config.load({"load_model_path": one, "image_size": sizes[one]}, command="test") for one in sizes]
+    opt, model, _ = average(given, ",".join(sizes), several, lambda one: (one, Linear(0), torch.device("cpu")))
+    assert opt.image_size == 64 and model.sizes == [(32, 32), (64, 64), (48, 48)]
+    assert "note: pictures are read with --image-size=64, and resized for the models of" in capsys.readouterr().out
+
+
 def test_each_member_computes_in_its_own_precision(input):
     members = [Linear(0), Linear(1)]
     members[1].precision = "bf16"

@@ -1,5 +1,7 @@
 """Pictures for weights that expect another mean and deviation, and a frozen body that looks once at each picture."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -70,6 +72,32 @@ def test_a_frozen_body_looks_once_at_each_picture_and_in_every_batch_with_the_sa
     seen = counted_calls(other)
     other(images), other(images)
     assert seen == [3, 3]  # augmented pictures do not come again
+
+
+def test_models_with_one_body_look_at_a_picture_once_together_and_others_do_not():
+    """As folds are: also where weights are loaded in inference mode, which do not say when they change."""
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        first, second, third = (models.resnet18(augment=False) for _ in range(3))
+        second.net.load_state_dict(first.net.state_dict() | {"fc.weight": second.net.fc.weight})
+        third.net.load_state_dict(first.net.state_dict())
+        third.net.layer4[1].bn2.running_mean += 1  # no weight, but it changes the features
+        images, calls = torch.randn(2, 3, 32, 32), []
+        for model in (first, second, third):
+            model.freeze_body()
+            model.eval()
+            right = torch.cat([model.net(image) for image in images.split(1)])
+            seen = counted_calls(model)
+            assert torch.allclose(model(images), right, atol=1e-6)
+            calls.append(len(seen))
+    assert calls == [2, 0, 2]
+
+
+def test_only_a_body_that_was_never_trained_is_frozen_again():
+    for values, frozen in [({"finetune": True}, True), ({"finetune": True, "unfreeze_epoch": 2}, False), ({}, False)]:
+        model = models.resnet18()
+        model.freeze_as_trained(SimpleNamespace(**{"finetune": False, "unfreeze_epoch": None, **values}))
+        assert model.net.conv1.weight.requires_grad is not frozen and model.net.fc.weight.requires_grad
 
 
 def test_a_network_that_does_something_behind_its_head_is_run_whole():

@@ -13,6 +13,7 @@ from config import DefaultConfig
 from models.basic_module import BasicModule
 from models.submodules import Dropout
 from utils import UserError
+from utils.options.kinds import height_width
 from utils.options.names import imported_names
 from utils.run.checkpoint_file import read_checkpoint
 
@@ -61,6 +62,25 @@ def test_the_books_way_of_making_a_model():
 
 def test_resnet34_has_the_papers_parameters():
     assert sum(p.numel() for p in models.ResNet34(num_classes=1000).parameters()) == 21_797_672
+
+
+@pytest.mark.parametrize(("size", "stride"), [(32, 16), ("40x24", 16), (64, 32), (128, 32)])
+def test_resnet9_keeps_the_resolution_of_small_pictures_and_its_shortcuts_begin_as_the_identity(size, stride):
+    torch.manual_seed(0)
+    model, seen = models.ResNet9(num_classes=3, image_size=size, width=0.25).eval(), {}
+    for stage in (model.layer2, model.layer3, model.layer4):
+        stage[-1].register_forward_hook(lambda block, inputs, output: seen.update({block: (inputs[0], output)}))
+    height, width = height_width(size)
+    assert model(torch.randn(2, 3, height, width)).shape == (2, 3)
+    assert all(torch.equal(before, after) for before, after in seen.values()) and len(seen) == 3
+    assert after_last(seen).shape == (2, 128, height // stride, width // stride)
+    wide = models.ResNet9(num_classes=3, image_size=size, width=0.5)
+    counts = [sum(p.numel() for p in one.parameters()) for one in (model, wide)]
+    assert counts[0] < 0.3 * counts[1] and counts[1] == 1_943_955
+
+
+def after_last(seen):
+    return [*seen.values()][-1][1]
 
 
 def test_squeezenet_can_give_negative_scores():

@@ -1,5 +1,7 @@
 """--optimizer takes every class of torch.optim that can train, or one of the user's, with options of its own."""
 
+import math
+
 import pytest
 import torch
 from conftest import FAST, main
@@ -10,6 +12,7 @@ import config
 from models.basic_module import BasicModule
 from utils import UserError
 from utils.options.names import UNUSABLE, optimizers
+from utils.train.muon import Muon, orthogonal
 from utils.train.step import TrainStep
 
 
@@ -122,3 +125,49 @@ def test_an_optimizer_a_loss_and_a_schedule_of_ones_own_are_one_file(tmp_path, p
     assert "in hinge" in done.stderr and "ZeroDivisionError" in done.stderr and "fire/core.py" not in done.stderr
     done = main("train", f"--train-data-root={pictures}", *FAST, "--criterion=mine.hingee", cwd=tmp_path, check=2)
     assert "--criterion=mine.hingee cannot be loaded: AttributeError" in done.stderr
+
+
+# --- Muon
+
+
+@pytest.mark.parametrize("shape", [(16, 27), (64, 16), (32, 32)])
+def test_muon_makes_singular_values_alike_and_keeps_the_directions(shape):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0)).double()
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    found = left.T @ orthogonal(matrix.float()).double() @ right.T
+    assert found.diagonal().min() > 0.6 and found.diagonal().max() < 1.3 and values.max() / values.min() > 1.7
+    assert (found - found.diagonal().diag()).abs().max() < 1e-4
+
+
+def test_muon_steps_as_its_paper_says():
+    """Twice, for a convolution as a matrix, with Nesterov's look ahead, and with weight decay beside the gradient."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(12, 3, 3, 3))
+    start, gradients = weight.detach().clone(), [torch.randn_like(weight) for _ in range(2)]
+    optimizer = Muon([weight], lr=0.1, momentum=0.8, weight_decay=0.5)
+    for gradient in gradients:
+        weight.grad = gradient.clone()
+        optimizer.step()
+    mean, expected = torch.zeros_like(start), start
+    for gradient in gradients:
+        mean = 0.8 * mean + 0.2 * gradient
+        ahead = 0.2 * gradient + 0.8 * mean
+        expected = expected * (1 - 0.1 * 0.5)
+        expected = expected - 0.1 * 0.2 * math.sqrt(27) * orthogonal(ahead.view(12, 27)).view_as(start)
+    assert torch.allclose(weight, expected, atol=1e-6)
+
+
+def test_muon_leaves_biases_small_heads_and_depthwise_convolutions_to_adamw():
+    torch.manual_seed(0)
+    weights = [torch.nn.Parameter(torch.randn(*shape)) for shape in [(16,), (2, 64), (64, 2), (32, 1, 3, 3)]]
+    others = [torch.nn.Parameter(weight.detach().clone()) for weight in weights]
+    ours = Muon(weights, lr=0.01, weight_decay=0.1)
+    adamw = torch.optim.AdamW(others, lr=0.01, weight_decay=0.1, betas=(0.9, 0.99))
+    for _ in range(5):
+        for mine, other in zip(weights, others, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        ours.step()
+        adamw.step()
+    for mine, other in zip(weights, others, strict=True):
+        assert torch.allclose(mine, other, atol=1e-6)

@@ -96,6 +96,19 @@ def test_the_newest_folds_are_tested_as_their_mean_and_calibrated(trained, unlab
     assert torch.allclose(found["calibrated"], (found["mean"].logit() / temperature).sigmoid(), atol=1e-3)
 
 
+def test_folds_and_single_models_can_stand_in_one_list(trained):
+    cwd, _, _ = trained
+    (folder,) = (cwd / "checkpoints").iterdir()
+    (alone,) = (cwd / "alone").iterdir()
+    given = config.load({"load_model_path": f"{folder},{alone}/best.pth", "work_dir": "nowhere"}, command="test")
+    name, several = members.each(given)
+    runs = members.fold_runs(folder).values()
+    assert name == given.load_model_path
+    assert [one.load_model_path for one in several] == [*map(str, runs), f"{alone}/best.pth"]
+    by_name = config.load({"load_model_path": f"{folder.name},b.pth", "work_dir": str(folder.parent)}, command="test")
+    assert len(members.each(by_name)[1]) == 3
+
+
 def test_what_cannot_be_measured_or_averaged_is_one_line(trained, monkeypatch):
     cwd, _, _ = trained
     monkeypatch.chdir(cwd)
@@ -121,9 +134,10 @@ def test_what_cannot_be_measured_or_averaged_is_one_line(trained, monkeypatch):
 
 
 def test_models_that_see_or_validate_on_other_pictures_are_not_averaged():
-    one, other = (config.load({"load_model_path": name, "image_size": size}) for name, size in (("a", 32), ("b", 64)))
+    sizes = {"a": 32, "b": "64x32"}
+    one, other = (config.load({"load_model_path": name, "image_size": sizes[name]}) for name in sizes)
     with pytest.raises(
-        UserError, match="a has image_size=32, b 64: models whose probabilities are averaged have to see"
+        UserError, match="a has image_size=32, b 64x32: models whose probabilities are averaged have to see"
     ):
         members.check_alike([one, other], config.load({}, command="test"))
     apart = [config.load({"load_model_path": "a", "folds": 5, "fold": fold}) for fold in (0, 1)]

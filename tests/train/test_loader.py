@@ -8,6 +8,7 @@ import torch
 
 from data.base import BaseData
 from utils import UserError
+from utils.run.run import Run
 from utils.train.loader import batches, make_loader
 from utils.train.sampler import ResumableBatchSampler
 from utils.train.seeds import generator, seed_step
@@ -67,13 +68,31 @@ class Drawn(Numbers):
 
 def test_every_batch_has_numbers_of_its_own_and_the_same_after_a_resume():
     def drawn(batch):
-        run = SimpleNamespace(epoch=1, batch=batch, step=3 + batch)
+        run = SimpleNamespace(epoch=1, batch=batch, step=3 + batch, done=0.0)
         for numbers in batches(make_loader(Drawn(12), 4, num_workers=0, seed=1), run, torch.device("cpu")):
             run.batch, run.step = run.batch + 1, run.step + 1
             yield numbers
 
     whole = list(drawn(0))
     assert len({numbers for both in whole for numbers in both}) == 2 * 3 and list(drawn(1)) == whole[1:]
+
+
+def test_a_data_set_knows_the_share_that_was_done_when_the_epoch_began_also_after_a_resume(tmp_path):
+    told, opt = [], SimpleNamespace(max_epoch=4)
+    dataset = Drawn(12)
+    dataset.begin_epoch = told.append
+    run, loader = Run(tmp_path), make_loader(dataset, 4, num_workers=0, seed=1)
+    for _ in run.epochs(opt):
+        for _ in batches(loader, run, torch.device("cpu")):
+            run.advance()
+            if run.position()[:2] == (1, 2):
+                opt.max_epoch = 8  # commanded meanwhile
+                other = Run(tmp_path, writes=False)
+                other.load_state_dict(run.state_dict())
+                assert next(other.epochs(opt)) == 1
+                next(batches(loader, other, torch.device("cpu")))
+        run.next_epoch()
+    assert told[:4] == [0, 1 / 4, 1 / 4, 2 / 8] and told[-1] == 7 / 8
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -29,7 +29,7 @@ def test_the_batches_are_those_of_one_epoch_after_the_other():
         for epoch in range(3)
         for batch in range(3)
         for input, _ in itertools.islice(
-            batches(loader, SimpleNamespace(epoch=epoch, batch=batch, step=next(step)), cpu), 1
+            batches(loader, SimpleNamespace(epoch=epoch, batch=batch, step=next(step), done=0.0), cpu), 1
         )
     ]
     found = [input for input, _ in itertools.islice(endless(loader, cpu), len(wanted))]

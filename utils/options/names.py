@@ -14,8 +14,8 @@ from .own import OWN
 
 ROOT = Path(__file__).parent.parent.parent
 LIBRARIES = {"models": "torchvision or timm"}
-# The base class, those that call the loss again, want sparse gradients, matrices alone, or whole data sets at a time.
-UNUSABLE = "Optimizer", "LBFGS", "SparseAdam", "Muon", "Rprop"
+# The base class, those that call the loss again, want sparse gradients, or whole data sets at a time.
+UNUSABLE = "Optimizer", "LBFGS", "SparseAdam", "Rprop"
 
 
 def name_in(package: str, own: bool = False) -> Kind:

@@ -3,18 +3,21 @@
 import contextlib
 import copy
 import os
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from utils import UserError
 from utils.notices import note
+from utils.options.kinds import height_width
 from utils.options.options import read_yaml
 
 from .resume import written
 
 OUT_OF_FOLD = "out_of_fold.csv"  # of a folder of folds that is complete
 AVERAGED = "val", "test", "predict"  # the commands that take several
-SEEN = "image_size", "center_crop", "interpolation", "fit"  # options by which all see the same pictures
+SEEN = "center_crop", "interpolation", "fit"  # options by which all see the same pictures, in any size
 DIVIDED = "train_data_root", "val_data_root", "folds", "fold", "group"  # and those by which they validate on the same
 
 
@@ -48,21 +51,33 @@ def begun(options: dict[str, Any]) -> str:
 
 
 def named(given: Any) -> tuple[str, list[str]]:
-    """(what names the models, the path of each): of those that options name, or of the newest folder of folds where no
-    best.pth is newer. ("", []) where it is one model. A note says so where folds have different numbers of epochs.
-    Raises UserError for folds that are not all trained."""
+    """(what names the models, the path of each): of those that options name, files and folders of runs or of folds, or
+    of the newest folder of folds where no best.pth is newer. ("", []) where it is one model. Raises UserError, see
+    trained_folds."""
     text = given.load_model_path or given.run
     if given.load_model_path and "," in text and not os.path.exists(text):
-        return text, [part.strip() for part in text.split(",")]
+        parts = [part.strip() for part in text.split(",")]
+        folds = [next(folders_of_folds(given, part), None) for part in parts]
+        paths = [trained_folds(one) if one else [part] for part, one in zip(parts, folds, strict=True)]
+        return text, [path for several in paths for path in several]
     if text:
-        folders = [one for one in (Path(text), Path(given.work_dir, text)) if is_folds(one)]
+        folder = next(folders_of_folds(given, text), None)
     else:
         files = [*Path(given.work_dir).glob("*/best.pth"), *Path(given.work_dir).glob(f"*/{OUT_OF_FOLD}")]
         newest = max(files, key=written, default=Path())
-        folders = [newest.parent] if newest.name == OUT_OF_FOLD else []
-    if not folders:
-        return "", []
-    folder, runs = folders[0], fold_runs(folders[0])
+        folder = newest.parent if newest.name == OUT_OF_FOLD else None
+    return (str(folder), trained_folds(folder)) if folder else ("", [])
+
+
+def folders_of_folds(given: Any, name: str) -> Iterator[Path]:
+    """The folders of folds that a path, or a name in work_dir, means."""
+    return (one for one in (Path(name), Path(given.work_dir, name)) if is_folds(one))
+
+
+def trained_folds(folder: Path) -> list[str]:
+    """The runs of a folder of folds. A note says so where they have different numbers of epochs. Raises UserError for
+    folds that are not all trained."""
+    runs = fold_runs(folder)
     if not (folder / OUT_OF_FOLD).is_file():
         count = recorded(folder).get("folds")
         raise UserError(
@@ -72,7 +87,7 @@ def named(given: Any) -> tuple[str, list[str]]:
     if len(epochs) > 1:  # one of them was resumed by itself
         all_alike = f"`python main.py train --resume={folder} --max-epoch={epochs[-1]}`"
         note(f"{folder}: its folds have --max-epoch={' and '.join(map(str, epochs))}: {all_alike} trains all alike")
-    return str(folder), [str(run) for run in runs.values()]
+    return [str(run) for run in runs.values()]
 
 
 def each(given: Any) -> tuple[str, list[Any]]:
@@ -100,14 +115,20 @@ def each(given: Any) -> tuple[str, list[Any]]:
     return name, members
 
 
+def proportions(image_size: int | str) -> Fraction:
+    """height / width"""
+    return Fraction(*height_width(image_size))
+
+
 def check_alike(members: list[Any], given: Any) -> None:
     """Raise UserError where models, by the options of each, see other pictures than the first one does, or where val
     would measure what some of them were trained on."""
     first, *others = members
     for other in others:
-        for name in SEEN:
+        for name in ("image_size", *SEEN):
             mine, its = getattr(first, name), getattr(other, name)
-            if mine != its:
+            alike = proportions(mine) == proportions(its) if name == "image_size" else mine == its
+            if not alike:
                 raise UserError(
                     f"{first.load_model_path} has {name}={mine}, {other.load_model_path} {its}: models whose "
                     "probabilities are averaged have to see the same pictures"

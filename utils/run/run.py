@@ -76,6 +76,7 @@ class Run:
     Attributes:
         folder: Path; config.yaml, last.pth, previous.pth, best.pth, events.jsonl, results.csv and pictures are in it.
         epoch, batch, step: epochs finished, batches done in the current one, steps over all.
+        done: share of the epochs that was done when the current one began, 0 to 1.
         best: the best value so far of the measure that selects best.pth, or None.
         steered: [step, command] of every change that was commanded meanwhile, see utils/steer/.
         over: why no epoch follows, said by an observer; "" while the run goes on.
@@ -90,6 +91,7 @@ class Run:
     def __init__(self, folder: str | Path, writes: bool = True):
         self.folder = Path(folder)
         self.epoch = self.batch = self.step = 0
+        self.done = 0.0
         self.best: float | None = None
         self.steered: list[list[Any]] = []
         self.over = ""
@@ -118,6 +120,8 @@ class Run:
     def epochs(self, opt: Any) -> Iterator[int]:
         """The epochs that are left, counted from 0; opt.max_epoch may change meanwhile."""
         while self.epoch < opt.max_epoch:
+            if self.batch == 0:  # it stays for the whole epoch, whatever max_epoch becomes
+                self.done = self.epoch / opt.max_epoch
             yield self.epoch
 
     def position(self) -> tuple[int, int, int]:
@@ -126,7 +130,7 @@ class Run:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, plain values."""
-        return {name: getattr(self, name) for name in ("epoch", "batch", "step", "best", "steered")}
+        return {name: getattr(self, name) for name in ("epoch", "batch", "step", "best", "steered", "done")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state_dict()."""

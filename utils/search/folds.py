@@ -112,6 +112,7 @@ def predict(program: Any, opt: Any, folder: Path, runs: list[Path]) -> None:
         given.command = "val"
         with contextlib.redirect_stdout(io.StringIO()):  # the training has said it
             given, model, device = program.load_trained(given)
+            model.freeze_as_trained(given)
             given.assign(val_size=None)  # every sample gets its row
             data = program.make_data(given, "val", device, model.info["classes"])
         meter = meter or data.meter()

@@ -53,5 +53,7 @@ def batches(loader: DataLoader, run: Any, device: torch.device) -> Iterator[tupl
     """
     sampler: Any = loader.batch_sampler
     sampler.set_position(run.epoch, run.batch)
+    dataset: Any = loader.dataset
+    dataset.begin_epoch(run.done)
     for batch in loader:
-        yield prepared(loader.dataset, batch, device, seed_step(sampler.seed, run.step, device, sampler.rank))
+        yield prepared(dataset, batch, device, seed_step(sampler.seed, run.step, device, sampler.rank))

@@ -9,6 +9,8 @@ import torch
 from utils import UserError
 from utils.options import own
 
+from .muon import Muon
+
 FUSED = "Adam", "AdamW", "SGD"  # on every device
 
 
@@ -26,7 +28,7 @@ def make_optimizer(
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    made = own.find("optimizer", name, "torch.optim")
+    made: Any = Muon if name == "Muon" else own.find("optimizer", name, "torch.optim")  # torch's takes matrices alone
     known = inspect.signature(made).parameters
     usual = {"momentum": momentum, "betas": (momentum, 0.999), "fused": name in FUSED}
     given = {argument: value for argument, value in usual.items() if argument in known} | options
