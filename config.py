@@ -6,7 +6,7 @@ from utils.options.marks import before, by, free, needs, of, only, was
 from utils.options.names import fold_number, name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, NET, PACKS, RESUME, SEEN, STEERED, TESTED, USE
-from utils.options.rules import balance_once, fit_warmup, one_fold, unfreeze_in_time
+from utils.options.rules import balance_once, fit_warmup, one_fold, sizes_of_crops, unfreeze_in_time
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
@@ -76,9 +76,9 @@ class DefaultConfig(Options):
     max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
     batch_size: integer(1) | NET = 32  # samples per step
     accumulate: integer(1) = 1  # micro-batches per step, to save memory
-    optimizer: optimizer_name = "Adam"  # class of torch.optim
+    optimizer: optimizer_name = "Adam"  # class of torch.optim; Muon: that of utils/train/, for convolutions too
     optimizer_options: settings = {}  # more arguments of its constructor: alpha=0.9,centered=True
-    momentum: number(0, high=0.9999) = 0.9  # of SGD and RMSprop; Adam and its kind use it as beta1
+    momentum: number(0, high=0.9999) = 0.9  # of SGD, RMSprop and Muon; Adam's kind uses it as beta1
     weight_decay: number(0) = 1e-4  # on weights only, not on biases and norms
     slim: number(0) = 0.0  # L1 penalty on BatchNorm's scales, for prune --importance=slim; 1e-4 say
     clip_grad: number(0) = 0.0  # clip the global gradient norm; 0: off
@@ -176,7 +176,7 @@ class DefaultConfig(Options):
     show_options: flag | free | SEEN = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 
-    _rules = balance_once, fit_warmup, unfreeze_in_time, one_fold
+    _rules = balance_once, fit_warmup, sizes_of_crops, unfreeze_in_time, one_fold
 
 
 class Demo(DefaultConfig):
@@ -226,7 +226,7 @@ class DogCatScratch(DefaultConfig):
     color_jitter = 0.4
     random_erasing = 0.25
     criterion = "label_smoothing"
-    optimizer = "Muon"  # as good in 60 epochs as AdamW in 100
+    optimizer = "Muon"  # log loss .25 after 15 minutes of one core, AdamW's .29
     lr = 4e-3
     momentum = 0.95
     weight_decay = 0.05

@@ -25,6 +25,7 @@ class BaseData(Dataset):
         paths: the samples' files, where they have any; resume compares their names.
         broken: what could not be read, each as `path (reason)`; the data set leaves it out.
         whole_roots: whether a root is taken whole as val_data_root, and in training where there is val_data_root.
+        train_sizes: (height, width) of pictures in training, where they are not those of validation.
         no_workers_needed: whether reading a sample costs next to nothing, so that workers would only slow it down.
         preparation: the class that prepares single pictures, see data/pictures/preparation.py; None: it has none.
         cached_on_device: whether all samples are in the device's memory, which workers cannot read.
@@ -36,6 +37,7 @@ class BaseData(Dataset):
     weights: Sequence[float] | None = None
     broken: Sequence[Any] = ()
     whole_roots = False
+    train_sizes: Sequence[tuple[int, int]] = ()
     no_workers_needed = False
     cached_on_device = False
     preparation: Any = None
@@ -58,7 +60,8 @@ class BaseData(Dataset):
 
     def begin_epoch(self, done: float) -> None:
         """Called before an epoch of training, or before the rest of it, with the share of the training that was done
-        when it began, 0 to 1: for what changes meanwhile; here nothing."""
+        when it began, 0 to 1: for what `prepare` changes meanwhile (workers have a copy of the data set); here
+        nothing."""
 
     def prepare(self, input: Any, target: Any, generator: torch.Generator | None) -> tuple[Any, Any]:
         """A collated batch, already on the device -> what model and criterion take: (input, target). In train mode

@@ -12,6 +12,7 @@ from utils import UserError
 from utils.files import write_atomically, write_csv
 from utils.metrics.iou_meter import UNLABELLED, IoUMeter
 from utils.notices import counted, note_once
+from utils.options.kinds import height_width
 
 from .pictures.augment import Augment, denormalise, normalise
 from .pictures.folds import grouped, part_of_folds
@@ -100,6 +101,7 @@ class MaskFolder(PictureSet):
         **_: Any,
     ):
         self.mode, self.fit, read = mode, fit, reader(read_square, fit=fit)
+        self.train_sizes = [height_width(size) for size in train_image_size] if mode == "train" else ()
         self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise, train_image_size)
         size, name = stored_size(image_size, mode), f"{type(self).__name__}_{mode}"
         if mode == "test":

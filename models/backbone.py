@@ -12,7 +12,6 @@ from torch import nn
 
 from utils import UserError
 from utils.options.kinds import height_width
-from utils.train.device import eval_mode
 
 from .basic_module import BasicModule
 from .features import FeatureCache
@@ -31,7 +30,6 @@ class Backbone(BasicModule):
         width: factor on the numbers of channels, for models that come in several widths (mobilenet_v2, resnet50, ...).
         mean_std: of the pictures that its weights expect: six numbers, or none for ImageNet's, by which the data sets
             normalise.
-        train_image_size: other sizes in which pictures come in training.
         augment: False: pictures come again unchanged, so that a frozen body, on a CPU, looks at each of them once.
 
     Raises UserError for a size or width that this model does not support.
@@ -46,7 +44,6 @@ class Backbone(BasicModule):
         image_size: int | str = 224,
         width: float = 1.0,
         mean_std: Sequence[float] = (),
-        train_image_size: Sequence[int | str] = (),
         augment: bool = True,
     ):
         super().__init__()
@@ -61,8 +58,6 @@ class Backbone(BasicModule):
             square = "take a square" if isinstance(image_size, str) else "try a multiple of 32"
             hint = "models of several widths are mobilenet_v2, resnet50, ..." if width != 1 else square
             raise UserError(f"{name} cannot be built for {asked} ({error}): {hint}") from None
-        for size in train_image_size:
-            check_takes(self.net, name, size)
         self.head = f"net.{head}"
         self.seen = FeatureCache(self.net, head, name)
 
@@ -76,18 +71,6 @@ class Backbone(BasicModule):
             torch.is_grad_enabled() or torch.is_inference_mode_enabled()
         )  # else FLOPs are counted, say
         return self.seen(x) if frozen and not self.augment and not x.is_cuda and trains_or_validates else self.net(x)
-
-
-def check_takes(net: nn.Module, name: str, image_size: int | str) -> None:
-    """Raise UserError where the network takes no pictures of this size, as vision transformers do."""
-    try:
-        with eval_mode(net), torch.no_grad():
-            net(torch.zeros(1, 3, *height_width(image_size)))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{name} takes no pictures of --train-image-size={image_size} ({reason}): leave it out"
-        ) from None
 
 
 @lru_cache(maxsize=16)

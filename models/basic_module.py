@@ -111,7 +111,7 @@ class BasicModule(nn.Module):
     def freeze_as_trained(self, opt: Any) -> None:
         """Freeze the body if the options `opt` of its training left it as it was: then folds have one body, which has
         to look at a picture once for all of them, see features.py."""
-        if opt.finetune and not opt.unfreeze_epoch:
+        if self.head and opt.finetune and not opt.unfreeze_epoch:  # an exported file has none
             self.freeze_body()
 
     def train(self, mode: bool = True) -> "BasicModule":

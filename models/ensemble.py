@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,8 +84,8 @@ def enlarged(x: torch.Tensor) -> torch.Tensor:
 
 
 def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Pictures or masks' probabilities [N, C, H, W] in another size; those of whole pictures, [N, C], as they are."""
-    if images.ndim == 2 or images.shape[2:] == size:
+    """Pictures or masks' probabilities [N, C, H, W] in another size; anything else, [N, C] say, as it is."""
+    if images.ndim != 4 or images.shape[2:] == size:
         return images
     return F.interpolate(images, size, mode="bilinear", antialias=True)
 
@@ -101,8 +102,10 @@ def average(given: Any, name: str, members: Sequence[Any], load: Callable[[Any],
             loaded.append(load(one))
     options, models, devices = zip(*loaded, strict=True)
     check_alike(options, given)
+    names = [model.model_name for model in models]
     for one, model in zip(options, models, strict=True):
-        model.freeze_as_trained(one)
+        if names.count(model.model_name) > 1:  # else no picture comes twice
+            model.freeze_as_trained(one)
     opt, files = options[0], [one.load_model_path for one in options]
     sizes = [height_width(one.image_size) for one in options]
     opt.assign(image_size=options[sizes.index(max(sizes))].image_size)
@@ -112,11 +115,11 @@ def average(given: Any, name: str, members: Sequence[Any], load: Callable[[Any],
         note(f"pictures are read with --image-size={opt.image_size}, and resized for the models of other sizes")
     if getattr(opt, "cam", 0):
         raise UserError(f"--cam={opt.cam} shows where one model looks, at one view: leave out what is averaged")
-    folder = Path(name) if Path(name).is_dir() else Path(files[0]).parent
+    folder = Path(name) if os.path.isdir(name) else Path(files[0]).parent  # a list may be too long for a Path
     temperature = fitted_temperature(folder, models[0].info["classes"]) if given.calibrate else 1.0
     if temperature > 1 and len(files) > 1:
         note(f"a mean is less certain than its models already: --calibrate, by {temperature:.4g}, may do harm to it")
-    model = Ensemble(models, given.tta, temperature, sizes)
+    model = Ensemble(models, given.tta, temperature, sizes if len(set(sizes)) > 1 else ())
     model.info = {**model.info, "members": {file: one.info for file, one in zip(files, models, strict=True)}}
     opt.assign(load_model_path=name or files[0], tta=given.tta, calibrate=given.calibrate)
     return opt, model.eval(), devices[0]

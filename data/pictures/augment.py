@@ -34,7 +34,7 @@ class Augment:
         rotate: largest angle to either side, degrees.
         color_jitter: brightness, contrast and saturation are each multiplied by 1 - color_jitter to 1 + color_jitter.
         noise: standard deviation of Gaussian noise, on a scale of 0 to 1.
-        train_image_size: sizes instead of image_size, each for an equal share of a training, see begin_epoch.
+        train_image_size: sizes of training pictures, each for an equal share of a training; none: image_size.
         random_erasing: probability that a random box is erased.
         mixup, cutmix: alphas of the Beta distributions from which mixtures of two pictures are drawn. With both, a coin
             picks one for each picture.

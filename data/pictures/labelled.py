@@ -80,6 +80,7 @@ class PictureData(PictureSet):
         self.augmented = augment and mode == "train"
         changes = crop_min_scale, flip, rotate, color_jitter, noise, train_image_size, random_erasing, mixup, cutmix
         self.augment = Augment(image_size, *changes)
+        self.train_sizes = self.augment.sizes if self.augmented and train_image_size else ()
         if pixels is None:
             size = stored_size(image_size, "train" if self.augmented else "val")
             cropped = reader(read_center_crop, interpolation=interpolation, share=center_crop)

@@ -550,6 +550,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("if versions != self.versions:", "if not self.versions:", "models/test_features.py:a_frozen_body_looks"),
         ("value.is_inference()", "True", "models/test_features.py:a_frozen_body_looks"),
         ("digest.update(name.encode() + ", "print(name.encode() + ", "models/test_features.py:one_body_look"),
+        ("other.shared = False", "pass", "models/test_features.py:a_copy_looks"),
+        ("held + row.nbytes < ROOM", "True", "models/test_features.py:a_copy_looks"),
         (", eval_mode(self.net)", "", "models/test_features.py:a_frozen_body_looks"),
         ("torch.equal(head(inputs[0]), score)", "True", "models/test_features.py:a_network_that_does"),
     ],

@@ -89,9 +89,6 @@ def test_a_model_that_asks_for_the_version_of_its_weights_is_loaded(tmp_path):
 def test_a_size_that_a_model_cannot_have():
     with pytest.raises(UserError, match="vit_b_16 cannot be built for pictures of 100 pixels"):
         models.vit_b_16(num_classes=2, image_size=100)
-    with pytest.raises(UserError, match=r"vit_b_16 takes no pictures of --train-image-size=32 \(Wrong image height"):
-        models.vit_b_16(num_classes=2, image_size=64, train_image_size=[64, 32])
-    assert models.resnet18(image_size=64, train_image_size=[32, "64x48"]).training
 
 
 def test_names_that_nobody_has():

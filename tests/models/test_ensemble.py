@@ -1,5 +1,7 @@
 """The mean of several models' probabilities, and of several views of a picture."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,21 @@ class Everywhere(Linear):
 
     def last(self, seed):
         return nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
+
+
+def test_models_of_one_size_get_inputs_as_they_come(capsys):
+    """Of a data set that does not read --image-size."""
+    given, files = config.load({}, command="test"), ("a.pth", "b.pth")
+    several = [config.load({"load_model_path": one}, command="test") for one in files]
+    long = [Path("x" * 200, "best.pth")] * 3  # as text longer than a file's name may be
+    _, model, _ = average(given, ",".join(map(str, long)), several, lambda one: (one, Linear(0), torch.device("cpu")))
+    assert model.sizes == []
+    vector = nn.Sequential(nn.Flatten(), nn.Linear(20, 3))
+    models = [Linear(0), Linear(1)]
+    for one in models:
+        one.layer = vector
+    points = torch.randn(2, 20)
+    assert torch.allclose(Ensemble(models, sizes=[(4, 4), (8, 8)])(points), vector(points).log_softmax(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("tta", [None, "flip"])

@@ -1,5 +1,7 @@
 """Pictures for weights that expect another mean and deviation, and a frozen body that looks once at each picture."""
 
+import copy
+import gc
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 import models
 from data import DogCat
 from data.pictures.augment import MEAN, STD, normalise
+from models import features
 from models.backbone import IMAGENET
 from utils import UserError
 from utils.watch.model_summary import summary
@@ -91,6 +94,34 @@ def test_models_with_one_body_look_at_a_picture_once_together_and_others_do_not(
             assert torch.allclose(model(images), right, atol=1e-6)
             calls.append(len(seen))
     assert calls == [2, 0, 2]
+
+
+def test_a_copy_looks_at_pictures_itself_and_what_is_kept_has_room(monkeypatch):
+    """--precision=auto times copies; of bodies that are gone but the newest nothing is kept."""
+    torch.manual_seed(2)
+    model = models.resnet18(augment=False)
+    model.freeze_body()
+    model.eval()
+    images, right = torch.randn(2, 3, 32, 32), []
+    with torch.inference_mode():
+        right = model(images)
+        other = copy.deepcopy(model)
+        seen = counted_calls(other)
+        assert torch.allclose(other(images), right, atol=1e-6) and torch.equal(other(images), right) and len(seen) == 2
+    row = next(iter(model.seen.rows.values()))
+    assert model.seen.rows.nbytes == 2 * row.nbytes == 2 * 4 * 512
+    monkeypatch.setattr(features, "ROOM", sum(rows.nbytes for rows in features.BODIES.values()) + 1)
+    with torch.inference_mode():
+        model(torch.randn(1, 3, 32, 32))
+    assert len(model.seen.rows) == 2
+    monkeypatch.undo()
+    for _ in range(3):
+        model = models.resnet18(augment=False)
+        model.freeze_body()
+        with torch.inference_mode():
+            model.eval()(images)
+        gc.collect()
+    assert len(features.BODIES) <= 2  # this one, and at most one that another test holds
 
 
 def test_only_a_body_that_was_never_trained_is_frozen_again():

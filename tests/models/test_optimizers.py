@@ -157,6 +157,14 @@ def test_muon_steps_as_its_paper_says():
     assert torch.allclose(weight, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{"adam_betas": 0.9}, {"adam_betas": (0.9,)}, {"adam_betas": (2, 2)}])
+def test_muon_refuses_what_it_cannot_compute_with(options):
+    with pytest.raises(UserError, match="--optimizer-options: .*: Muon takes lr, momentum, weight_decay, adam_betas"):
+        Tiny().get_optimizer("Muon", 0.1, 0.0, 0.9, **options)
+    with pytest.raises(UserError, match="momentum=1.5 and"):
+        Tiny().get_optimizer("Muon", 0.1, 0.0, 1.5)
+
+
 def test_muon_leaves_biases_small_heads_and_depthwise_convolutions_to_adamw():
     torch.manual_seed(0)
     weights = [torch.nn.Parameter(torch.randn(*shape)) for shape in [(16,), (2, 64), (64, 2), (32, 1, 3, 3)]]

@@ -308,6 +308,13 @@ def test_a_name_that_is_the_beginning_of_others_leads_to_them():
         config.load({"freeze": "features"}, command="train")
 
 
+def test_sizes_of_crops_need_crops():
+    for options in ({"augment": False}, {"config": "Finetune"}):
+        with pytest.raises(UserError, match="--train-image-size=64,96x64 is for crops, and --augment=False makes none"):
+            config.load({"train_image_size": "64,96x64", **options}, command="train")
+    assert config.load({"config": "DogCatScratch", "augment": False}, command="train").train_image_size  # not asked for
+
+
 def test_classes_that_are_balanced_twice_are_noted(capsys):
     config.load({"class_weights": "True", "resample": "sqrt"}, command="train")
     assert "--class-weights and --resample=sqrt balance the classes twice" in capsys.readouterr().out

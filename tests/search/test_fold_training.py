@@ -105,6 +105,12 @@ def test_folds_and_single_models_can_stand_in_one_list(trained):
     runs = members.fold_runs(folder).values()
     assert name == given.load_model_path
     assert [one.load_model_path for one in several] == [*map(str, runs), f"{alone}/best.pth"]
+    several = ",".join([folder.name] * 9)  # as text longer than a file's name may be
+    calibrated = config.load(
+        {"load_model_path": several, "work_dir": str(folder.parent), "calibrate": True}, None, "test"
+    )
+    with pytest.raises(UserError, match="--calibrate needs the out_of_fold.csv"):
+        members.each(calibrated)
     by_name = config.load({"load_model_path": f"{folder.name},b.pth", "work_dir": str(folder.parent)}, command="test")
     assert len(members.each(by_name)[1]) == 3
 
@@ -136,9 +142,7 @@ def test_what_cannot_be_measured_or_averaged_is_one_line(trained, monkeypatch):
 def test_models_that_see_or_validate_on_other_pictures_are_not_averaged():
     sizes = {"a": 32, "b": "64x32"}
     one, other = (config.load({"load_model_path": name, "image_size": sizes[name]}) for name in sizes)
-    with pytest.raises(
-        UserError, match="a has image_size=32, b 64x32: models whose probabilities are averaged have to see"
-    ):
+    with pytest.raises(UserError, match="a has image_size=32, b 64x32: pictures for models whose .* same proportions"):
         members.check_alike([one, other], config.load({}, command="test"))
     apart = [config.load({"load_model_path": "a", "folds": 5, "fold": fold}) for fold in (0, 1)]
     members.check_alike(apart, config.load({}, command="test"))

@@ -53,6 +53,13 @@ def test_the_faster_precision_is_taken_and_fp32_where_it_is_about_as_fast(fp32, 
     assert figures.replace("8 samples", f"{8 if max(fp32, bf16) < 0.1 else 2} samples") in line
 
 
+def test_it_is_measured_with_the_largest_of_pictures_that_grow(device, monkeypatch):
+    one, told = case(options={"precision": "auto"}), []
+    monkeypatch.setattr(one.train_data, "begin_epoch", told.append)
+    precision.settle(one.opt, one.model, one.train_data)
+    assert told == [1.0]
+
+
 def test_it_is_measured_once_for_each_machine_model_and_batch(device, tmp_path, capsys, monkeypatch):
     times, calls = device
     path = tmp_path / "hearth" / "precision.json"
@@ -64,7 +71,8 @@ def test_it_is_measured_once_for_each_machine_model_and_batch(device, tmp_path, 
     assert chosen() == "bf16" and calls == []
     measured = f"a step of 8 samples takes 20 ms in fp32, 10 ms in bf16 (as measured before, see {path}; --precision"
     assert measured in capsys.readouterr().out
-    for other in ({"batch_size": 4}, {"accumulate": 2, "batch_size": 6}, {"image_size": 64}):
+    other_size = {"image_size": 64}, {"image_size": 64, "train_image_size": "32,48"}
+    for other in ({"batch_size": 4}, {"accumulate": 2, "batch_size": 6}, *other_size):
         calls.clear()
         assert chosen(**other) == "fp32" and calls
     for patched, name, value in (

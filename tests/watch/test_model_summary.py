@@ -42,6 +42,28 @@ def test_a_size_is_measured_without_cudnn_which_would_compile_for_it():
     assert len(seen) == 2 and not any(seen) and torch.backends.cudnn.enabled
 
 
+class Growing(Squares):
+    """Squares that are trained on in two sizes."""
+
+    train_sizes = [(64, 64), (32, 48)]
+
+
+class OneSize(ResNet34):
+    """Takes squares of 64 pixels alone."""
+
+    def forward(self, x):
+        assert x.shape[-1] == 64, f"width {x.shape[-1]}\nis not 64"
+        return super().forward(x)
+
+
+def test_a_size_in_training_that_the_model_cannot_take_is_named_before_the_first_step(capsys):
+    print_summary(ResNet34(), Growing(), Squares())
+    print_summary(OneSize(), Squares(), Squares())
+    message = r"^OneSize takes no pictures of 48x32, which --train-image-size has \(width 48\): give others, or "
+    with pytest.raises(UserError, match=message):
+        print_summary(OneSize(), Growing(), Squares())
+
+
 class One(Squares):
     """A class and a sample."""
 

@@ -23,6 +23,13 @@ def balance_once(opt: Any) -> None:
         note_once(f"--class-weights and --resample={opt.resample} balance the classes twice: one of them is enough")
 
 
+def sizes_of_crops(opt: Any) -> None:
+    """Raise UserError for sizes of crops where pictures are not cropped."""
+    if opt.train_image_size and "train_image_size" in opt.asked and not opt.augment:
+        sizes = ",".join(map(str, opt.train_image_size))
+        raise UserError(f"--train-image-size={sizes} is for crops, and --augment=False makes none: give --augment")
+
+
 def unfreeze_in_time(opt: Any) -> None:
     """Raise UserError where a run ends before its body would be trained."""
     if (opt.unfreeze_epoch or 0) >= opt.max_epoch:

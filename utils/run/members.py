@@ -102,7 +102,7 @@ def each(given: Any) -> tuple[str, list[Any]]:
         raise UserError(
             f"{given.command} takes one model, and {name} are {len(paths)}: --load-model-path={paths[0]} names one"
         )
-    if given.calibrate and not (name and Path(name, OUT_OF_FOLD).is_file()):
+    if given.calibrate and not (name and os.path.isfile(os.path.join(name, OUT_OF_FOLD))):
         raise UserError(
             f"--calibrate needs the {OUT_OF_FOLD} that `train --folds=5 --fold=all` writes: give the folder of those "
             f"folds, --load-model-path={name or given.load_model_path or given.run or 'FOLDER'} is none"
@@ -125,10 +125,14 @@ def check_alike(members: list[Any], given: Any) -> None:
     would measure what some of them were trained on."""
     first, *others = members
     for other in others:
-        for name in ("image_size", *SEEN):
+        if proportions(first.image_size) != proportions(other.image_size):
+            raise UserError(
+                f"{first.load_model_path} has image_size={first.image_size}, {other.load_model_path} "
+                f"{other.image_size}: pictures for models whose probabilities are averaged need the same proportions"
+            )
+        for name in SEEN:
             mine, its = getattr(first, name), getattr(other, name)
-            alike = proportions(mine) == proportions(its) if name == "image_size" else mine == its
-            if not alike:
+            if mine != its:
                 raise UserError(
                     f"{first.load_model_path} has {name}={mine}, {other.load_model_path} {its}: models whose "
                     "probabilities are averaged have to see the same pictures"

@@ -12,7 +12,8 @@ FACTORS = 3.4445, -4.7750, 2.0315
 
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024) for matrices and convolutions, these as matrices [out, in * height * width]; AdamW for
-    all else: biases, norms, depthwise convolutions and matrices of fewer than 8 rows or columns.
+    all else: biases, norms, depthwise convolutions and matrices of fewer than 8 rows or columns. A convolution in
+    groups counts as one matrix.
 
     torch.optim.Muon takes matrices alone, and computes in bfloat16, in which CPUs without it take ten times as long.
     An update has the size that AdamW's has (0.2 * sqrt(larger side), Liu et al. 2025, arXiv:2502.16982), so that both
@@ -34,6 +35,9 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         adam_betas: tuple[float, float] = (0.9, 0.99),
     ):
+        first, second = adam_betas
+        if not all(0 <= one < 1 for one in (momentum, first, second)):
+            raise ValueError(f"momentum={momentum} and adam_betas={adam_betas} have to be from 0 to below 1")
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "adam_betas": adam_betas}
         super().__init__(params, options)
 

@@ -42,7 +42,9 @@ def choose(opt: Any, model: Any, train_data: Any) -> str:
     if opt.precision != "auto" or len(kinds) == 1:
         return pick_precision(opt.precision, device)
     size = max(2, -(-opt.batch_size // processes.current().size // opt.accumulate))  # of a micro-batch
-    path, key = cache_file(), described(device, model, opt.image_size, size)
+    train_data.begin_epoch(1.0)  # where pictures grow, large ones take most of the time
+    largest = (opt.train_image_size or [opt.image_size])[-1]
+    path, key = cache_file(), described(device, model, largest, size)
     samples, times = remembered(path, key, kinds)
     how = f"as measured before, see {path}"
     if not times:

@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from utils import UserError
 from utils.notices import counted
@@ -29,7 +30,8 @@ def summary(model: Any, input: Any) -> dict[str, int]:
 
 def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
     """Print what is trained on, and the model's summary. Raises UserError when validation cannot compute its loss
-    or its measures: an epoch would be trained first, because with mixup, say, training has other targets."""
+    or its measures, because with mixup, say, training has other targets, or the model cannot take a size of training
+    pictures: epochs would be trained first."""
     classes = list(train_data.classes)
     names = ", ".join(classes[:SHOWN]) + (", ..." if len(classes) > SHOWN else "")
     samples = f"{counted(len(train_data), 'sample')} to train on, {len(val_data)} to validate on"
@@ -44,9 +46,25 @@ def print_summary(model: Any, train_data: Any, val_data: Any) -> None:
     except Exception:  # the first step fails in the same way, and there the batch is named and --pdb opens
         print(f"{model.model_name}: its size cannot be measured")
         return
+    for size in train_data.train_sizes:
+        check_takes(model, input, size)
     trainable = f" ({sizes['trainable']:,} trainable)" if sizes["trainable"] < sizes["parameters"] else ""
     work = f"{with_prefix(sizes['flops'])}FLOPs for one sample"
     print(f"{model.model_name}: {sizes['parameters']:,} parameters{trainable}, {work}")
+
+
+def check_takes(model: Any, input: Any, size: tuple[int, int]) -> None:
+    """Raise UserError where the model does not take pictures of this (height, width), as vision transformers do not.
+    input: a prepared batch of another size."""
+    try:
+        with undisturbed(model), torch.no_grad(), plain_kernels(), model.autocast():
+            model.predict(F.interpolate(input, size))
+    except Exception as error:  # a model may raise anything
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{model.model_name} takes no pictures of {size[1]}x{size[0]}, which --train-image-size has ({reason}): "
+            "give others, or --train-image-size=None"
+        ) from None
 
 
 def validate(model: Any, meter: Any, input: Any, target: Any) -> None:
