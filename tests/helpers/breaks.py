@@ -200,6 +200,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/run/run.py": [
         ("if self.batch == 0:", "if True:", "train/test_loader.py:a_data_set_knows"),
+        ('"steered", "done")', '"steered")', "run/test_resume.py:whose_pictures_grow"),
         ("if lock(self._lock):", "if True:", "run/test_resume.py:another_process_trains"),
         ("vars(self).update(state)", "pass", "run/test_checkpoint.py:the_middle"),
         (

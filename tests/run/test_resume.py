@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import FAST, draw_folder, main, server
+from conftest import FAST, NO_SERVER, draw_folder, main, server
 from picture_kinds import KINDS, REASONS, broken_kinds
 from PIL import Image
 from runs import differences, events, only_run, rows, state
@@ -333,6 +333,45 @@ Checkpoint.on_epoch_end = on_epoch_end
     assert (killed / "lock").read_text() == "finished" and not list(killed.glob("*.tmp"))
     last = lambda run: {(e["name"], e["x"]): e["y"] for e in events(run) if e["kind"] == "plot"}  # noqa: E731
     assert last(calm) == last(killed)
+
+
+def test_a_run_whose_pictures_grow_is_killed_within_an_epoch_and_ends_in_the_same_bits(tmp_path):
+    """Also with Muon, whose state is its own."""
+    draw_folder(tmp_path / "train", per_class=6)
+    options = f"{NO_SERVER} --train-data-root=../train --model=ResNet9 --width=0.125 --image-size=64 --batch-size=4"
+    options += " --train-image-size=32,48,64 --optimizer=Muon --lr=0.01 --max-epoch=3 --save-freq=1 --num-workers=0"
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    sizes = """
+from data.pictures.augment import Augment
+plain = Augment.__call__
+def call(self, images, *rest):
+    result = plain(self, images, *rest)
+    print("size", result[0].shape[2])
+    return result
+Augment.__call__ = call
+"""
+    dies = """
+import os, signal
+from utils.run.run import Run
+advance = Run.advance
+def counted(self):
+    advance(self)
+    if self.step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+Run.advance = counted
+"""
+    for folder in (calm, killed):
+        folder.mkdir()
+    code = server().run("train", *options.split(), cwd=calm, first=NO_REPORTS + sizes)
+    assert code == 0, (calm / "output").read_text()
+    assert server().run("train", *options.split(), cwd=killed, first=NO_REPORTS + dies) == -signal.SIGKILL
+    assert server().run("train", "--resume", cwd=killed, first=NO_REPORTS + sizes) == 0
+    assert differences(state(only_run(calm)), state(only_run(killed))) == []
+    found = [
+        [int(line.split()[1]) for line in (folder / "output").read_text().splitlines() if line.startswith("size ")]
+        for folder in (calm, killed)
+    ]
+    assert found[0] == [32] * 2 + [48] * 2 + [64] * 2 and found[1] == found[0][3:]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to be another user")

@@ -15,7 +15,7 @@ class Muon(torch.optim.Optimizer):
     all else: biases, norms, depthwise convolutions and matrices of fewer than 8 rows or columns. A convolution in
     groups counts as one matrix.
 
-    torch.optim.Muon takes matrices alone, and computes in bfloat16, in which CPUs without it take ten times as long.
+    torch.optim.Muon takes matrices alone, and computes in bfloat16, in which CPUs without it are many times as slow.
     An update has the size that AdamW's has (0.2 * sqrt(larger side), Liu et al. 2025, arXiv:2502.16982), so that both
     take about the same learning rates.
 
