@@ -47,7 +47,7 @@ def hearth_batches(root, packs, device):
     loader = make_loader(dataset, 32, num_workers=0, seed=0, device=device)
 
     def inputs():
-        run = SimpleNamespace(epoch=0, batch=0, step=0)
+        run = SimpleNamespace(epoch=0, batch=0, step=0, done=0.0)
         for input, _ in batches(loader, run, device):
             yield input
             run.step += 1

@@ -168,6 +168,7 @@ def test_too_many_in_a_row_roll_back_to_what_was_saved_before_them_at_half_the_r
         "step": 3 * EPOCH,
         "best": 100.0,
         "steered": [],
+        "done": 2 / 3,
     }
 
 

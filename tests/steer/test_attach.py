@@ -119,7 +119,7 @@ def test_a_run_without_a_terminal_is_entered_looked_at_changed_and_left(run, tmp
     session.child.close(force=True)
     until(lambda: "paused" in send(run, {"status": True}))
     session, _ = call(tmp_path)
-    assert session.end("\x04") == 0 and "the run ends after this batch" in session.screen
+    assert session.end_with("\x04") == 0 and "the run ends after this batch" in session.screen
     assert server().wait() == 0 and "stopped; to resume" in (tmp_path / "output").read_text()
 
 
