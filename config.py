@@ -197,7 +197,7 @@ class Finetune(DefaultConfig):
     """A new head on a body that was trained on ImageNet, without a network after `make pretrained`.
 
     python main.py train --config=Finetune --train-data-root=data/train    99 % of 600, by 1,402 others, in 92 s
-    The mean of five folds of each of three models: log loss .021, .025 on 402 by 1,600 (docs/jobs.md, Folds), 13 minutes
+    The mean of five folds of each of three models: log loss .021, .025 on 402 by 1,600, in 13 minutes (docs/jobs.md)
     """
 
     model = "tf_efficientnet_lite0"
