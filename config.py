@@ -224,7 +224,7 @@ class DogCatScratch(DefaultConfig):
     width = 0.5  # 32 to 256 channels
     image_size = 128  # larger than in training, where crops enlarge what they show (Touvron et al. 2019)
     train_image_size = [64, 80, 96, 112]  # small pictures first: more epochs in the same time
-    crop_min_scale = 0.15
+    crop_min_scale = 0.15  # much augmentation: every picture is seen a hundred times
     color_jitter = 0.4
     random_erasing = 0.25
     criterion = "label_smoothing"
@@ -233,7 +233,7 @@ class DogCatScratch(DefaultConfig):
     momentum = 0.95
     weight_decay = 0.05
     batch_size = 64
-    ema = 0.99
+    ema = 0.99  # of the last 100 steps, four epochs: it is steadier in between, and the same at the end
     max_epoch = 100
     scheduler = "linear"
     lr_final = 0.0

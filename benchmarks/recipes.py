@@ -35,7 +35,7 @@ def divide(photographs, seed, folder):
 
 
 def command(name, folder, *options):
-    """Run main.py; return what it printed. Raises CalledProcessError with its last lines."""
+    """Run main.py; return what it printed. Where it fails, end with its last lines."""
     options = [f"--work-dir={folder / 'runs'}", f"--pack-dir={folder / 'packs'}", *options]
     done = subprocess.run(
         [sys.executable, ROOT / "main.py", name, *options], cwd=folder, capture_output=True, text=True, check=False

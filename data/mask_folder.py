@@ -12,7 +12,6 @@ from utils import UserError
 from utils.files import write_atomically, write_csv
 from utils.metrics.iou_meter import UNLABELLED, IoUMeter
 from utils.notices import counted, note_once
-from utils.options.kinds import height_width
 
 from .pictures.augment import Augment, denormalise, normalise
 from .pictures.folds import grouped, part_of_folds
@@ -101,7 +100,6 @@ class MaskFolder(PictureSet):
         **_: Any,
     ):
         self.mode, self.fit, read = mode, fit, reader(read_square, fit=fit)
-        self.train_sizes = [height_width(size) for size in train_image_size] if mode == "train" else ()
         self.augment = Augment(image_size, crop_min_scale, flip, rotate, color_jitter, noise, train_image_size)
         size, name = stored_size(image_size, mode), f"{type(self).__name__}_{mode}"
         if mode == "test":
@@ -158,10 +156,6 @@ class MaskFolder(PictureSet):
         if self.mode == "test":
             return pictures, [self.samples[index].target for index in indices]
         return pictures, rows[..., 3].contiguous()
-
-    def begin_epoch(self, done: float) -> None:
-        """Augment to the size for this share of the training, 0 to 1."""
-        self.augment.begin_epoch(done)
 
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
         """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size, masks uint8 [N, H, W] -> int64

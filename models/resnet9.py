@@ -13,7 +13,7 @@ SMALL = 48  # pixels: pictures whose sides are all smaller keep their size in th
 
 class ResNet9(BasicModule):
     """The shape that is known from DAWNBench's fastest trainings (Page 2018, "How to train your ResNet"): convolutions,
-    of which pairs in the last three stages have a shortcut. Images [N, 3, H, W] -> scores [N, C].
+    in pairs with a shortcut in the last three stages. Images [N, 3, H, W] -> scores [N, C].
 
     A block with a shortcut begins as the identity (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
 

@@ -53,7 +53,8 @@ class Augment:
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ):
-        self.sizes = [height_width(size) for size in train_image_size or [image_size]]
+        self.train_sizes = [height_width(size) for size in train_image_size]
+        self.sizes = self.train_sizes or [height_width(image_size)]
         self.size, self.crop_min_scale, self.flip, self.rotate = self.sizes[0], crop_min_scale, flip, rotate
         self.color_jitter, self.noise, self.random_erasing = color_jitter, noise, random_erasing
         self.mixup, self.cutmix = mixup, cutmix

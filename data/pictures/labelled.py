@@ -80,7 +80,6 @@ class PictureData(PictureSet):
         self.augmented = augment and mode == "train"
         changes = crop_min_scale, flip, rotate, color_jitter, noise, train_image_size, random_erasing, mixup, cutmix
         self.augment = Augment(image_size, *changes)
-        self.train_sizes = self.augment.sizes if self.augmented and train_image_size else ()
         if pixels is None:
             size = stored_size(image_size, "train" if self.augmented else "val")
             cropped = reader(read_center_crop, interpolation=interpolation, share=center_crop)
@@ -122,10 +121,6 @@ class PictureData(PictureSet):
         if self.resampling == "none":
             return super().order(generator)
         return balanced(torch.tensor(self.targets), self.resampling, generator)
-
-    def begin_epoch(self, done: float) -> None:
-        """Augment to the size for this share of the training, 0 to 1."""
-        self.augment.begin_epoch(done)
 
     def prepare(self, input: torch.Tensor, target: Any, generator: torch.Generator | None) -> tuple[torch.Tensor, Any]:
         """uint8 [N, 3, H, W] -> normalised float32 [N, 3, h, w] of image_size; in train mode augmented, and with mixup

@@ -12,6 +12,7 @@ from utils import UserError
 from utils.notices import note
 from utils.options.kinds import height_width
 
+from .augment import Augment
 from .images import Images, LazyImages, fits_on_device, in_threads, load_on_device
 from .pack import NothingToPack, open_pack
 
@@ -69,6 +70,16 @@ class PictureSet(BaseData):
     """A data set that reads its pictures from `images`, see open_images: the base of all picture data sets."""
 
     images: Any
+    augment = Augment(224)  # of sets that change their pictures themselves: it is not used
+
+    @property
+    def train_sizes(self) -> Sequence[tuple[int, int]]:  # type: ignore[override]
+        """(height, width) of the pictures that --train-image-size asks for."""
+        return self.augment.train_sizes
+
+    def begin_epoch(self, done: float) -> None:
+        """Augment to the size for this share of the training, 0 to 1."""
+        self.augment.begin_epoch(done)
 
     def __len__(self) -> int:
         return self.images.shape[0]

@@ -3,8 +3,6 @@
 import contextlib
 import copy
 import os
-from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +55,11 @@ def named(given: Any) -> tuple[str, list[str]]:
     text = given.load_model_path or given.run
     if given.load_model_path and "," in text and not os.path.exists(text):
         parts = [part.strip() for part in text.split(",")]
-        folds = [next(folders_of_folds(given, part), None) for part in parts]
+        folds = [folder_of_folds(given.work_dir, part) for part in parts]
         paths = [trained_folds(one) if one else [part] for part, one in zip(parts, folds, strict=True)]
         return text, [path for several in paths for path in several]
     if text:
-        folder = next(folders_of_folds(given, text), None)
+        folder = folder_of_folds(given.work_dir, text)
     else:
         files = [*Path(given.work_dir).glob("*/best.pth"), *Path(given.work_dir).glob(f"*/{OUT_OF_FOLD}")]
         newest = max(files, key=written, default=Path())
@@ -69,9 +67,9 @@ def named(given: Any) -> tuple[str, list[str]]:
     return (str(folder), trained_folds(folder)) if folder else ("", [])
 
 
-def folders_of_folds(given: Any, name: str) -> Iterator[Path]:
-    """The folders of folds that a path, or a name in work_dir, means."""
-    return (one for one in (Path(name), Path(given.work_dir, name)) if is_folds(one))
+def folder_of_folds(work_dir: str, name: str) -> Path | None:
+    """The folder of folds that a path, or a name in work_dir, means, None where it means none."""
+    return next((one for one in (Path(name), Path(work_dir, name)) if is_folds(one)), None)
 
 
 def trained_folds(folder: Path) -> list[str]:
@@ -115,17 +113,13 @@ def each(given: Any) -> tuple[str, list[Any]]:
     return name, members
 
 
-def proportions(image_size: int | str) -> Fraction:
-    """height / width"""
-    return Fraction(*height_width(image_size))
-
-
 def check_alike(members: list[Any], given: Any) -> None:
     """Raise UserError where models, by the options of each, see other pictures than the first one does, or where val
     would measure what some of them were trained on."""
     first, *others = members
     for other in others:
-        if proportions(first.image_size) != proportions(other.image_size):
+        (height, width), (other_height, other_width) = height_width(first.image_size), height_width(other.image_size)
+        if height * other_width != other_height * width:
             raise UserError(
                 f"{first.load_model_path} has image_size={first.image_size}, {other.load_model_path} "
                 f"{other.image_size}: pictures for models whose probabilities are averaged need the same proportions"

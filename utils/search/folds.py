@@ -15,7 +15,7 @@ import torch
 from utils import UserError
 from utils.notices import command, counted
 from utils.run import record, resume
-from utils.run.members import OUT_OF_FOLD, fold_runs, is_folds, recorded
+from utils.run.members import OUT_OF_FOLD, fold_runs, folder_of_folds, recorded
 from utils.run.run import Run, in_training, new_folder
 from utils.runs.table import read_run
 from utils.train.evaluation import measured
@@ -34,7 +34,7 @@ def asked(opt: Any) -> bool:
 def found(opt: Any) -> Path | None:
     """The folder of folds that --resume means, None where it means none."""
     if opt.resume not in ("newest", "auto"):
-        return next((one for one in (Path(opt.resume), Path(opt.work_dir, opt.resume)) if is_folds(one)), None)
+        return folder_of_folds(opt.work_dir, opt.resume)
     folds: list[Path] = []  # checkpoints of what is not finished, and what no process trains
     others: list[Path] = []
     for path in Path(opt.work_dir).glob("*/lock"):

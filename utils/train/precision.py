@@ -42,9 +42,8 @@ def choose(opt: Any, model: Any, train_data: Any) -> str:
     if opt.precision != "auto" or len(kinds) == 1:
         return pick_precision(opt.precision, device)
     size = max(2, -(-opt.batch_size // processes.current().size // opt.accumulate))  # of a micro-batch
-    train_data.begin_epoch(1.0)  # where pictures grow, large ones take most of the time
-    largest = (opt.train_image_size or [opt.image_size])[-1]
-    path, key = cache_file(), described(device, model, largest, size)
+    last_size = (opt.train_image_size or [opt.image_size])[-1]  # where pictures grow, it takes most of the time
+    path, key = cache_file(), described(device, model, last_size, size)
     samples, times = remembered(path, key, kinds)
     how = f"as measured before, see {path}"
     if not times:
@@ -72,6 +71,7 @@ def measured(
     with contextlib.suppress(Exception):  # a model and a data set may raise anything
         trial = copy.deepcopy(model).to(device, memory_format=torch.channels_last)
         with undisturbed(trial):
+            dataset.begin_epoch(1.0)
             order = dataset.order(torch.Generator().manual_seed(seed)).tolist()
             input, target = one_batch(dataset, [order[number % len(order)] for number in range(size)], device)
         return step_times(trial, input, target, kinds)

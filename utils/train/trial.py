@@ -13,7 +13,7 @@ from .step import TrainStep
 
 def endless(loader: DataLoader, device: torch.device) -> Iterator[tuple[Any, Any]]:
     """Yield the batches of a training, (input, target) each, prepared on the device, epoch after epoch without end."""
-    run = SimpleNamespace(epoch=0, batch=0, step=0, done=1.0)  # pictures that grow are large
+    run = SimpleNamespace(epoch=0, batch=0, step=0, done=1.0)  # with the last of --train-image-size
     while True:
         for batch in batches(loader, run, device):
             yield batch
