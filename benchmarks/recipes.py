@@ -1,10 +1,18 @@
-"""What the presets reach: trained on four fifths of labelled photographs, measured on the fifth that nothing saw, --n
-times, each time with another seed and another fifth.
+"""What the presets reach: on samples that the training has not seen, --n times, each with another seed.
 
-usage: python -m benchmarks.recipes DogCatScratch|Finetune [--n=3] [--data=../shared/data/dogcat/train]
+usage: python -m benchmarks.recipes DogCatScratch|Finetune|CIFAR10Fast|SegmentationFast [--n=3] [--data=...] [--held=...]
 
-No epoch is picked by what is measured: DogCatScratch's last one counts, and Finetune's are picked by folds of its own
-four fifths. Minutes are those of whole programs.
+    preset              --data                                            trained on, measured on
+    DogCatScratch,      photographs named cat.<num>.jpg, dog.<num>.jpg    four fifths of them, and another fifth in
+    Finetune            (../shared/data/dogcat/train)                     every turn; or all, and those of --held
+    CIFAR10Fast         a folder with cifar-10-batches-py; none: these    data_batch_*, test_batch; the same fifths
+                        photographs, of 32 x 32 pixels
+    SegmentationFast    a folder with images/ and masks/ in train/ and    train, held
+                        in held/; none: drawn shapes
+
+No epoch is picked by what is measured: the last one counts, but Finetune's are picked by folds of what it trains on.
+The two fast ones run against the recipe that people start from, for as many epochs as take as long on 2 cores. Minutes
+are those of whole programs.
 """
 
 import hashlib
@@ -17,9 +25,16 @@ import time
 from pathlib import Path
 
 from benchmarks.common import PHOTOGRAPHS, ROOT, Report, arguments, hardware, spread
+from tests.helpers.drawn import draw_shapes
 
 LITE = "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"
 SIZES = 224, 240, 260  # pixels that these were trained with
+
+
+def photographs(given, seed, folder):
+    """(photographs to train on, photographs to measure on)."""
+    data = given.data or PHOTOGRAPHS
+    return (data, given.held) if given.held else divide(data, seed, folder)
 
 
 def divide(photographs, seed, folder):
@@ -34,6 +49,23 @@ def divide(photographs, seed, folder):
     return parts
 
 
+def small_pictures(given, seed, folder):
+    """(options that name pictures of 32 pixels, what to measure on, the share of CIFAR-10's number that they are)."""
+    if given.data:
+        return [f"--train-data-root={given.data}"], given.data, 1
+    train, held = divide(PHOTOGRAPHS, seed, folder)
+    return ["--dataset=DogCat", f"--train-data-root={train}"], held, len(list(train.iterdir())) / 50_000
+
+
+def masked_pictures(given, seed, folder):
+    """(the option that names pictures with masks, a folder of others to measure on, 1)."""
+    train, held = (given.data or folder) / "train", (given.data or folder) / "held"
+    if not given.data:
+        for part, first, count in ((train, 0, 400), (held, 400, 100)):
+            draw_shapes(part, count, ["ground", "disc", "bar"], first=first)
+    return [f"--train-data-root={train}"], held, 1
+
+
 def command(name, folder, *options):
     """Run main.py; return what it printed. Where it fails, end with its last lines."""
     options = [f"--work-dir={folder / 'runs'}", f"--pack-dir={folder / 'packs'}", *options]
@@ -45,21 +77,29 @@ def command(name, folder, *options):
     return done.stdout
 
 
+def trained(folder, *options):
+    """(weights of the last epoch, minutes that `train` took)."""
+    before, begin = set((folder / "runs").glob("*")), time.monotonic()
+    command("train", folder, "--keep-last=1", *options)
+    minutes = (time.monotonic() - begin) / 60
+    (run,) = set((folder / "runs").glob("*")) - before
+    (last,) = run.glob("epoch_*.pth")
+    return last, minutes
+
+
 def measured(folder, held, *options):
-    """(accuracy in %, log loss) of a checkpoint on the held pictures."""
+    """{what val measures: its value} of a checkpoint on other samples; the loss is the cross-entropy."""
     printed = command("val", folder, f"--val-data-root={held}", "--criterion=cross_entropy", *options)
-    return tuple(float(re.search(rf"^val_{name}: (\S+)", printed, re.MULTILINE)[1]) for name in ("accuracy", "loss"))
+    return {name: float(value) for name, value in re.findall(r"^val_(\w+): (\S+)", printed, re.MULTILINE)}
 
 
 def scratch(folder, train, held, seed):
-    """{what was measured: (accuracy, log loss)}, and how many minutes the training took."""
-    begin = time.monotonic()
-    options = ["--config=DogCatScratch", f"--train-data-root={train}", f"--val-data-root={held}", "--keep-last=1"]
-    command("train", folder, *options, f"--seed={seed}")
-    minutes = (time.monotonic() - begin) / 60
-    (last,) = (folder / "runs").glob("*/epoch_*.pth")
-    views = {"one view": [], "--tta=flip": ["--tta=flip"]}
-    return {name: measured(folder, held, f"--load-model-path={last}", *view) for name, view in views.items()}, minutes
+    """{what was measured: {metric: value}}, minutes of the training included."""
+    options = ["--config=DogCatScratch", f"--train-data-root={train}", f"--val-data-root={held}", "--val-size=400"]
+    last, minutes = trained(folder, *options, f"--seed={seed}")
+    views = {"one view": [], "--tta=flip": ["--tta=flip"], "--tta=multi": ["--tta=multi"]}
+    scores = {name: measured(folder, held, f"--load-model-path={last}", *view) for name, view in views.items()}
+    return {**scores, "training": {"minutes": minutes}}
 
 
 def finetuned(folder, train, held, seed):
@@ -74,37 +114,51 @@ def finetuned(folder, train, held, seed):
     for model, one in zip(LITE, folds, strict=True):
         scores[f"mean of 5 folds of {model}"] = measured(folder, held, f"--load-model-path={one}")
     scores["mean of all 15"] = measured(folder, held, f"--load-model-path={','.join(map(str, folds))}")
-    return scores, minutes
+    return {**scores, "training": {"minutes": minutes}}
 
 
-RECIPES = {"DogCatScratch": scratch, "Finetune": finetuned}
+def raced(sides):
+    """A recipe that trains with each of {options: epochs}, so many that all take about as long."""
+
+    def recipe(folder, data, held, share, seed):
+        """{side: {metric: value}}, minutes of the training included."""
+        scores = {}
+        for options, epochs in sides.items():
+            options = [*options.split(), *data, f"--max-epoch={round(epochs / share)}", f"--seed={seed}"]
+            last, minutes = trained(folder, *options, f"--val-data-root={held}", "--val-size=200")
+            scores[" ".join(options[:-2])] = {**measured(folder, held, f"--load-model-path={last}"), "minutes": minutes}
+        return scores
+
+    return recipe
+
+
+RECIPES = {
+    "DogCatScratch": (photographs, scratch),
+    "Finetune": (photographs, finetuned),
+    "CIFAR10Fast": (small_pictures, raced({"--config=CIFAR10Fast": 12, "--config=CIFAR10 --model=resnet18": 4})),
+    "SegmentationFast": (masked_pictures, raced({"--config=SegmentationFast": 24, "--config=Segmentation": 10})),
+}
 
 
 def main():
     """Measure a preset and save the report."""
     parser = arguments(__doc__, 3)
     parser.add_argument("preset", choices=RECIPES)
-    parser.add_argument("--data", type=Path, default=PHOTOGRAPHS, help="photographs named cat.<num>.jpg, dog.<num>.jpg")
-    given = parser.parse_args()
-    report = Report(__file__)
+    parser.add_argument("--data", type=Path, help="what to train on, see above")
+    parser.add_argument("--held", type=Path, help="other photographs to measure on")
+    given, report = parser.parse_args(), Report(__file__)
     report(f"{given.preset}, {hardware('torch', 'timm')}")
-    scores, minutes = {}, []
+    prepare, recipe = RECIPES[given.preset]
+    found = {}
     for seed in range(given.n):
         with tempfile.TemporaryDirectory() as folder:
-            train, held = divide(given.data, seed, Path(folder))
-            counts = [len(list(part.iterdir())) for part in (train, held)]
-            found, took = RECIPES[given.preset](Path(folder), train, held, seed)
-        minutes.append(took)
-        for name, (accuracy, loss) in found.items():
-            report(
-                f"seed {seed}, {counts[0]} trained on, {counts[1]} held: {name}: {accuracy:.2f} %, log loss {loss:.4f}"
-            )
-            scores.setdefault(name, []).append((accuracy, loss))
-    for name, values in scores.items():
-        accuracies, losses = zip(*values, strict=True)
-        report(f"{name}: mean accuracy {statistics.mean(accuracies):.2f} % ({spread(accuracies, '%')})")
-        report(f"{name}: mean log loss {statistics.mean(losses):.4f} ({spread(losses, '', 4)})")
-    report(f"training: {spread(minutes, 'minutes', 1)}")
+            scores = recipe(Path(folder), *prepare(given, seed, Path(folder)), seed)
+        for what, values in scores.items():
+            report(f"seed {seed}: {what}: {', '.join(f'{name} {value:.4g}' for name, value in values.items())}")
+            for name, value in values.items():
+                found.setdefault(f"{what}: {name}", []).append(value)
+    for name, values in found.items():
+        report(f"{name}: mean {statistics.mean(values):.4g}, {spread(values, '', 4)}")
     report.save(given.results)
 
 
