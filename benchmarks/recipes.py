@@ -1,6 +1,6 @@
 """What the presets reach: on samples that the training has not seen, --n times, each with another seed.
 
-usage: python -m benchmarks.recipes DogCatScratch|Finetune|CIFAR10Fast|SegmentationFast [--n=3] [--data=...] [--held=...]
+usage: python -m benchmarks.recipes DogCatScratch|Finetune|CIFAR10Fast|SegmentationFast [--n=3] [--data=] [--held=]
 
     preset              --data                                            trained on, measured on
     DogCatScratch,      photographs named cat.<num>.jpg, dog.<num>.jpg    four fifths of them, and another fifth in
@@ -89,7 +89,8 @@ def trained(folder, *options):
 
 def measured(folder, held, *options):
     """{what val measures: its value} of a checkpoint on other samples; the loss is the cross-entropy."""
-    printed = command("val", folder, f"--val-data-root={held}", "--criterion=cross_entropy", *options)
+    options = [f"--val-data-root={held}", "--val-size=None", "--criterion=cross_entropy", *options]
+    printed = command("val", folder, *options)
     return {name: float(value) for name, value in re.findall(r"^val_(\w+): (\S+)", printed, re.MULTILINE)}
 
 

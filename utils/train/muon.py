@@ -70,14 +70,18 @@ def momentum_update(gradient: torch.Tensor, state: dict[str, Any], group: dict[s
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """[rows, columns] -> nearly U V^T of its singular value decomposition U S V^T: singular values of about 0.7 to 1.2,
-    by `steps` Newton-Schulz iterations."""
-    dtype = torch.bfloat16 if matrix.is_cuda else torch.float32
-    wide = matrix.to(dtype) if matrix.shape[0] <= matrix.shape[1] else matrix.T.to(dtype)
+    by `steps` Newton-Schulz iterations in float32."""
+    wide = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T).float()
     wide = wide / (wide.norm() + 1e-7)
     first, third, fifth = FACTORS
+    # All iterates are a polynomial of the square W W^T times W: the factors are gathered first, since a convolution's
+    # square is much smaller than W.
+    square, identity = wide @ wide.T, torch.eye(min(matrix.shape), device=matrix.device)
+    total = identity
     for _ in range(steps):
-        square = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(square, square, square, beta=third, alpha=fifth), wide, beta=first)
+        factor = torch.addmm(first * identity + third * square, square, square, alpha=fifth)
+        total, square = factor @ total, factor @ square @ factor
+    wide = total @ wide
     return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).to(matrix.dtype)
 
 
