@@ -12,6 +12,8 @@ from .pictures.files import PictureFiles
 from .pictures.read import SUFFIXES
 from .pictures.split import RootError, Roots, Sample, as_list, folder_files, has_some, shown
 
+LABELLED = r"(cat|dog)\.\d+"  # how the names of pictures begin
+
 
 class DogCat(PictureFiles):
     """Pictures named <class>.<num>.jpg, split 70/30 into train and val. In test mode <num>.jpg, where <num> is the id.
@@ -28,7 +30,7 @@ class DogCat(PictureFiles):
 
     def labelled(self, roots: Roots, root: Roots) -> list[Sample]:
         """The Samples in the folders `roots`."""
-        found = named(roots, r"(cat|dog)\.\d+", "cat.<num>.jpg or dog.<num>.jpg", self.where)
+        found = named(roots, LABELLED, "cat.<num>.jpg or dog.<num>.jpg", self.where)
         return [Sample(path, self.classes.index(match[1].lower()), path.name) for path, match in found]
 
     def unlabelled(self, root: Roots) -> list[Sample]:
@@ -55,6 +57,8 @@ def named(roots: Roots, pattern: str, expected: str, where: str) -> list[tuple[P
     if not found:
         inside = sorted({path.name for root in as_list(roots) for path in Path(root).iterdir() if path.is_dir()})
         hint = f"; folders per class, as {', '.join(inside[:5])}, are for --dataset=ImageFolder" if inside else ""
+        if any(re.match(LABELLED, name) for name in others):  # where those without are wanted
+            hint = "; `val` measures those with labels, `predict` takes any"
         hint = has_some(roots, pattern) or hint
         count = counted(len(files), "other file") + (f": {some}" if some else "")
         text = f"no picture named {expected} in {shown(roots)} ({count}{hint}): {where}"

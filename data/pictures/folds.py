@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils import UserError
-from utils.notices import counted
+from utils.notices import counted, note_once
 
 from .split import Sample, digest
+
+UNEQUAL = 1.5  # times its share of the samples that the largest fold may have without a note
 
 
 def fold_numbers(labels: Sequence[int], groups: Sequence[str], folds: int) -> list[int]:
@@ -59,6 +61,13 @@ def part_of_folds(
     if fold == "all":
         raise UserError("--fold=all is a loop of the command line: in a program call train(fold=0), train(fold=1), ...")
     found = fold_numbers(labels, groups, folds)
+    sizes = [found.count(one) for one in range(folds)]
+    if group and max(sizes) * folds > UNEQUAL * len(samples):
+        largest = max(Counter(groups).values())
+        note_once(
+            f"the folds have {', '.join(map(str, sizes))} samples: the largest group by --group={group} has {largest}; "
+            "make smaller groups, or take fewer folds"
+        )
     members: list[list[int]] = [[] for _ in classes]
     for number, label in enumerate(labels):
         members[label].append(number)

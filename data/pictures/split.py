@@ -1,5 +1,6 @@
 """Which files are a data set's samples: class names, and the split into train and val."""
 
+import contextlib
 import hashlib
 import math
 import re
@@ -12,6 +13,7 @@ import torch
 
 from utils import UserError
 from utils.notices import counted
+from utils.options.kinds import nearest
 
 from .read import SUFFIXES
 
@@ -139,7 +141,10 @@ def as_folder(root: str | Path, why: str) -> Path:
         hint = path.parent if path.suffix.lower() in SUFFIXES else "one; --dataset=ListFile takes lists of pictures"
         raise RootError(root, f"{root} is a file, and a folder is needed: give {hint}")
     if not path.is_dir():
-        raise RootError(root, f"there is no folder {root}: {why}")
+        near = ""
+        with contextlib.suppress(OSError):
+            near = nearest(path.name, [one.name for one in path.parent.iterdir() if one.is_dir()])[2:]
+        raise RootError(root, f"there is no folder {root}{f' ({near})' if near else ''}: {why}")
     return path
 
 

@@ -135,7 +135,8 @@ def test_other_files_are_passed_over_and_counted(tmp_path, capsys):
         ([], "test", "no picture named <num>.jpg"),
         (["cat.0.jpg", "cat.1.jpg"], "train", "0 pictures of dog"),
         (["cat.0.jpg", "cat.1.jpg", "dog.1.jpg"], "val", "1 picture of dog: every class needs 2, one to train on"),
-        (["cat.0.jpg"], "test", "(1 other file: cat.0.jpg)"),
+        (["a.jpg"], "test", "(1 other file: a.jpg)"),
+        (["cat.0.jpg"], "test", "cat.0.jpg; `val` measures those with labels, `predict` takes any)"),
         (["7.jpg", "07.jpeg"], "test", "have the same id, 7: rename or remove one"),
         (["test1/7.jpg"], "test", "(0 other files; {}/test1 has some: give that)"),
         (["test1/a.jpg"], "test", "(0 other files; folders per class, as test1, are for --dataset=ImageFolder)"),
@@ -149,6 +150,8 @@ def test_folders_that_cannot_be_trained_on_are_named(tmp_path, files, mode, mess
     with pytest.raises(UserError) as error:
         DogCat(tmp_path, mode)
     assert message.replace("{}", str(tmp_path)) in str(error.value) and str(tmp_path) in str(error.value)
+    with pytest.raises(UserError, match=rf"there is no folder {tmp_path}x \(did you mean {tmp_path.name}.*\?\): give"):
+        DogCat(f"{tmp_path}x", mode)
 
 
 def test_pictures_of_every_suffix_count_and_what_is_ignored_is_named(tmp_path, capsys):

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from drawn import draw_shapes, forest_of_42, trees, write_list
+from drawn import draw_shapes, forest_of_42, paint, trees, write_list
 
 from data import ImageFolder, ListFile, MaskFolder
 from data.pictures.folds import fold_numbers
@@ -106,6 +106,15 @@ def test_masks_are_divided_and_packed_together_too(tmp_path):
         UserError, match="there are 7 pictures with a mask: --folds=8 needs 8 or more: take fewer folds"
     ):
         MaskFolder(shapes, "val", image_size=32, folds=8, fold=1)
+
+
+def test_folds_of_unequal_size_are_named(tmp_path, capsys):
+    for kind in ("oak", "ash"):
+        for number, group in enumerate([0] * 5 + [1, 2]):
+            paint(tmp_path / kind / f"g{group}_{number}.png", kind, number)
+    assert len(ImageFolder(tmp_path, "val", image_size=32, folds=3, fold=0, group=r"g\d")) == 10
+    said = "note: the folds have 10, 2, 2 samples: the largest group by --group=g\\d has 10; make smaller groups, or "
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,11 @@ def write_list(folder, lines, name="list.txt"):
     return folder / name
 
 
-def draw_shapes(root, count, names=None, size=(72, 60), first=0):
-    """`count` noisy pictures <first>.jpg, ... of a disc in front of a bar, with their masks; returns the folder."""
+def draw_shapes(root, count, names=None, size=(72, 60)):
+    """`count` noisy pictures 0.jpg, ... of a disc in front of a bar, with their masks; returns the folder."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
-    for number in range(first, first + count):
+    for number in range(count):
         rng = np.random.default_rng(number)
         mask = Image.new("L", size)
         pen = ImageDraw.Draw(mask)

@@ -308,6 +308,20 @@ def test_a_name_that_is_the_beginning_of_others_leads_to_them():
         config.load({"freeze": "features"}, command="train")
 
 
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("lr", "1e-4..1e-1", "it takes one value, `sweep` several or a range, a training each"),
+        ("optimizer", "Adam, SGD", "it takes one value, `sweep` several or a range, a training each"),
+        ("train_image_size", "64-96", "320x192; several have commas between them"),
+        ("train_image_size", "64,48,8", "or several with commas between them, and '8' is none"),
+    ],
+)
+def test_several_values_lead_to_a_sweep_and_to_commas(name, value, message):
+    with pytest.raises(UserError, match=re.escape(message) + "$"):
+        config.load({name: value}, command="train")
+
+
 def test_sizes_of_crops_need_crops():
     for options in ({"augment": False}, {"config": "Finetune"}):
         with pytest.raises(UserError, match="--train-image-size=64,96x64 is for crops, and --augment=False makes none"):

@@ -277,7 +277,7 @@ def test_a_run_that_another_process_trains_is_not_resumed(trained, tmp_path):
     assert resume.find_run(tmp_path / "checkpoints", "newest") == copy
 
 
-def test_the_newest_unfinished_run_is_the_one_that_is_resumed(tmp_path):
+def test_the_newest_unfinished_run_is_the_one_that_is_resumed(tmp_path, capsys):
     """By the time of its checkpoint, whatever its name is."""
     for time, (name, word) in enumerate([("old", "unfinished"), ("a", "unfinished"), ("z", "finished")]):
         (tmp_path / name).mkdir()
@@ -285,6 +285,7 @@ def test_the_newest_unfinished_run_is_the_one_that_is_resumed(tmp_path):
         (tmp_path / name / "last.pth").touch()
         os.utime(tmp_path / name / "last.pth", (time, time))
     assert resume.find_run(tmp_path, "newest") == tmp_path / "a"
+    assert "a is the newest of 2 unfinished runs, --resume= takes another one: old" in capsys.readouterr().out
 
 
 def test_a_finished_run_can_be_given_more_epochs(trained, tmp_path, pictures):

@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -48,6 +49,19 @@ class Kind:
 
     def __or__(self, mark: dict[str, Any]) -> "Kind":
         return dataclasses.replace(self, **mark)
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the option takes a value."""
+        try:
+            self.check(value)
+        except ValueError:
+            return False
+        return True
+
+    def accepts_each(self, value: Any) -> bool:
+        """Whether a text is a list or a range of values that the option takes, as `sweep` has them: 1,2 or 1..2."""
+        parts = re.split(r"\.\.|[,|]", value) if isinstance(value, str) else []
+        return len(parts) > 1 and all(self.accepts(part.strip()) for part in parts)
 
 
 def read_text(value: Any) -> str:
@@ -168,16 +182,19 @@ def several(kind: Kind) -> Kind:
                 value = value[1:-1]
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
-        return [kind.check(part) for part in (value if isinstance(value, (list, tuple)) else [value])]
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        if len(parts) > 1 and (wrong := [part for part in parts if not kind.accepts(part)]):
+            raise ValueError(f"{kind.takes}, or several with commas between them, and {wrong[0]!r} is none")
+        return [kind.check(part) for part in parts]
 
     return Kind(check, f"{kind.takes}, or several with commas between them; None: none")
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
     """'; did you mean a, b?' for the known names that look like `name`, or else begin with it, or ''."""
-    known = [*known]
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.55)
-    close = close or [one for one in known if one.startswith(str(name))][:3]
+    lower, name = {one.lower(): one for one in known}, str(name).lower()
+    found = difflib.get_close_matches(name, lower, n=3, cutoff=0.55) or [one for one in lower if one.startswith(name)]
+    close = [lower[one] for one in found[:3]]
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -260,7 +260,12 @@ class Options:
             return kind.check(value)
         except ValueError as error:
             problem = "has no value" if value is True or value == "" else f"cannot be {value!r}"
-            raise UserError(f"{dashed(name)} {problem}: it takes {error}") from None
+            takes = f"it takes {error}"
+            if kind.accepts_each(value):
+                takes = "it takes one value, `sweep` several or a range, a training each"
+            elif "commas" in kind.takes and not ("commas" in takes or "did you mean" in takes):
+                takes += "; several have commas between them"
+            raise UserError(f"{dashed(name)} {problem}: {takes}") from None
 
 
 def read_yaml(path: Any, presets: Iterable[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from utils import UserError
 from utils.deploy.exported import is_exported, read_exported
 from utils.files import lock
 from utils.notices import counted, note, warn
-from utils.options.kinds import dashed, nearest
+from utils.options.kinds import dashed
 from utils.options.options import read_yaml
 from utils.train import processes
 from utils.train.processes import World
@@ -21,7 +21,7 @@ from . import pretrained, record
 from .checkpoint_file import read_checkpoint
 from .crash import prepare
 from .preflight import check_folder
-from .run import is_run, named_run, places
+from .run import is_run, like, named_run, places
 
 CHECKPOINTS = "last.pth", "previous.pth"  # the newer one first
 PREPARATION = "mean_std", "center_crop", "interpolation"  # of pictures: it stays with the weights
@@ -37,9 +37,9 @@ def find_run(work_dir: str, name: str) -> Path | None:
                 return folder
         raise UserError(
             f"--resume={name}: no such run (a folder with config.yaml and last.pth or previous.pth), also not in "
-            f"{work_dir}{nearest(name, [path.parent.name for path in Path(work_dir).glob('*/config.yaml')])}"
+            f"{work_dir}{like(name, [path.parent.name for path in Path(work_dir).glob('*/config.yaml')])}"
         )
-    busy, foreign = [], []
+    busy, foreign, free = [], [], []
     paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}") if is_run(path.parent)]
     for folder in dict.fromkeys(path.parent for path in sorted(paths, key=written, reverse=True)):
         try:
@@ -48,9 +48,14 @@ def find_run(work_dir: str, name: str) -> Path | None:
                 if not lock(file):
                     busy.append(folder.name)
                 elif file.read() not in ("finished", "failed"):
-                    return folder
+                    free.append(folder)
         except PermissionError:  # another user's, in a folder that they share
             foreign.append(folder.name)
+    if free:
+        if len(free) > 1:
+            others = some(free[1:])
+            note(f"{free[0].name} is the newest of {len(free)} unfinished runs, --resume= takes another one: {others}")
+        return free[0]
     if name == "auto":
         if busy:
             note(f"{', '.join(busy)} in {work_dir} is being trained by another process: a new run begins")
@@ -60,6 +65,11 @@ def find_run(work_dir: str, name: str) -> Path | None:
     raise UserError(
         f"--resume: {work_dir} holds no unfinished run{others}; a finished one has to be named: --resume=<run>"
     )
+
+
+def some(folders: list[Path]) -> str:
+    """The names of the first folders."""
+    return ", ".join([path.name for path in folders[:OTHERS]] + ["..."] * (len(folders) > OTHERS))
 
 
 def written(path: Path) -> float:
@@ -95,7 +105,7 @@ def find_best(given: Any) -> tuple[Path, str]:
                 return folder / "best.pth", ""
             if is_run(folder):
                 raise UserError(f"--run={given.run}: it has finished no epoch: --resume={given.run} continues it")
-        hint = nearest(given.run, [path.parent.name for path in found])
+        hint = like(given.run, [path.parent.name for path in found])
         raise UserError(f"--run={given.run}: no such run with a best.pth, also not in {given.work_dir}{hint}")
     if not found:
         deeper = next(map(str, Path(given.work_dir).glob("*/*/best.pth")), "")  # of folds
@@ -104,13 +114,20 @@ def find_best(given: Any) -> tuple[Path, str]:
         )
         hint += "" if deeper or given.command == "card" else " or --load-model-path"
         raise UserError(f"no trained model: {given.work_dir}/*/best.pth does not exist; {hint}")
-    others = ", ".join([path.parent.name for path in found[1 : 1 + OTHERS]] + ["..."] * (len(found) > 1 + OTHERS))
+    others = some([path.parent for path in found[1:]])
     return found[0], f"; it is the newest of {len(found)} models, --run= takes another one: {others}" if others else ""
 
 
 def best_of_folder(path: str, work_dir: str) -> Any:
-    """A checkpoint's path or address as it is; of a run's folder, or its name in work_dir, the best.pth."""
+    """A checkpoint's path or address as it is; of a run's folder, or its name in work_dir, the best.pth. Raises
+    UserError for a folder of runs."""
     folders = [] if Path(path).is_file() else [one for one in (Path(path), Path(work_dir, path)) if one.is_dir()]
+    for folder in folders[:1]:
+        inside = [one for one in sorted(folder.glob("*"), key=written, reverse=True) if (one / "best.pth").is_file()]
+        if inside and not (folder / "best.pth").is_file():
+            raise UserError(
+                f"--load-model-path={path} has runs in it, name one: {', '.join(map(str, inside[:OTHERS]))}"
+            )
     return folders[0] / "best.pth" if folders else path
 
 
@@ -171,8 +188,8 @@ def resumed(given: Any, folder: Path) -> Any:
         before = getattr(started, name)
         if name in wanted and not kind.free and wanted[name] != before:
             raise UserError(
-                f"{command}: {name}={before} is fixed on resume and cannot become {wanted[name]}; a new run can start "
-                f"from its weights: --load-model-path={folder / 'last.pth'} without {command}"
+                f"{command}: {name}={before} is fixed on resume and cannot become {wanted[name]}; "
+                f"{new_start(folder, command)}"
             )
     opt = given.over(started.to_dict())
     if opt.max_epoch < started.max_epoch:
@@ -180,6 +197,14 @@ def resumed(given: Any, folder: Path) -> Any:
             f"--max-epoch={opt.max_epoch}: a resumed run may get more epochs than its {started.max_epoch}, not fewer"
         )
     return opt
+
+
+def new_start(folder: Path, command: str) -> str:
+    """How a training begins anew with other options than those of the run, or of the folds, in a folder."""
+    weights = next((folder / file for file in CHECKPOINTS if (folder / file).is_file()), None)
+    if not weights:
+        return f"leave {command} out to begin anew"
+    return f"a new run can start from its weights: --load-model-path={weights} without {command}"
 
 
 def options_of_run(folder: Path, root: Any) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from utils.options.options import Options
 
 DECADE = 10  # times that the end of a range has to be its beginning, for its logarithm to be spread evenly
 FIXED = "config", "max_epoch"  # of what --resume could change, a trial's own
+NUMBER = r"([+-]?\d[\d.]*(?:e[+-]?\d+)?)"
+RANGE = re.compile(rf"{NUMBER}\s*(?:-|:|to)\s*{NUMBER}|{NUMBER}\.{{2,}}|\.\.+{NUMBER}", re.IGNORECASE)  # badly written
 PLAIN = "text", "None or text"  # what takes that, a path or a pattern say, is never read as a list,
 LISTED = ("load_model_path",)  # but for this
 
@@ -61,6 +64,9 @@ def dimension(name: str, kind: Kind, given: Any) -> Dimension | None:
     option, (low, dots, high) = f"{dashed(name)}={given}", given.partition("..")
     numeric = "number" in kind.takes and "several" not in kind.takes
     depends = bool(kind.only or kind.needs or kind.part)
+    if numeric and (written := RANGE.fullmatch(given)) and not kind.accepts(given):
+        low, high = written[1] or written[3] or "?", written[2] or written[4] or "?"
+        raise UserError(f"{option}: a range has two ends, with two dots between them: {dashed(name)}={low}..{high}")
     if dots and (numeric or (is_number(low) and is_number(high))):
         if not numeric:
             raise UserError(f"{option}: a range is for numbers, and {dashed(name)} takes {kind.takes}: write a list")
@@ -71,7 +77,7 @@ def dimension(name: str, kind: Kind, given: Any) -> Dimension | None:
             raise UserError(f"{option} is an empty range: its first end has to be less than the second")
         return Dimension(ends, True, depends)
     mark = "|" if "|" in given else ","
-    if mark not in given or (mark == "," and takes(kind, given)):
+    if mark not in given or (mark == "," and kind.accepts(given)):
         return None
     parts = tuple(part.strip() for part in given.split(mark))
     values = [str(checked(option, kind, part)) for part in parts]
@@ -91,15 +97,6 @@ def is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def takes(kind: Kind, value: str) -> bool:
-    """Whether an option takes a value."""
-    try:
-        kind.check(value)
-    except ValueError:
-        return False
-    return True
 
 
 def checked(option: str, kind: Kind, value: str) -> Any:
