@@ -1,18 +1,16 @@
 """What the presets reach: on samples that the training has not seen, --n times, each with another seed.
 
-usage: python -m benchmarks.recipes DogCatScratch|Finetune|CIFAR10Fast|SegmentationFast [--n=3] [--data=] [--held=]
+usage: python -m benchmarks.recipes DogCatScratch|Finetune|CIFAR10Fast [--n=3] [--data=FOLDER] [--held=FOLDER]
 
     preset              --data                                            trained on, measured on
     DogCatScratch,      photographs named cat.<num>.jpg, dog.<num>.jpg    four fifths of them, and another fifth in
     Finetune            (../shared/data/dogcat/train)                     every turn; or all, and those of --held
     CIFAR10Fast         a folder with cifar-10-batches-py; none: these    data_batch_*, test_batch; the same fifths
                         photographs, of 32 x 32 pixels
-    SegmentationFast    a folder with images/ and masks/ in train/ and    train, held
-                        in held/; none: drawn shapes
 
 No epoch is picked by what is measured: the last one counts, but Finetune's are picked by folds of what it trains on.
-The two fast ones run against the recipe that people start from, for as many epochs as take as long on 2 cores. Minutes
-are those of whole programs.
+CIFAR10Fast runs against the recipe that people start from, for as many epochs as take as long on 2 cores. Minutes are
+those of whole programs.
 """
 
 import hashlib
@@ -25,7 +23,6 @@ import time
 from pathlib import Path
 
 from benchmarks.common import PHOTOGRAPHS, ROOT, Report, arguments, hardware, spread
-from tests.helpers.drawn import draw_shapes
 
 LITE = "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"
 SIZES = 224, 240, 260  # pixels that these were trained with
@@ -55,15 +52,6 @@ def small_pictures(given, seed, folder):
         return [f"--train-data-root={given.data}"], given.data, 1
     train, held = divide(PHOTOGRAPHS, seed, folder)
     return ["--dataset=DogCat", f"--train-data-root={train}"], held, len(list(train.iterdir())) / 50_000
-
-
-def masked_pictures(given, seed, folder):
-    """(the option that names pictures with masks, a folder of others to measure on, 1)."""
-    train, held = (given.data or folder) / "train", (given.data or folder) / "held"
-    if not given.data:
-        for part, first, count in ((train, 0, 400), (held, 400, 100)):
-            draw_shapes(part, count, ["ground", "disc", "bar"], first=first)
-    return [f"--train-data-root={train}"], held, 1
 
 
 def command(name, folder, *options):
@@ -137,7 +125,6 @@ RECIPES = {
     "DogCatScratch": (photographs, scratch),
     "Finetune": (photographs, finetuned),
     "CIFAR10Fast": (small_pictures, raced({"--config=CIFAR10Fast": 12, "--config=CIFAR10 --model=resnet18": 4})),
-    "SegmentationFast": (masked_pictures, raced({"--config=SegmentationFast": 24, "--config=Segmentation": 10})),
 }
 
 
