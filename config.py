@@ -1,12 +1,12 @@
 """Every option of hearth, once; `main.py help` prints them. Marks follow the kind, see utils/options/marks.py. A preset
 is a subclass that lists only what differs, each line with its reason."""
 
-from utils.options.kinds import choice, flag, integer, number, optional, path, pixels, settings, several, text
+from utils.options.kinds import choice, either, flag, integer, number, optional, path, pixels, settings, several, text
 from utils.options.marks import before, by, free, needs, of, only, was
-from utils.options.names import fold_number, name_in, optimizer_name, run_name, weighted_sum, weights_name
+from utils.options.names import name_in, optimizer_name, run_name, weighted_sum, weights_name
 from utils.options.options import Options
 from utils.options.readers import ALL, CONTROL, FOLDER, LABELLED, NAMED, NET, PACKS, RESUME, SEEN, STEERED, TESTED, USE
-from utils.options.rules import balance_once, fit_warmup, one_fold, sizes_of_crops, unfreeze_in_time
+from utils.options.rules import balance_once, batch_in_one, fit_warmup, one_fold, sizes_of_crops, unfreeze_in_time
 
 SCHEDULERS = "decay", "plateau", "constant", "multistep", "step", "cosine", "linear_cosine", "exponential"
 SCHEDULERS += "one_cycle", "linear"
@@ -28,7 +28,7 @@ class DefaultConfig(Options):
     test_data_root: several(path) | free | TESTED = ["./data/test1"]  # without labels; train keeps it for test
     val_size: optional(integer(1)) | DATA | LABELLED = None  # validate on this many samples at most
     folds: optional(integer(2)) | DIVIDED = None  # divide train_data_root into parts: one validates, the others train
-    fold: fold_number | DIVIDED = None  # its number, from 0; all: train each fold in turn
+    fold: optional(either(integer(0), "all")) | DIVIDED = None  # its number, from 0; all: train each fold in turn
     group: optional(text) | DIVIDED = None  # what keeps samples in one fold: a ListFile's column, or a pattern of names
     columns: several(text) | DATA | ALL = []  # ListFile: a table's columns with pictures and labels, as id,label or 1,3
     exif: choice("auto", "stored", "upright") | DATA | ALL = "auto"  # how pictures lie in which boxes were drawn
@@ -74,7 +74,7 @@ class DefaultConfig(Options):
 
     # --- training
     max_epoch: integer(1) | free | STEERED = 10  # number of epochs in the whole run
-    batch_size: integer(1) | NET = 32  # samples per step
+    batch_size: either(integer(1), "auto") | NET = 32  # samples per step; auto: the fewest that are fast, measured
     accumulate: integer(1) = 1  # micro-batches per step, to save memory
     optimizer: optimizer_name = "Adam"  # class of torch.optim; Muon: that of utils/train/, for convolutions too
     optimizer_options: settings = {}  # more arguments of its constructor: alpha=0.9,centered=True
@@ -176,7 +176,7 @@ class DefaultConfig(Options):
     show_options: flag | free | SEEN = False  # print all options before the work, not only those that were set
     pdb: flag | free = False  # open the debugger where an error ends the training
 
-    _rules = balance_once, fit_warmup, sizes_of_crops, unfreeze_in_time, one_fold
+    _rules = balance_once, batch_in_one, fit_warmup, sizes_of_crops, unfreeze_in_time, one_fold
 
 
 class Demo(DefaultConfig):

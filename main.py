@@ -56,7 +56,7 @@ from utils.run.control import loop_controls, run_controls
 from utils.run.debugger import Debugger
 from utils.run.guard import NonFiniteGuard
 from utils.run.run import Run, State, new_folder
-from utils.train import precision, processes
+from utils.train import auto, processes
 from utils.train.device import eval_mode, pick_device, pick_precision
 from utils.train.evaluation import measured, predicted
 from utils.train.loader import batches, make_loader
@@ -265,7 +265,7 @@ def new_model(opt, train_data, start):
         start.clear()  # `train` holds the dict as long as it runs
     if opt.finetune:
         model.freeze_body(opt.unfreeze_epoch)
-    precision.settle(opt, model, train_data)  # on a copy
+    auto.settle(opt, model, train_data)  # on a copy
     model.info |= {**facts, "config": opt.to_dict()}
     return model
 

@@ -21,7 +21,7 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("torch.manual_seed(opt.seed)", "torch.manual_seed(0)", "test_loop.py:the_seed_decides"),
         ("set_criterion(opt.criterion, train_data.weights)", "set_criterion(opt.criterion)", "test_loop.py:val_weighs"),
         ("model.freeze_body(opt.unfreeze_epoch)", "pass", "run/test_resume.py:fine_tuning"),
-        ("precision.settle(opt, model, train_data)", "pass", "train/test_precision.py:a_training_is_the_same"),
+        ("auto.settle(opt, model, train_data)", "pass", "train/test_precision.py:a_training_is_the_same"),
         ("world.reduce_meters(meter, loss_meter)", "pass", "train/test_processes.py:two_processes_train_one_run"),
         ("    with eval_mode(model):\n", "    if True:\n", "run/test_resume.py:restores_the_mode"),
     ],
@@ -98,8 +98,20 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
     ],
     "utils/train/precision.py": [
         ("with undisturbed(model):", "if True:", "train/test_precision.py:leaves_weights"),
-        ("trial = copy.deepcopy(model).train()", "trial = model", "train/test_precision.py:leaves_weights"),
+        ("copied = copy.deepcopy(model).train()", "copied = model", "train/test_precision.py:leaves_weights"),
         ("< GAIN * times", "< times", "train/test_precision.py:the_faster_precision"),
+    ],
+    "utils/train/batch_size.py": [
+        ("pace >= ENOUGH * max", "pace >= max", "train/test_batch_size.py:as_fast_as_any"),
+        ('if "lr" in opt.asked else scaled', "if False else scaled", "train/test_batch_size.py:asked_for_stays"),
+        ("peak(step.device) > ROOM * room", "False", "train/test_batch_size.py:does_not_fit"),
+        ("size / before, opt.optimizer)", "1, opt.optimizer)", "train/test_batch_size.py:made_for"),
+    ],
+    "utils/train/auto.py": [
+        ('found += ["lr"] if', "found += [] if", "train/test_batch_size.py:all_folds_take"),
+    ],
+    "utils/train/measuring.py": [
+        ("with undisturbed(copied):", "if True:", "train/test_batch_size.py:leaves_weights"),
         ("torch.get_num_threads()", "2", "train/test_precision.py:measured_once"),
     ],
     "utils/train/trial.py": [("run.epoch += 1", "pass", "train/test_trial.py:one_epoch_after")],

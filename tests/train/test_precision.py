@@ -13,7 +13,7 @@ from conftest import FAST, UNDRAWN, main, server
 from patients import Net, case
 
 from utils.run.checkpoint_file import read_checkpoint
-from utils.train import precision, processes
+from utils.train import auto, batch_size, measuring, precision, processes
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def device(monkeypatch, tmp_path):
 
 def chosen(**options):
     one = case(options={"precision": "auto", **options})
-    precision.settle(one.opt, one.model, one.train_data)
+    auto.settle(one.opt, one.model, one.train_data)
     assert one.model.precision == one.opt.precision
     return one.opt.precision
 
@@ -56,7 +56,7 @@ def test_the_faster_precision_is_taken_and_fp32_where_it_is_about_as_fast(fp32, 
 def test_it_is_measured_with_the_largest_of_pictures_that_grow(device, monkeypatch):
     one, told = case(options={"precision": "auto"}), []
     monkeypatch.setattr(one.train_data, "begin_epoch", told.append)
-    precision.settle(one.opt, one.model, one.train_data)
+    auto.settle(one.opt, one.model, one.train_data)
     assert told == [1.0]
 
 
@@ -78,7 +78,7 @@ def test_it_is_measured_once_for_each_machine_model_and_batch(device, tmp_path, 
     for patched, name, value in (
         (torch, "get_num_threads", lambda: 7),
         (torch, "__version__", "9.9"),
-        (precision, "processor", lambda: "another"),
+        (measuring, "processor", lambda: "another"),
         (Net, "forward", Net.forward),
     ):
         calls.clear()
@@ -106,7 +106,7 @@ def test_where_nothing_can_be_remembered_it_is_measured_all_the_same(folder, dev
 
 
 def test_what_other_work_disturbed_is_not_remembered(device, tmp_path, monkeypatch, capsys):
-    steps = iter([0.0, 0.0] * 3 + [0.02, 0.01] + [0.05, 0.01] * precision.MOST)
+    steps = iter([0.0, 0.0] * 3 + [0.02, 0.01] + [0.05, 0.01] * measuring.MOST)
     monkeypatch.setattr(precision, "seconds", lambda *_: next(steps))
     assert chosen() == "bf16" and not (tmp_path / "hearth").exists()
     printed = capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_what_other_work_disturbed_is_not_remembered(device, tmp_path, monkeypat
 
 
 def test_only_as_much_is_kept_as_is_of_use(device, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "KEPT", 2)
+    monkeypatch.setattr(measuring, "KEPT", 2)
     for size in (4, 6, 8):
         chosen(batch_size=size)
     found = json.loads((tmp_path / "hearth" / "precision.json").read_text())
@@ -130,7 +130,7 @@ def test_what_is_asked_for_and_what_has_no_choice_is_not_measured(device, monkey
 def test_of_several_processes_the_first_decides(device, monkeypatch):
     class Second(processes.World):
         def on_main(self, function, *arguments):
-            return "bf16"  # what it was sent
+            return {precision.choose: "bf16", batch_size.choose: (64, 0.1)}[function]  # what it was sent
 
     monkeypatch.setattr(processes, "current", lambda: Second(1, 2))
     device[0]["fp32"] = 0.001
@@ -140,7 +140,7 @@ def test_of_several_processes_the_first_decides(device, monkeypatch):
 def test_measuring_leaves_weights_buffers_gradients_and_random_numbers_as_they_are(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(precision, "native_precision", lambda device: "bf16")
-    monkeypatch.setattr(precision, "UNSTEADY", math.inf)
+    monkeypatch.setattr(measuring, "UNSTEADY", math.inf)
     one = case(options={"precision": "auto"})
     one.model.dropout = torch.nn.Dropout(0.5)
     monkeypatch.setattr(Net, "forward", lambda self, x: self.classifier(self.dropout(self.body(x))))

@@ -169,6 +169,18 @@ def optional(kind: Kind) -> Kind:
     return Kind(lambda value: None if str(value) == "None" else kind.check(value), f"None or {kind.takes}")
 
 
+def either(kind: Kind, word: str) -> Kind:
+    """This word, or what `kind` takes."""
+
+    def check(value: Any) -> Any:
+        try:
+            return word if str(value) == word else kind.check(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or {word}") from None
+
+    return Kind(check, f"{kind.takes}, or {word}")
+
+
 def several(kind: Kind) -> Kind:
     """One value or more: a list, or text with commas between the values; ["a,b"] is one with a comma, [] or
     None is none."""

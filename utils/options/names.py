@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .kinds import Kind, choice, expanded, integer, nearest, number, optional, read_text
+from .kinds import Kind, choice, expanded, nearest, number, read_text
 from .own import OWN
 
 ROOT = Path(__file__).parent.parent.parent
@@ -105,15 +105,3 @@ def _weights_name(value: Any) -> str | None:
 
 
 weights_name = Kind(_weights_name, "a folder, a file or an address; bare, it looks for published weights by itself")
-
-
-def _fold_number(value: Any) -> int | str:
-    if str(value) == "all":
-        return "all"
-    try:
-        return integer(0).check(value)
-    except ValueError as error:
-        raise ValueError(f"{error}, or all") from None
-
-
-fold_number = optional(Kind(_fold_number, "a whole number of 0 or more, or all"))

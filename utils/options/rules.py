@@ -36,6 +36,15 @@ def unfreeze_in_time(opt: Any) -> None:
         raise UserError(f"--unfreeze-epoch={opt.unfreeze_epoch} has to be less than --max-epoch={opt.max_epoch}")
 
 
+def batch_in_one(opt: Any) -> None:
+    """Raise UserError where a batch that is chosen by what fits is to be divided."""
+    if opt.batch_size == "auto" and opt.accumulate > 1:
+        raise UserError(
+            f"--batch-size=auto takes what fits, --accumulate={opt.accumulate} is for what does not fit: leave that "
+            "out, or give a number, --batch-size=32 say"
+        )
+
+
 def one_fold(opt: Any) -> None:
     """Raise UserError for a fold that is none of --folds, and for what folds cannot be combined with. Other
     commands than train take the first of all folds."""

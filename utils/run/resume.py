@@ -14,7 +14,7 @@ from utils.files import lock
 from utils.notices import counted, note, warn
 from utils.options.kinds import dashed
 from utils.options.options import read_yaml
-from utils.train import processes
+from utils.train import auto, processes
 from utils.train.processes import World
 
 from . import pretrained, record
@@ -181,7 +181,9 @@ def resumed(given: Any, folder: Path) -> Any:
     command = "--step" if given.step else "--resume"
     if given.config and given.resume != "auto":
         raise UserError(f"{command} takes the run's own options: leave --config out")
-    started, wanted = options_of_run(folder, given.root()), given.overrides()
+    started = options_of_run(folder, given.root())
+    given.assign(**auto.of_run(given, started.values()))
+    wanted = given.overrides()
     if given.step:
         started.assign(replay=given.replay)  # it names the run itself
     for name, kind in given.options().items():
@@ -235,6 +237,8 @@ def trained(given: Any) -> tuple[Any, dict[str, Any]]:
         saved.pop("val_data_root", None)  # other data: its own share is measured
     # A model trained in 16 bits is measured in those that this machine is fast in.
     saved["precision"] = "fp32" if saved.get("precision", "fp32") == "fp32" else "auto"
+    if given.batch_size == "auto":  # a training's alone: here it is that of its training
+        given.assign(batch_size=saved.get("batch_size", given.root().batch_size))
     opt = given.over(saved)
     opt.assign(load_model_path=str(path))
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}

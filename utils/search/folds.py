@@ -18,6 +18,7 @@ from utils.run import record, resume
 from utils.run.members import OUT_OF_FOLD, fold_runs, folder_of_folds, recorded
 from utils.run.run import Run, in_training, new_folder
 from utils.runs.table import read_run
+from utils.train import auto
 from utils.train.evaluation import measured
 
 from . import calibration
@@ -81,13 +82,13 @@ def train_fold(program: Any, opt: Any, folder: Path, fold: int) -> Path:
     """Train this fold, or resume its run, if it is not finished. Returns the run's folder."""
     runs = fold_runs(folder)
     run = runs.get(fold)
-    precision = recorded(next(iter(runs.values()), folder)).get("precision", opt.precision)  # one for all, see settle
+    measured = auto.of_run(opt, recorded(next(iter(runs.values()), folder)))  # once for all
     if run and read_run(run).state == "finished" and recorded(run).get("max_epoch", 0) >= opt.max_epoch:
         print(f"fold {fold} of {opt.folds} is finished: {run}")
         return run
     print(f"fold {fold} of {opt.folds}, numbered from 0")
     (folder / OUT_OF_FOLD).unlink(missing_ok=True)  # while folds differ in their epochs, they are not averaged
-    program.train(options_of(opt, folder, fold, resume=str(run) if run else None, precision=precision))
+    program.train(options_of(opt, folder, fold, resume=str(run) if run else None, **measured))
     run = fold_runs(folder)[fold]
     if read_run(run).state != "finished":
         raise UserError(f"{run} was ended before its last epoch")
