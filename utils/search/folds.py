@@ -82,13 +82,13 @@ def train_fold(program: Any, opt: Any, folder: Path, fold: int) -> Path:
     """Train this fold, or resume its run, if it is not finished. Returns the run's folder."""
     runs = fold_runs(folder)
     run = runs.get(fold)
-    measured = auto.of_run(opt, recorded(next(iter(runs.values()), folder)))  # once for all
+    settled = auto.of_run(opt, recorded(next(iter(runs.values()), folder)))  # once for all
     if run and read_run(run).state == "finished" and recorded(run).get("max_epoch", 0) >= opt.max_epoch:
         print(f"fold {fold} of {opt.folds} is finished: {run}")
         return run
     print(f"fold {fold} of {opt.folds}, numbered from 0")
     (folder / OUT_OF_FOLD).unlink(missing_ok=True)  # while folds differ in their epochs, they are not averaged
-    program.train(options_of(opt, folder, fold, resume=str(run) if run else None, **measured))
+    program.train(options_of(opt, folder, fold, resume=str(run) if run else None, **settled))
     run = fold_runs(folder)[fold]
     if read_run(run).state != "finished":
         raise UserError(f"{run} was ended before its last epoch")
