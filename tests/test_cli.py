@@ -35,7 +35,7 @@ MISTAKES = {
     ("train", "--lr=0.1", "0.2"): "what is '0.2'?",
     ("train", "--noprogress"): "did you mean --progress=False?",
     ("train", "-l=0.1"): "'-l=0.1' is not an option",
-    ("train", "--lr=0.1,0.2"): "--lr cannot be '0.1,0.2': it takes a number above 0",
+    ("train", "--lr=0.1,0.2"): "--lr cannot be '0.1,0.2': it takes one value, `sweep` several or a range",
     ("train", "--max-epoch=1e5"): "--max-epoch cannot be '1e5': it takes a whole number",
     ("train", "--lr=", "0.1"): "--lr= has no value",
     ("train", "--lr="): "--lr= has no value",
@@ -205,7 +205,7 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "--lr=0.001  (learning rate)",
         "initial learning rate",
         "takes: a number above 0",
-        "presets: Finetune 0.01, DogCatScratch 0.004, Coco 0.0003, Heart 0.1, CIFAR10 0.1",
+        "presets: Finetune 0.01, DogCatScratch 0.004, Coco 0.0003, Heart 0.1, CIFAR10 0.1, CIFAR10Fast 0.02",
         "read by: train, control, doctor, find-lr, prune",
         "on --resume: is fixed",
     ]

@@ -204,9 +204,11 @@ def several(kind: Kind) -> Kind:
 
 def nearest(name: Any, known: Iterable[str]) -> str:
     """'; did you mean a, b?' for the known names that look like `name`, or else begin with it, or ''."""
-    lower, name = {one.lower(): one for one in known}, str(name).lower()
-    found = difflib.get_close_matches(name, lower, n=3, cutoff=0.55) or [one for one in lower if one.startswith(name)]
-    close = [lower[one] for one in found[:3]]
+    name, known = str(name), [*known]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.55)
+    close = close or [one for one in known if one.startswith(name)][:3]
+    lower = {one.lower(): one for one in known}
+    close = close or [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.55)]
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
