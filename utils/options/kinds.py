@@ -203,7 +203,8 @@ def several(kind: Kind) -> Kind:
 
 
 def nearest(name: Any, known: Iterable[str]) -> str:
-    """'; did you mean a, b?' for the known names that look like `name`, or else begin with it, or ''."""
+    """'; did you mean a, b?' for the known names that look like `name`, else begin with it, else look like it in other
+    case; or ''."""
     name, known = str(name), [*known]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.55)
     close = close or [one for one in known if one.startswith(name)][:3]
