@@ -60,6 +60,7 @@ def find_lr(program: ModuleType, opt: Any) -> None:
         print(f"no suggestion: at no rate the loss falls clearly{top}, see {folder / 'find_lr.png'}")
         return
     best = f"{smooth.min():.3g} at a rate of {rates[smooth.argmin()]:.2g}"
+    best += f" (of the first steps {losses[:SETTLED].mean():.3g}, give or take {losses[:SETTLED].std():.2g})"
     print(f"suggestion: --lr={found:.2g}, a tenth of where the loss is lowest, {best}; now it is {opt.lr:g}")
     print(f"drawn in {folder / 'find_lr.png'}")
 
