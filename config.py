@@ -59,7 +59,7 @@ class DefaultConfig(Options):
 
     # --- model
     model: name_in("models") | NET = "SqueezeNet"  # class of models/, or a name of torchvision or timm: resnet18, ...
-    width: number(0, above=True) | of("model") | NET = 1.0  # factor on the channels of ResNet9 and UNet
+    width: number(0, above=True) | of("model") | NET = 1.0  # factor on the channels of ResNet9, UNet, resnet50, ...
     masks: flag | of("model") | NET = True  # MaskRCNN: masks of the objects; False: boxes alone, as Faster R-CNN
     keypoints: integer(1) | DATA | ALL = 17  # KeypointRCNN, CocoKeypoints: points of an object; COCO's persons have 17
     proposals: integer(4) | NET = 2000  # MaskRCNN: regions per picture after its first stage, in training

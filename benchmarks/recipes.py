@@ -28,6 +28,11 @@ LITE = "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"
 SIZES = 224, 240, 260  # pixels that these were trained with
 
 
+def whole_path(text):
+    """The absolute path, which programs in other folders understand."""
+    return Path(text).absolute()
+
+
 def photographs(given, seed, folder):
     """(photographs to train on, photographs to measure on)."""
     data = given.data or PHOTOGRAPHS
@@ -112,10 +117,10 @@ def raced(sides):
     def recipe(folder, data, held, share, seed):
         """{side: {metric: value}}, minutes of the training included."""
         scores = {}
-        for options, epochs in sides.items():
-            options = [*options.split(), *data, f"--max-epoch={round(epochs / share)}", f"--seed={seed}"]
+        for side, epochs in sides.items():
+            options = [*side.split(), *data, f"--max-epoch={round(epochs / share)}", f"--seed={seed}"]
             last, minutes = trained(folder, *options, f"--val-data-root={held}", "--val-size=200")
-            scores[" ".join(options[:-2])] = {**measured(folder, held, f"--load-model-path={last}"), "minutes": minutes}
+            scores[side] = {**measured(folder, held, f"--load-model-path={last}"), "minutes": minutes}
         return scores
 
     return recipe
@@ -124,7 +129,7 @@ def raced(sides):
 RECIPES = {
     "DogCatScratch": (photographs, scratch),
     "Finetune": (photographs, finetuned),
-    "CIFAR10Fast": (small_pictures, raced({"--config=CIFAR10Fast": 12, "--config=CIFAR10 --model=resnet18": 4})),
+    "CIFAR10Fast": (small_pictures, raced({"--config=CIFAR10Fast": 6, "--config=CIFAR10 --model=resnet18": 4})),
 }
 
 
@@ -132,9 +137,11 @@ def main():
     """Measure a preset and save the report."""
     parser = arguments(__doc__, 3)
     parser.add_argument("preset", choices=RECIPES)
-    parser.add_argument("--data", type=Path, help="what to train on, see above")
-    parser.add_argument("--held", type=Path, help="other photographs to measure on")
+    parser.add_argument("--data", type=whole_path, help="what to train on, see above")
+    parser.add_argument("--held", type=whole_path, help="other photographs to measure on")
     given, report = parser.parse_args(), Report(__file__)
+    if given.held and given.preset == "CIFAR10Fast":
+        parser.error("--held is for photographs: CIFAR-10 has its own pictures to measure on")
     report(f"{given.preset}, {hardware('torch', 'timm')}")
     prepare, recipe = RECIPES[given.preset]
     found = {}

@@ -49,7 +49,8 @@ def named(roots: Roots, pattern: str, expected: str, where: str) -> list[tuple[P
     """(path, match) of the files in the folders `roots` whose names are the pattern and a picture's suffix. `expected`
     describes it in messages; a warning names other files. Raises RootError, which ends with `where`, when no name
     matches."""
-    files, pattern = folder_files(roots, where), rf"{pattern}\.(?:{'|'.join(sorted(SUFFIXES)).replace('.', '')})"
+    files, labelled = folder_files(roots, where), pattern == LABELLED
+    pattern = rf"{pattern}\.(?:{'|'.join(sorted(SUFFIXES)).replace('.', '')})"
     found = [(path, match) for path in files if (match := re.fullmatch(pattern, path.name, re.IGNORECASE))]
     taken = {path for path, _ in found}
     others = [path.name for path in files if path not in taken]
@@ -57,7 +58,7 @@ def named(roots: Roots, pattern: str, expected: str, where: str) -> list[tuple[P
     if not found:
         inside = sorted({path.name for root in as_list(roots) for path in Path(root).iterdir() if path.is_dir()})
         hint = f"; folders per class, as {', '.join(inside[:5])}, are for --dataset=ImageFolder" if inside else ""
-        if any(re.match(LABELLED, name) for name in others):  # where those without are wanted
+        if not labelled and any(re.match(LABELLED, name, re.IGNORECASE) for name in others):
             hint = "; `val` measures those with labels, `predict` takes any"
         hint = has_some(roots, pattern) or hint
         count = counted(len(files), "other file") + (f": {some}" if some else "")

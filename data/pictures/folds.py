@@ -61,13 +61,6 @@ def part_of_folds(
     if fold == "all":
         raise UserError("--fold=all is a loop of the command line: in a program call train(fold=0), train(fold=1), ...")
     found = fold_numbers(labels, groups, folds)
-    sizes = [found.count(one) for one in range(folds)]
-    if group and max(sizes) * folds > UNEQUAL * len(samples):
-        largest = max(Counter(groups).values())
-        note_once(
-            f"the folds have {', '.join(map(str, sizes))} samples: the largest group by --group={group} has {largest}; "
-            "make smaller groups, or take fewer folds"
-        )
     members: list[list[int]] = [[] for _ in classes]
     for number, label in enumerate(labels):
         members[label].append(number)
@@ -80,6 +73,13 @@ def part_of_folds(
             why = why if len(kept) < folds else "as they lie with other classes, all would be in one fold"
             advice = ["take fewer folds"] * (len(kept) > 1) + ["make smaller groups"] * bool(group)
             raise UserError(f"there are {what}: {why}: {' or '.join(advice)}")
+    sizes = [found.count(one) for one in range(folds)]
+    largest = max(Counter(groups).values())
+    if largest > 1 and max(sizes) * folds > UNEQUAL * len(samples):
+        note_once(
+            f"the folds have {', '.join(map(str, sizes))} samples: the largest group by --group={group} has {largest}; "
+            "make smaller groups, or take fewer folds"
+        )
     return [sample for sample, one in zip(samples, found, strict=True) if (one == fold) == (mode == "val")]
 
 

@@ -53,7 +53,6 @@ def test_where_nothing_can_be_read_the_exit_code_is_1(trained, tmp_path):
         ([], "predict needs --input"),
         (["--input=z.jpg"], "--input=z.jpg: there is no such file"),
         (["--input=a.jpg", "--output=file", "--draw"], "--output=file is a file: name a folder"),
-        (["--input=a.jpg", "--output=a.csv"], "--output=a.csv is the folder for --draw: give both, or"),
     ):
         done = main("predict", *options, cwd=tmp_path, check=2)
         assert why in done.stderr and done.stderr.count("\n") == 1, "before a model is looked for: there is none"

@@ -314,7 +314,7 @@ def test_a_name_that_is_the_beginning_of_others_leads_to_them():
         ("lr", "1e-4..1e-1", "it takes one value, `sweep` several or a range, a training each"),
         ("optimizer", "Adam, SGD", "it takes one value, `sweep` several or a range, a training each"),
         ("train_image_size", "64-96", "320x192; several have commas between them"),
-        ("train_image_size", "64,48,8", "or several with commas between them, and '8' is none"),
+        ("train_image_size", "64,48,8", "320x192; '8' is none; several have commas between them"),
     ],
 )
 def test_several_values_lead_to_a_sweep_and_to_commas(name, value, message):

@@ -61,8 +61,10 @@ def test_what_names_no_model_is_one_line(two):
         ("--run=begun",): "--run=begun: it has finished no epoch: --resume=begun continues it",
         ("--run=oldr",): "--run=oldr: no such run with a best.pth, also not in checkpoints; did you mean older?",
         ("--run=older", "--load-model-path=x"): "--run and --load-model-path both name a model: give one of them",
-        ("--run=x",): "--run=x: no such run with a best.pth, also not in checkpoints; `python main.py runs` lists",
-        ("--load-model-path=checkpoints",): "--load-model-path=checkpoints has runs in it, name one: checkpoints/newer",
+        (
+            "--run=x",
+        ): "--run=x: no such run with a best.pth, also not in checkpoints; `runs --work-dir=checkpoints` lists",
+        ("--load-model-path=checkpoints",): "checkpoints is a folder of runs, name one: checkpoints/newer",
         ("--load-model-path=.",): "checkpoint best.pth cannot be read: No such file",
     }.items():
         done = main("test", *options, cwd=two, check=2)

@@ -69,6 +69,8 @@ def test_what_a_training_takes_as_it_is_stays_one_value(name, value):
         ({"lr": "0..1"}, "'0' cannot be one of its values: it takes a number above 0"),
         ({"lr": "1e-4..x"}, "'x' cannot be one of its values"),
         ({"lr": "1e-4-1e-1"}, "a range has two ends, with two dots between them: --lr=1e-4..1e-1"),
+        ({"lr": "1e-4...1e-1"}, "two dots between them: --lr=1e-4..1e-1"),
+        ({"lr": "0.1..."}, "two dots between them: --lr=0.1..\\?"),
         ({"lr": "1e-4..."}, "two dots between them: --lr=1e-4..\\?"),
         ({"batch_size": "..8"}, "two dots between them: --batch-size=\\?..8"),
         ({"optimizer": "Adam,sgd"}, "; did you mean SGD"),

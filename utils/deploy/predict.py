@@ -37,14 +37,13 @@ def predict(program: ModuleType, opt: Any) -> None:
             raise UserError("predict needs --input: a picture, a folder, a pattern like 'my/*.jpg', or - for a list")
         if opt.format not in (None, *FORMATS):
             raise UserError(f"--format={opt.format} is what export writes: predict prints {', '.join(FORMATS)}")
-        if opt.output and not opt.draw:
-            raise UserError(
-                f"--output={opt.output} is the folder for --draw: give both, or print into a file, > {opt.output}"
-            )
         words, folder = named(opt.input), Path(opt.output or "predictions")
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output={folder} is a file: name a folder")
         opt, model, _ = program.load_trained(opt)
+        if opt.output and not opt.draw and model.task != "segmentation":  # whose masks are written always
+            hint = f"give both, or print into a file, > {opt.output}"
+            raise UserError(f"--output={opt.output} is the folder for --draw: {hint}")
         predictor = Predictor(model, opt.values(), opt.batch_size)
         given = paths(words, predictor.preparation.pictures)
         files = Files(predictor.preparation, folder, opt.draw)

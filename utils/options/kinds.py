@@ -59,8 +59,9 @@ class Kind:
         return True
 
     def accepts_each(self, value: Any) -> bool:
-        """Whether a text is a list or a range of values that the option takes, as `sweep` has them: 1,2 or 1..2."""
-        parts = re.split(r"\.\.|[,|]", value) if isinstance(value, str) else []
+        """Whether a text is a list of values that the option takes one of, or a range, as `sweep` has them: 1,2 or
+        1..2."""
+        parts = re.split(r"\.\.|[,|]", value) if isinstance(value, str) and "commas" not in self.takes else []
         return len(parts) > 1 and all(self.accepts(part.strip()) for part in parts)
 
 
@@ -194,10 +195,13 @@ def several(kind: Kind) -> Kind:
                 value = value[1:-1]
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
-        parts = value if isinstance(value, (list, tuple)) else [value]
-        if len(parts) > 1 and (wrong := [part for part in parts if not kind.accepts(part)]):
-            raise ValueError(f"{kind.takes}, or several with commas between them, and {wrong[0]!r} is none")
-        return [kind.check(part) for part in parts]
+        parts, checked = value if isinstance(value, (list, tuple)) else [value], []
+        for part in parts:
+            try:
+                checked.append(kind.check(part))
+            except ValueError as error:
+                raise ValueError(f"{error}; {part!r} is none" if len(parts) > 1 else str(error)) from None
+        return checked
 
     return Kind(check, f"{kind.takes}, or several with commas between them; None: none")
 

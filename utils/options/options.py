@@ -261,7 +261,7 @@ class Options:
         except ValueError as error:
             problem = "has no value" if value is True or value == "" else f"cannot be {value!r}"
             takes = f"it takes {error}"
-            if kind.accepts_each(value):
+            if self.command == "train" and kind.accepts_each(value):
                 takes = "it takes one value, `sweep` several or a range, a training each"
             elif "commas" in kind.takes and not ("commas" in takes or "did you mean" in takes):
                 takes += "; several have commas between them"

@@ -40,8 +40,8 @@ def batch_in_one(opt: Any) -> None:
     """Raise UserError where a batch that is chosen by what fits is to be divided."""
     if opt.batch_size == "auto" and opt.accumulate > 1:
         raise UserError(
-            f"--batch-size=auto takes what fits, --accumulate={opt.accumulate} is for what does not fit: leave that "
-            "out, or give a number, --batch-size=32 say"
+            f"--batch-size=auto takes what fits, --accumulate={opt.accumulate} is for what does not fit: give "
+            "--accumulate=1, or a number, --batch-size=32 say"
         )
 
 

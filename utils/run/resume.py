@@ -14,7 +14,7 @@ from utils.files import lock
 from utils.notices import counted, note, warn
 from utils.options.kinds import dashed
 from utils.options.options import read_yaml
-from utils.train import auto, processes
+from utils.train import auto, batch_size, processes
 from utils.train.processes import World
 
 from . import pretrained, record
@@ -37,7 +37,7 @@ def find_run(work_dir: str, name: str) -> Path | None:
                 return folder
         raise UserError(
             f"--resume={name}: no such run (a folder with config.yaml and last.pth or previous.pth), also not in "
-            f"{work_dir}{like(name, [path.parent.name for path in Path(work_dir).glob('*/config.yaml')])}"
+            f"{work_dir}{like(name, [path.parent.name for path in Path(work_dir).glob('*/config.yaml')], work_dir)}"
         )
     busy, foreign, free = [], [], []
     paths = [path for file in CHECKPOINTS for path in Path(work_dir).glob(f"*/{file}") if is_run(path.parent)]
@@ -51,6 +51,9 @@ def find_run(work_dir: str, name: str) -> Path | None:
                     free.append(folder)
         except PermissionError:  # another user's, in a folder that they share
             foreign.append(folder.name)
+        except OSError:  # of others than the newest it does not matter
+            if not free:
+                raise
     if free:
         if len(free) > 1:
             others = some(free[1:])
@@ -105,7 +108,7 @@ def find_best(given: Any) -> tuple[Path, str]:
                 return folder / "best.pth", ""
             if is_run(folder):
                 raise UserError(f"--run={given.run}: it has finished no epoch: --resume={given.run} continues it")
-        hint = like(given.run, [path.parent.name for path in found])
+        hint = like(given.run, [path.parent.name for path in found], given.work_dir)
         raise UserError(f"--run={given.run}: no such run with a best.pth, also not in {given.work_dir}{hint}")
     if not found:
         deeper = next(map(str, Path(given.work_dir).glob("*/*/best.pth")), "")  # of folds
@@ -123,10 +126,10 @@ def best_of_folder(path: str, work_dir: str) -> Any:
     UserError for a folder of runs."""
     folders = [] if Path(path).is_file() else [one for one in (Path(path), Path(work_dir, path)) if one.is_dir()]
     for folder in folders[:1]:
-        inside = [one for one in sorted(folder.glob("*"), key=written, reverse=True) if (one / "best.pth").is_file()]
+        inside = sorted(folder.glob("*/best.pth"), key=written, reverse=True)
         if inside and not (folder / "best.pth").is_file():
             raise UserError(
-                f"--load-model-path={path} has runs in it, name one: {', '.join(map(str, inside[:OTHERS]))}"
+                f"{path} is a folder of runs, name one: {', '.join(str(one.parent) for one in inside[:OTHERS])}"
             )
     return folders[0] / "best.pth" if folders else path
 
@@ -144,6 +147,7 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
         raise UserError("--step makes one step again, in one process: leave --resume, --processes and torchrun out")
     if given.replay:
         given.assign(replay=str(world.on_main(named_run, given.work_dir, given.replay, "--replay=")))
+        given.assign(**auto.of_run(given, options_of_run(Path(given.replay), given.root()).values()))
     if given.step:
         return prepare(resumed(given, Path(given.replay)), Path(given.replay), CHECKPOINTS), None
     if launched := world.on_main(find_launched, given.work_dir):  # torchrun has restarted these processes
@@ -238,7 +242,7 @@ def trained(given: Any) -> tuple[Any, dict[str, Any]]:
     # A model trained in 16 bits is measured in those that this machine is fast in.
     saved["precision"] = "fp32" if saved.get("precision", "fp32") == "fp32" else "auto"
     if given.batch_size == "auto":  # a training's alone: here it is that of its training
-        given.assign(batch_size=saved.get("batch_size", given.root().batch_size))
+        given.assign(batch_size=saved.get("batch_size", batch_size.usual(given)))
     opt = given.over(saved)
     opt.assign(load_model_path=str(path))
     metrics = {name: value for name, value in content.get("metrics", {}).items() if name.startswith(("epoch", "val_"))}

@@ -51,14 +51,15 @@ def named_run(work_dir: str, name: str, option: str = "") -> Path:
     for folder in places(work_dir, name):
         if is_run(folder):
             return folder
-    raise UserError(
-        f"{option}{name}: no such run, also not in {work_dir}{like(name, [path.name for path in runs_in(work_dir)])}"
+    hint = like(name, [path.name for path in runs_in(work_dir)], work_dir)
+    raise UserError(f"{option}{name}: no such run, also not in {work_dir}{hint}")
+
+
+def like(name: str, runs: list[str], work_dir: str) -> str:
+    """For messages: those of the runs in work_dir whose names look like this one, or how to list all."""
+    return nearest(Path(name).name, runs) or (
+        f"; `runs --work-dir={work_dir}` lists those that are there" if runs else ""
     )
-
-
-def like(name: str, runs: list[str]) -> str:
-    """For messages: the runs whose names look like this one, or how to list all."""
-    return nearest(Path(name).name, runs) or ("; `python main.py runs` lists those that are there" if runs else "")
 
 
 def read_rows(folder: Path) -> list[dict[str, str]]:

@@ -14,8 +14,10 @@ from utils.options.options import Options
 
 DECADE = 10  # times that the end of a range has to be its beginning, for its logarithm to be spread evenly
 FIXED = "config", "max_epoch"  # of what --resume could change, a trial's own
-NUMBER = r"([+-]?\d[\d.]*(?:e[+-]?\d+)?)"
-RANGE = re.compile(rf"{NUMBER}\s*(?:-|:|to)\s*{NUMBER}|{NUMBER}\.{{2,}}|\.\.+{NUMBER}", re.IGNORECASE)  # badly written
+NUMBER = r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+RANGE = re.compile(
+    rf"{NUMBER}\s*(?:-|:|to|\.{{3,}})\s*{NUMBER}|{NUMBER}\.{{2,}}|\.\.+{NUMBER}", re.IGNORECASE
+)  # badly written
 PLAIN = "text", "None or text"  # what takes that, a path or a pattern say, is never read as a list,
 LISTED = ("load_model_path",)  # but for this
 

@@ -20,6 +20,7 @@ from .trial import take
 
 SIZES = tuple(2**power for power in range(3, 11))  # 8 to 1024 samples, of all processes together
 SHARE = 16  # steps that an epoch has at least, where there are samples for it
+DEFAULT = 32  # for a learning rate of no known batch size
 ENOUGH = 0.95  # of the most samples a second
 ROOM = 0.8  # of a GPU's memory
 LONG = 1.0  # seconds of a step after which twice as many samples are not tried
@@ -30,7 +31,7 @@ UNMOVED = 1e-9  # a learning rate with which all steps that are measured are ali
 def usual(opt: Any) -> int:
     """The batch size that the options name; for "auto" that of the preset, which its learning rate is made for."""
     of_classes = (vars(base).get("batch_size") for base in type(opt).__mro__)
-    return next(size for size in (opt.batch_size, *of_classes) if isinstance(size, int))
+    return next(size for size in (opt.batch_size, *of_classes, DEFAULT) if isinstance(size, int))
 
 
 def choose(opt: Any, model: Any, train_data: Any) -> tuple[int, float]:
@@ -59,11 +60,12 @@ def choose(opt: Any, model: Any, train_data: Any) -> tuple[int, float]:
     torch.cuda.empty_cache()  # nothing where CUDA is not used
     paces = {size: size / times[str(size)] for size in shares if str(size) in times}
     before, size = usual(opt), smallest(paces) if paces else usual(opt)
-    lr = opt.lr if "lr" in opt.asked else scaled(opt.lr, size / before, opt.optimizer)
+    given = "lr" in opt.asked or opt.lr != type(opt).lr  # of resumed folds it was asked for before
+    lr = opt.lr if given else scaled(opt.lr, size / before, opt.optimizer)
     shown = {one: f"{pace:.0f}" if pace >= 10 else f"{pace:.2g}" for one, pace in paces.items()}
     others = "".join(f", {pace} with {one}" for one, pace in shown.items() if one != size)
     why = f"{shown[size]} a second{others}" if paces else "no step could be measured"
-    rate = f"{opt.lr:.3g}" + (" as given" if "lr" in opt.asked else f" -> {lr:.3g}" if lr != opt.lr else "")
+    rate = f"{opt.lr:.3g}" + (" as given" if given else f" -> {lr:.3g}" if lr != opt.lr else "")
     print(f"batch of {counted(size, 'sample')}: {why} ({how}; --batch-size=auto); lr {rate}")
     return size, lr
 
@@ -108,7 +110,7 @@ def step_times(
             if not out_of_memory(error):
                 raise
             break
-        if peak(step.device) > ROOM * room:
+        if steps and peak(step.device) > ROOM * room:
             break
         whole = larger
         steps |= turns(partial(one_round, [size]), SECONDS / 5, 1)

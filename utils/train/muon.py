@@ -78,9 +78,10 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     # square is much smaller than W.
     square, identity = wide @ wide.T, torch.eye(min(matrix.shape), device=matrix.device)
     total = identity
-    for _ in range(steps):
+    for number in range(steps):
         factor = torch.addmm(first * identity + third * square, square, square, alpha=fifth)
-        total, square = factor @ total, factor @ square @ factor
+        total = factor @ total if number else factor
+        square = factor @ square @ factor if number < steps - 1 else square
     wide = total @ wide
     return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).to(matrix.dtype)
 
