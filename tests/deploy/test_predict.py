@@ -14,6 +14,7 @@ import torch
 from conftest import FAST, draw, main
 from PIL import Image
 
+import config
 import models
 from data.coco.preparation import BoxPreparation
 from data.pictures.preparation import MaskPreparation
@@ -183,3 +184,15 @@ def test_json_has_a_line_per_picture(trained, unlabelled):
 def test_points_are_no_pictures():
     with pytest.raises(UserError, match="predict is for pictures"):
         Predictor(SimpleNamespace(info={"classes": ["a", "b"]}), {"dataset": "Heart"})
+
+
+def test_masks_are_written_into_output_without_draw_and_a_table_is_not(trained, tmp_path):
+    draw(tmp_path / "a.jpg", "cat", 0)
+    done = main("predict", f"--input={tmp_path / 'a.jpg'}", "--output=a.csv", cwd=trained[0], check=2)
+    assert "--output=a.csv is the folder for --draw: give both, or print into a file, > a.csv" in done.stderr
+    model = models.UNet(2, width=0.05)
+    options = config.load({"config": "Segmentation", "model": "UNet", "width": 0.05, "image_size": 32})
+    model.info |= {"classes": ["ground", "cat"], "config": options.to_dict()}
+    model.save(str(tmp_path / "best.pth"))
+    main("predict", "--load-model-path=best.pth", "--input=a.jpg", "--output=masks", cwd=tmp_path, check=0)
+    assert [path.suffix for path in (tmp_path / "masks").iterdir()] == [".png"]

@@ -139,6 +139,18 @@ def test_muon_makes_singular_values_alike_and_keeps_the_directions(shape):
     assert (found - found.diagonal().diag()).abs().max() < 1e-4
 
 
+def test_muons_squares_keep_the_digits_of_small_singular_values():
+    """Against the iterations on the whole matrix, in float64."""
+    torch.manual_seed(0)
+    left, right = torch.linalg.qr(torch.randn(32, 32).double())[0], torch.linalg.qr(torch.randn(288, 32).double())[0]
+    matrix = left @ torch.logspace(0, -4, 32).double().diag() @ right.T
+    expected = matrix / matrix.norm()
+    for _ in range(5):
+        square = expected @ expected.T
+        expected = 3.4445 * expected + (-4.7750 * square + 2.0315 * square @ square) @ expected
+    assert (orthogonal(matrix.float()) - expected).norm() < 1e-3 * expected.norm()
+
+
 def test_muon_steps_as_its_paper_says():
     """Twice, for a convolution as a matrix, with Nesterov's look ahead, and with weight decay beside the gradient."""
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ import config
 from utils import UserError
 from utils.run import resume
 from utils.search import folds
-from utils.train import auto, batch_size, measuring
+from utils.train import auto, batch_size, measuring, processes
 
 
 @pytest.mark.parametrize(
@@ -190,3 +190,7 @@ def test_a_run_records_the_number_and_a_resumed_one_or_val_takes_it(tmp_path, pi
     assert "batch of " not in done.stdout and "epoch 2/2" in done.stdout
     given = config.load({"batch_size": "auto", "work_dir": str(tmp_path / "checkpoints")}, command="val")
     assert resume.trained(given)[0].batch_size == saved["batch_size"]
+    wanted = {"batch_size": "auto", "work_dir": str(tmp_path / "checkpoints"), "replay": run.name}
+    given = config.load(wanted, command="train")
+    opt, _ = resume.resolve(given, processes.ALONE)
+    assert (opt.batch_size, opt.lr) == (saved["batch_size"], saved["lr"])
