@@ -214,10 +214,11 @@ class Finetune(DefaultConfig):
 
 
 class DogCatScratch(DefaultConfig):
-    """Photographs of cats and dogs, without pretrained weights: 91.9 % (91.0 to 92.5, three seeds) of 402 are right by
-    1,600 others, with --tta=flip, after 15 minutes on 2 cores; `python -m benchmarks.recipes DogCatScratch` repeats it.
+    """Photographs of cats and dogs, without pretrained weights: by 2,002 photographs 93.5 % of 2,000 others are right
+    (93.3 to 93.8, three seeds), by 1,600 91.9 % of 402 (91.0 to 92.5), with --tta=flip. 15 minutes on 2 cores by 1,600.
 
     python main.py train --config=DogCatScratch --train-data-root=data/train    then val, test with --tta=flip
+    python -m benchmarks.recipes DogCatScratch                                  repeats it
     """
 
     model = "ResNet9"
