@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import PHOTOGRAPHS, ROOT, Report, arguments, hardware, spread
+from benchmarks.common import PHOTOGRAPHS, ROOT, Report, arguments, hardware
 
 LITE = "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"
 SIZES = 224, 240, 260  # pixels that these were trained with
@@ -153,7 +153,7 @@ def main():
             for name, value in values.items():
                 found.setdefault(f"{what}: {name}", []).append(value)
     for name, values in found.items():
-        report(f"{name}: mean {statistics.mean(values):.4g}, {spread(values, '', 4)}")
+        report(f"{name}: mean {statistics.mean(values):.4g}, n {len(values)}, {min(values):.4g} to {max(values):.4g}")
     report.save(given.results)
 
 
