@@ -197,7 +197,7 @@ class Finetune(DefaultConfig):
     """A new head on a body that was trained on ImageNet, without a network after `make pretrained`.
 
     python main.py train --config=Finetune --train-data-root=data/train    99 % of 600, by 1,402 others, in 92 s
-    The mean of five folds of each of three models: log loss .024 on 400 by 1,600, in 13 minutes (docs/jobs.md)
+    The mean of five folds of each of three models: log loss .024 on 400 by 1,600, 13 to 20 minutes (docs/jobs.md)
     """
 
     model = "tf_efficientnet_lite0"
@@ -214,8 +214,9 @@ class Finetune(DefaultConfig):
 
 
 class DogCatScratch(DefaultConfig):
-    """Photographs of cats and dogs, without pretrained weights: by 2,002 photographs 93.5 % of 2,000 others are right
-    (93.3 to 93.8, three seeds), by 1,600 91.9 % of 402 (91.0 to 92.5), with --tta=flip. 15 minutes on 2 cores by 1,600.
+    """Photographs of cats and dogs, without pretrained weights: by 2,002 photographs 93.55 % of 2,000 others are
+    right (93.35 to 93.8, three seeds), by 1,600 91.9 % of 402 (91.0 to 92.5) after 15 minutes on 2 cores, with
+    --tta=flip.
 
     python main.py train --config=DogCatScratch --train-data-root=data/train    then val, test with --tta=flip
     python -m benchmarks.recipes DogCatScratch                                  repeats it
@@ -319,8 +320,8 @@ class CIFAR10(DefaultConfig):
 
 
 class CIFAR10Fast(CIFAR10):
-    """CIFAR-10 in minutes on a CPU: 83.9 % of the test pictures (83.6 to 84.1, three seeds) in 15 minutes of one busy
-    core, where torchvision's resnet18 with the preset CIFAR10 reached 65.0 % in 16.
+    """CIFAR-10 on a CPU: 83.9 % of the test pictures (83.6 to 84.1, three seeds) in 15 minutes of one busy core, where
+    torchvision's resnet18 with the preset CIFAR10 reached 65.0 % in 16; both on JPEG copies of the pictures.
 
     python main.py train --config=CIFAR10Fast --download    then `python -m benchmarks.recipes CIFAR10Fast` repeats it
     """

@@ -39,13 +39,13 @@ def photographs(given, seed, folder):
     return (data, given.held) if given.held else divide(data, seed, folder)
 
 
-def divide(photographs, seed, folder):
+def divide(data, seed, folder):
     """Link a fifth of each class into folder/held and the others into folder/train; return both."""
     parts = folder / "train", folder / "held"
     for part in parts:
         part.mkdir(parents=True)
     for kind in ("cat", "dog"):
-        files = sorted(photographs.glob(f"{kind}.*"), key=lambda path: hashlib.sha256(path.name.encode()).digest())
+        files = sorted(data.glob(f"{kind}.*"), key=lambda path: hashlib.sha256(path.name.encode()).digest())
         for number, path in enumerate(files):
             (parts[number % 5 == seed % 5] / path.name).symlink_to(path.absolute())
     return parts

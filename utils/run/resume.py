@@ -124,14 +124,14 @@ def find_best(given: Any) -> tuple[Path, str]:
 def best_of_folder(path: str, work_dir: str) -> Any:
     """A checkpoint's path or address as it is; of a run's folder, or its name in work_dir, the best.pth. Raises
     UserError for a folder of runs."""
-    folders = [] if Path(path).is_file() else [one for one in (Path(path), Path(work_dir, path)) if one.is_dir()]
-    for folder in folders[:1]:
-        inside = sorted(folder.glob("*/best.pth"), key=written, reverse=True)
-        if inside and not (folder / "best.pth").is_file():
-            raise UserError(
-                f"{path} is a folder of runs, name one: {', '.join(str(one.parent) for one in inside[:OTHERS])}"
-            )
-    return folders[0] / "best.pth" if folders else path
+    folder = next((one for one in (Path(path), Path(work_dir, path)) if one.is_dir()), None)
+    if Path(path).is_file() or not folder:
+        return path
+    inside = sorted(folder.glob("*/best.pth"), key=written, reverse=True)
+    if inside and not (folder / "best.pth").is_file():
+        names = ", ".join(str(one.parent) for one in inside[:OTHERS])
+        raise UserError(f"{path} is a folder of runs, name one: {names}")
+    return folder / "best.pth"
 
 
 def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
@@ -147,9 +147,10 @@ def resolve(given: Any, world: World) -> tuple[Any, dict[str, Any] | None]:
         raise UserError("--step makes one step again, in one process: leave --resume, --processes and torchrun out")
     if given.replay:
         given.assign(replay=str(world.on_main(named_run, given.work_dir, given.replay, "--replay=")))
-        given.assign(**auto.of_run(given, options_of_run(Path(given.replay), given.root()).values()))
     if given.step:
         return prepare(resumed(given, Path(given.replay)), Path(given.replay), CHECKPOINTS), None
+    if given.replay:
+        given.assign(**auto.of_run(given, options_of_run(Path(given.replay), given.root()).values()))
     if launched := world.on_main(find_launched, given.work_dir):  # torchrun has restarted these processes
         given = given.root().load({"resume": launched}, command=given.command)
     folder = world.on_main(find_run, given.work_dir, given.resume) if given.resume else None
@@ -206,10 +207,10 @@ def resumed(given: Any, folder: Path) -> Any:
 
 
 def new_start(folder: Path, command: str) -> str:
-    """How a training begins anew with other options than those of the run, or of the folds, in a folder."""
+    """How a new training gets other options than those of the run, or of the folds, in a folder."""
     weights = next((folder / file for file in CHECKPOINTS if (folder / file).is_file()), None)
     if not weights:
-        return f"leave {command} out to begin anew"
+        return f"leave {command} out, and a new training begins"
     return f"a new run can start from its weights: --load-model-path={weights} without {command}"
 
 

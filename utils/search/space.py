@@ -15,9 +15,8 @@ from utils.options.options import Options
 DECADE = 10  # times that the end of a range has to be its beginning, for its logarithm to be spread evenly
 FIXED = "config", "max_epoch"  # of what --resume could change, a trial's own
 NUMBER = r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
-RANGE = re.compile(
-    rf"{NUMBER}\s*(?:-|:|to|\.{{3,}})\s*{NUMBER}|{NUMBER}\.{{2,}}|\.\.+{NUMBER}", re.IGNORECASE
-)  # badly written
+# As a hurried person writes a range: 1-2, 1:2, 1 to 2, 1...2, and one that lacks an end, 1.. or ..2.
+RANGE = re.compile(rf"{NUMBER}\s*(?:-|:|to|\.{{3,}})\s*{NUMBER}|{NUMBER}\.{{2,}}|\.\.+{NUMBER}", re.IGNORECASE)
 PLAIN = "text", "None or text"  # what takes that, a path or a pattern say, is never read as a list,
 LISTED = ("load_model_path",)  # but for this
 

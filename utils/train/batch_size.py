@@ -71,7 +71,7 @@ def choose(opt: Any, model: Any, train_data: Any) -> tuple[int, float]:
 
 
 def tried(samples: int, processes: int) -> list[int]:
-    """The batch sizes that are measured, for so many samples of training: two for each process at least."""
+    """The batch sizes that are measured, for a number of samples of training: two for each process at least."""
     most = max(samples // SHARE, SIZES[0])
     return [size for size in SIZES if 2 * processes <= size <= most] or [max(SIZES[0], 2 * processes)]
 

@@ -45,7 +45,7 @@ def rehearsal(
 
 
 def turns(one_round: Callable[[], Mapping[Any, float]], seconds: float, least: int) -> dict[Any, list[float]]:
-    """{name: what each round gave for it} of `least` rounds, and of more until they took so many seconds. A round has a
+    """{name: what each round gave for it} of `least` rounds, and of more until they took `seconds`. A round has a
     turn of each name, so that what else the machine does meets all."""
     begin, rounds = time.perf_counter(), [one_round() for _ in range(least)]
     while len(rounds) < MOST and time.perf_counter() - begin < seconds:
