@@ -15,7 +15,17 @@ from utils.metrics.iou_meter import UNLABELLED
 from utils.notices import counted, note_once
 
 from .images import in_threads
-from .mask_tables import Row, cityscapes, known_table, own_table, packed, shown_color, to_classes
+from .mask_tables import (
+    Row,
+    cityscapes,
+    index_of,
+    known_table,
+    own_table,
+    packed,
+    shown_color,
+    to_classes,
+    without_void,
+)
 from .masks import LIST, MaskReader, open_mask
 
 LOOKED_AT = 32  # masks, the same in all modes: they have to be read alike
@@ -109,19 +119,22 @@ def choose_reader(
         root: the folder with class_name.txt, whose `names` are given (or None), and files like colors.txt.
         masks: the files of each, always in the same order.
 
+    The last names count for nothing if they are called void or the like.
+
     Raises UserError where the masks have soft edges, or palettes that differ, and no file says how to read them.
     """
+    listed, names = names, without_void(names)
     if any(len(files) > 1 for files in masks):
-        return of_objects(root, names, masks)
+        return of_objects(root, listed, masks)
     look, table = Look(files[0] for files in masks[:LOOKED_AT]), own_table(root)
     if table and (look.colors or look.conflict or greys_of(table[1], look)):
         note_once(f"the masks of {root} are read by the colours of {table[0]}")
         return of_colors(*table, names)
-    found = known_table(look.colors, names) if look.colors else None
+    found = known_table(look.colors, listed) if look.colors else None
     if found:
         what, classes, rows = found
         note_once(f"the masks of {root} have the colours of {what}; colors.txt there gives others their classes")
-        return of_colors(what, rows, classes)
+        return of_colors(what, rows, without_void(classes))
     if look.colors and not look.present:
         some = ", ".join(map(shown_color, sorted(look.colors)[-3:]))
         raise UserError(f"the masks of {root} have colours ({some}, ...), and no file says whose: write {LIST}")
@@ -130,12 +143,12 @@ def choose_reader(
     jpeg = any(files[0].suffix.lower() in (".jpg", ".jpeg") for files in masks[:LOOKED_AT])
     if look.soft or (jpeg and not look.present <= {0, UNLABELLED}):
         return of_soft(root, names, look)
-    if look.present == {0, UNLABELLED} and len(names or TWO) == 2:
+    if look.present == {0, UNLABELLED} and len(listed or TWO) == 2:
         note_once(f"the masks of {root} hold 0 and 255 alone: 255 is read as class 1")
         values = np.arange(256, dtype=np.uint8)
         values[UNLABELLED] = 1
         return MaskReader(values), names
-    return of_ids(root, names, masks, look)
+    return of_ids(root, listed, masks, look)
 
 
 def greys_of(rows: list[Row], look: Look) -> bool:
@@ -153,13 +166,15 @@ def of_colors(where: Any, rows: list[Row], names: list[str] | None) -> tuple[Mas
 def of_objects(
     root: str | Path, names: list[str] | None, masks: Sequence[tuple[Path, ...]]
 ) -> tuple[MaskReader, list[str] | None]:
-    """choose_reader, of one file per object: of the class that the file is named after, or the only one."""
+    """choose_reader, of one file per object: of the class that the file is named after, or the only one. names: all
+    lines of class_name.txt."""
+    classes = without_void(names)
     stems = Counter(path.stem for files in masks for path in files)
     word, number = next(((stem, n) for stem, n in stems.items() if n > 1 and not stem.isdigit()), ("", 0))
-    if names and stems.keys() <= {*names}:
+    if names and classes and stems.keys() <= {*names}:
         note_once(f"the masks of {root} are one file per class, named like the lines of class_name.txt")
-        return MaskReader(objects={name: names.index(name) for name in stems}), names
-    if word or len(names or TWO) != 2:
+        return MaskReader(objects={name: index_of(name, classes) for name in stems}), classes
+    if word or len(classes or TWO) != 2:
         seen = (
             f"{counted(number, 'picture')} have a mask {word}"
             if word
@@ -171,7 +186,7 @@ def of_objects(
             "none"
         )
     note_once(f"the masks of {root} are one file per object: they are class 1, the rest is class 0")
-    return MaskReader(objects={}), names
+    return MaskReader(objects={}), classes
 
 
 def of_soft(root: str | Path, names: list[str] | None, look: Look) -> tuple[MaskReader, list[str] | None]:
@@ -194,20 +209,26 @@ def of_soft(root: str | Path, names: list[str] | None, look: Look) -> tuple[Mask
 def of_ids(
     root: str | Path, names: list[str] | None, masks: Sequence[tuple[Path, ...]], look: Look
 ) -> tuple[MaskReader, list[str] | None]:
-    """choose_reader, of masks whose values are classes; of Cityscapes' label ids those that class_name.txt lists."""
-    labels, largest = cityscapes(), max(look.present - {UNLABELLED}, default=0)
+    """choose_reader, of masks whose values are classes; of Cityscapes' label ids those that class_name.txt lists.
+    names: all of its lines."""
+    classes, labels, largest = without_void(names), cityscapes(), max(look.present - {UNLABELLED}, default=0)
     if not names and largest >= 64 and 8 * len(look.present) < largest:
         note_once(
             f"the masks of {root} have {counted(len(look.present), 'value')} up to {largest}, which are read as class "
             "numbers: if they are grey levels, colors.txt (lines `red green blue name`) gives each its class"
         )
     if masks[0][0].stem.lower().endswith("labelids"):
-        if names and {*names} <= {name for _, _, name, _ in labels}:
-            _, classes = to_classes([(id, name) for id, _, name, _ in labels], names, "Cityscapes' label ids")
-            return MaskReader(np.array([classes.get(value, UNLABELLED) for value in range(256)], dtype=np.uint8)), names
+        if classes and {*classes} <= {name for _, _, name, _ in labels}:
+            _, known = to_classes([(id, name) for id, _, name, _ in labels], classes, "Cityscapes' label ids")
+            return MaskReader(np.array([known.get(value, UNLABELLED) for value in range(256)], dtype=np.uint8)), classes
         usual = ", ".join(name for _, _, name, evaluated in labels if evaluated)
         note_once(f"{root} has Cityscapes' label ids, each a class; for those evaluated, class_name.txt lists {usual}")
-    return MaskReader(), names
+    if not names or not classes or classes == names:
+        return MaskReader(), names
+    values = np.arange(256, dtype=np.uint8)
+    values[len(classes) : len(names)] = UNLABELLED
+    note_once(f"{root}: pixels of {', '.join(names[len(classes) :])} are ignored; with another name they are a class")
+    return MaskReader(values), classes
 
 
 def class_counts(reader: MaskReader, facts: Mapping[Any, Sequence[Sequence[int]]]) -> dict[Any, dict[int, int]]:

@@ -110,4 +110,17 @@ def to_classes(rows: list[Row], names: Sequence[str] | None, where: str) -> tupl
     if ignored:
         some = ", ".join(ignored[:5]) + (f" and {len(ignored) - 5} more" if len(ignored) > 5 else "")
         note_once(f"{where}: pixels of {some} are ignored; class_name.txt lists the classes")
-    return classes, {key: classes.index(name) if name in classes else UNLABELLED for key, name in rows}
+    return classes, {key: index_of(name, classes) for key, name in rows}
+
+
+def index_of(name: str, classes: list[str]) -> int:
+    """The class of this name, or 255."""
+    return classes.index(name) if name in classes else UNLABELLED
+
+
+def without_void(names: list[str] | None) -> list[str] | None:
+    """The names without the last ones that are called void or the like, whose pixels are ignored."""
+    kept = list(names or ())
+    while kept and kept[-1].lower() in IGNORED:
+        kept.pop()
+    return names and kept

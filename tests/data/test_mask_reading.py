@@ -173,6 +173,26 @@ def test_classes_with_gaps_and_ignored_pixels_stay_as_they_are(tmp_path, capsys)
     assert len(data.classes) == 3 and (found[1] == tiny).all()
 
 
+def test_pixels_of_the_last_names_called_void_are_ignored_and_another_name_makes_them_a_class(tmp_path, capsys):
+    mask = LEFT + 2 * TOP  # 0 to 3
+    ignored = np.where(mask > 1, 255, mask)
+    for name, masks in (
+        ("values", [mask, mask]),
+        ("palettes", [with_palette(mask, BLACK, RED, (1, 2, 3), (9, 9, 9))] * 2),
+        ("colors", [rgb(mask, *PALETTE[:4])] * 2),
+    ):
+        root = save(tmp_path / name, masks, class_name="ground\nthing\nUnlabelled\nvoid\n")
+        data, found = read(root)
+        assert data.classes == ["ground", "thing"] and (found[0] == ignored).all(), name
+        assert "pixels of Unlabelled, void are ignored" in capsys.readouterr().out, name
+        (root / "class_name.txt").write_text("void\nthing\nsky\nvoids\n")  # of which none is last
+        data, found = read(root)
+        assert len(data.classes) == 4 and (found[0] == mask).all(), name
+        assert "ignored" not in capsys.readouterr().out, name
+    save(tmp_path / "values", [mask, np.where(mask < 2, 2, mask)], class_name="ground\nthing\nignore\nvoid\n")
+    refused(tmp_path / "values", "1.png (all 2, 3, which is ignored)")
+
+
 def test_a_mask_of_another_size_is_resized_if_its_proportions_are_the_pictures(tmp_path):
     root = save(tmp_path, [LEFT, TOP])
     for number, size in ((0, (64, 64)), (1, (13, 13))):
@@ -236,6 +256,12 @@ def test_one_file_per_object_or_per_class(tmp_path, capsys):
     data = MaskFolder(tmp_path, "val", image_size=32, val_data_root=[tmp_path])
     expected = LEFT * TOP + 2 * (1 - LEFT) * (1 - TOP)
     assert all((data[index][1].numpy() == expected).all() for index in (0, 1))
+    (tmp_path / "class_name.txt").write_text("wall\ndoor\nvoid\n")
+    for path in [*tmp_path.glob("masks/*/roof.png")]:
+        path.rename(path.with_name("void.png"))
+    data = MaskFolder(tmp_path, "val", image_size=32, val_data_root=[tmp_path])
+    assert data.classes == ["wall", "door"]
+    assert all((data[index][1].numpy() == np.where(expected == 2, 255, expected)).all() for index in (0, 1))
     Image.fromarray(3 * LEFT).save(tmp_path / "masks" / "x" / "door.png")
     refused(tmp_path, "door.png (one file per object holds 0 and 1, or 0 and 255)")
 
