@@ -32,6 +32,6 @@ def build(
         where = shown(options["val_data_root"] or root)
         raise UserError(
             f"the classes of {where} are {', '.join(dataset.classes)}, but the model's are {', '.join(classes)}: give "
-            "the data it was trained on, or data of the same classes"
+            "the data it was trained on, or data of the same classes, which class_name.txt can name"
         )
     return dataset

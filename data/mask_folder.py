@@ -16,7 +16,7 @@ from utils.notices import counted, note_once
 from .pictures.augment import Augment, denormalise, normalise
 from .pictures.folds import grouped, part_of_folds
 from .pictures.mask_pairs import WHERE, images_folders, pairs
-from .pictures.mask_reading import choose_reader, class_counts
+from .pictures.mask_reading import choose_reader, class_counts, read_names
 from .pictures.mask_tables import PALETTE
 from .pictures.masks import most_probable, strip
 from .pictures.picture_set import PictureSet, open_images, stored_size
@@ -26,7 +26,6 @@ from .pictures.split import (
     Roots,
     Sample,
     as_list,
-    class_names,
     digest,
     part_of,
     picture_files,
@@ -42,10 +41,10 @@ class MaskFolder(PictureSet):
     mask_pairs.py says which other names of folders and files are understood.
 
     A mask has its picture's size or proportions. A pixel's value, or the index of its palette, is its class; 255 is
-    ignored. The lines of class_name.txt in the first root name the classes; without it they are "class 0" to the
-    largest value in the masks of `root`. mask_reading.py says which other masks are understood: 0 and 255, soft edges,
-    colours, one file per object. In test mode the pictures are those of <root>/images or, without such a folder, of
-    <root>; the ids are their stems.
+    ignored. The lines of class_name.txt in the first root that has one name the classes; without it they are "class 0"
+    to the largest value in the masks of `root`. mask_reading.py says which other masks are understood: 0 and 255, soft
+    edges, colours, one file per object. In test mode the pictures are those of <root>/images or, without such a folder,
+    of <root>; the ids are their stems.
 
     Items are (uint8 [3, H, W], mask uint8 [H, W] or id). They show the whole picture in image_size, in train mode in
     8/7 of it, so that every labelled pixel counts in the IoU: with its proportions, in the middle of the mean colour
@@ -109,7 +108,7 @@ class MaskFolder(PictureSet):
         else:
             everything = labelled(root)
             own, opened = divide(everything, root, mode, val_data_root, val_size, (folds, fold, group))
-            names, mine = class_names(as_list(root)[0]), set(opened)
+            names, mine = read_names(as_list(root), as_list(val_data_root)), set(opened)
             masks, names = choose_reader(as_list(root)[0], names, [sample.target for sample in everything])
             # Masks that are not its own show how many classes there are, if no file names them.
             others = [] if names else [sample for sample in everything if sample not in mine]
@@ -125,6 +124,7 @@ class MaskFolder(PictureSet):
             if pixels and not 2 <= len(self.classes) <= UNLABELLED:
                 raise UserError(f"{shown(root)} has {counted(len(self.classes), 'class', 'classes')}: {WANTED}")
             known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
+            known += f"; another line in class_name.txt, void, ignores {len(self.classes)}" if names else ""
             beyond = {one: max(counts) for one, counts in pixels.items() if max(counts) >= len(self.classes)}
             problems |= {one: f"{one.target[0]} (a pixel is {label}; {known})" for one, label in beyond.items()}
         self.broken = [problems[sample] for sample in own if sample in problems]

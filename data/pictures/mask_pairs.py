@@ -89,6 +89,8 @@ def folders(root: str | Path) -> tuple[Path, Path]:
     part, others = ("masks", MASKS[1:]) if pictures or files else ("images", IMAGES[1:])
     inside = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and subfolder(path, IMAGES)]
     hint = f" ({' or '.join(inside)} has one: give that)" if 0 < len(inside) < 5 else ""
+    paired = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and in_folder(path) and named_after(path)]
+    hint = hint or (f" ({' or '.join(paired)} has its masks beside it: give that)" if paired else "")
     raise RootError(root, f"{root} has no folder {part}{hint}: {WHERE}; other names are {', '.join(others)}")
 
 

@@ -16,6 +16,7 @@ from utils.notices import counted, note_once
 
 from .images import in_threads
 from .mask_tables import (
+    IGNORED,
     Row,
     cityscapes,
     index_of,
@@ -27,6 +28,7 @@ from .mask_tables import (
     without_void,
 )
 from .masks import LIST, MaskReader, open_mask
+from .split import class_names, read_lines
 
 LOOKED_AT = 32  # masks, the same in all modes: they have to be read alike
 FLAT = (
@@ -110,6 +112,28 @@ def conflict_of(facts: Iterable[tuple[Path, Sequence[Sequence[int]]]]) -> str:
     return ""
 
 
+def read_names(roots: Sequence[str], others: Sequence[str]) -> list[str] | None:
+    """The lines of class_name.txt in the first of a data set's roots that has one, or None. A note names such files
+    that do not count: other ones in the roots and in `others`, and where there is none those beside pictures or masks.
+    Raises UserError for an empty line before the last name: the lines number the classes."""
+    first = next((Path(root) for root in roots if class_names(root)), None)
+    if first is None:
+        near = [Path(roots[0]).absolute().parent, *filter(Path.is_dir, Path(roots[0]).glob("*"))]
+        unread, why = [path for path in near if class_names(path)], f"it would have to be in {roots[0]}"
+    else:
+        file, names = first / "class_name.txt", class_names(first)
+        empty = next((number for number, line in enumerate(read_lines(file)) if not line.strip()), len(names or ()))
+        if empty < len(names or ()):
+            raise UserError(
+                f"{file} has nothing in line {empty + 1}, but a name after it: the lines number the classes"
+            )
+        unread = [Path(root) for root in [*roots, *others] if class_names(root) not in (None, names)]
+        why = f"{file} names the classes"
+    if unread:
+        note_once(f"not read: {', '.join(str(path / 'class_name.txt') for path in unread)}; {why}")
+    return first and class_names(first)
+
+
 def choose_reader(
     root: str | Path, names: list[str] | None, masks: Sequence[tuple[Path, ...]]
 ) -> tuple[MaskReader, list[str] | None]:
@@ -124,6 +148,12 @@ def choose_reader(
     Raises UserError where the masks have soft edges, or palettes that differ, and no file says how to read them.
     """
     listed, names = names, without_void(names)
+    inner = [name for name in names or () if name.lower() in IGNORED]
+    if inner:
+        note_once(
+            f"{root}: {', '.join(inner)} is a class, because class_name.txt has others after it: to ignore its pixels, "
+            "write 255 in the masks"
+        )
     if any(len(files) > 1 for files in masks):
         return of_objects(root, listed, masks)
     look, table = Look(files[0] for files in masks[:LOOKED_AT]), own_table(root)

@@ -81,7 +81,7 @@ class MaskReader:
         counts = np.bincount(pixels.ravel(), minlength=256)
         present = counts.nonzero()[0]
         if not (self.values[present] != UNLABELLED).any():
-            raise UserError(f"{target} (all {', '.join(map(str, present))}, which is ignored)")
+            raise UserError(f"{target} (all {' or '.join(map(str, present))}, which is ignored)")
         columns = [present, counts[present]] + ([] if palette is None else [packed(palette[present])])
         return self.values[pixels], np.stack(columns, axis=1).tolist()
 

@@ -70,6 +70,7 @@ def test_the_folder_of_the_pictures_may_be_given(tmp_path):
 def test_the_folder_of_the_masks_may_be_named_after_that_of_the_pictures(tmp_path, masks):
     fill(tmp_path, "train/{}.png", masks)
     assert found(tmp_path / "train") == {str(number): number for number in (7, 10, 11, 17)}
+    refused(tmp_path, f"has no folder images ({tmp_path / 'train'} has its masks beside it: give that)")
     (tmp_path / "train-mask").mkdir()
     refused(tmp_path / "train", f"beside {tmp_path / 'train'} are train-mask and train", "rename all but one")
 

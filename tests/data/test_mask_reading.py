@@ -188,9 +188,38 @@ def test_pixels_of_the_last_names_called_void_are_ignored_and_another_name_makes
         (root / "class_name.txt").write_text("void\nthing\nsky\nvoids\n")  # of which none is last
         data, found = read(root)
         assert len(data.classes) == 4 and (found[0] == mask).all(), name
-        assert "ignored" not in capsys.readouterr().out, name
+        said = capsys.readouterr().out
+        assert "void is a class, because class_name.txt has others after it" in said and "ignored" not in said, name
     save(tmp_path / "values", [mask, np.where(mask < 2, 2, mask)], class_name="ground\nthing\nignore\nvoid\n")
-    refused(tmp_path / "values", "1.png (all 2, 3, which is ignored)")
+    refused(tmp_path / "values", "1.png (all 2 or 3, which is ignored)")
+
+
+def test_names_that_do_not_count_are_named(tmp_path, capsys, monkeypatch):
+    def said(*roots, **options):
+        monkeypatch.setattr("utils.notices._said", set())
+        MaskFolder([str(root) for root in roots], "val", image_size=32, **options)
+        return capsys.readouterr().out
+
+    named, other, equal, plain = (save(tmp_path / name, [LEFT, TOP, LEFT, TOP], **TWO) for name in "abcd")
+    file, another, lost = (root / "class_name.txt" for root in (named, other, plain / "masks"))
+    another.write_text("thing\nground\n")
+    (plain / "class_name.txt").rename(lost)
+    assert "not read" not in said(plain, named, equal, val_data_root=[str(equal)])
+    wanted = f"not read: {another}; {file} names the classes"
+    assert wanted in said(named, other) and wanted in said(named, equal, val_data_root=[str(other)])
+    assert f"not read: {lost}; it would have to be in {plain}" in said(plain)
+    file.write_text("ground\n\nthing\n")
+    refused(named, f"{file} has nothing in line 2, but a name after it")
+    file.write_text("ground\nthing\n\n\n")
+    assert MaskFolder(named, "val", image_size=32).classes == ["ground", "thing"]
+
+
+def test_a_value_behind_the_last_name_is_refused_with_what_ignores_it(tmp_path):
+    data = MaskFolder(save(tmp_path, [LEFT, LEFT + TOP], **TWO), "val", image_size=32, val_data_root=[tmp_path])
+    (broken,) = data.broken
+    assert broken.endswith(
+        "(a pixel is 2; the classes are 0 to 1, and 255 is ignored; another line in class_name.txt, void, ignores 2)"
+    )
 
 
 def test_a_mask_of_another_size_is_resized_if_its_proportions_are_the_pictures(tmp_path):
