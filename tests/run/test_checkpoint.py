@@ -23,6 +23,7 @@ from utils.notices import counted
 from utils.run.checkpoint_file import read_checkpoint, write_checkpoint
 from utils.run.resume import find_run
 from utils.run.run import State
+from utils.runs.table import read_run
 
 
 def weights_are(step, path):
@@ -312,6 +313,26 @@ def test_no_checkpoint_holds_a_weight_that_is_not_finite(tmp_path, capsys):
     large = {"large": torch.full((9,), 3e38)}  # their sum is not
     write_checkpoint({"weights": large}, tmp_path / "large.pth")
     assert differences(read_checkpoint(tmp_path / "large.pth")["weights"], large) == []
+
+
+def test_the_end_of_a_run_whose_weights_are_not_finite_is_that_of_a_diverged_one(tmp_path):
+    checkpoint = keeper(tmp_path)
+    advance(checkpoint)
+    checkpoint.model.classifier.bias.data[1] = float("inf")
+    checkpoint.run.step += 1
+    with pytest.raises(UserError, match="is not finite; .* is not saved; the run has diverged, begin a new one with a"):
+        end(checkpoint, finished=True)
+    assert read_run(tmp_path).state == "diverged"
+
+
+def test_a_resumed_run_with_nothing_left_to_do_says_so(tmp_path, capsys):
+    checkpoint = keeper(tmp_path)
+    advance(checkpoint)
+    end(checkpoint, finished=True)
+    assert capsys.readouterr().out == f"finished: {tmp_path}\n"
+    end(keeper(tmp_path), finished=True)
+    said = capsys.readouterr().out
+    assert said.endswith(f"finished: {tmp_path}; it was finished before, a larger --max-epoch trains on\n")
 
 
 # --- the whole program

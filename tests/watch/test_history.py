@@ -9,6 +9,7 @@ import torch
 from toy_data import Squares
 
 from models.mlp import MLP
+from utils.train.step import TrainStep
 from utils.visdom import Visualizer
 from utils.watch import History
 
@@ -29,6 +30,14 @@ def test_a_batch_of_fewer_pictures_leaves_none_of_an_earlier_one(history, tmp_pa
     history.step.batch = history.step.batch[0][:1], history.step.batch[1][:1]
     history.on_batch_end()
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["train_batch_0.png", "train_of_thought.png"]
+
+
+def test_a_run_resumed_after_its_epochs_last_step_draws_nothing_and_keeps_what_was_drawn(history, tmp_path, capsys):
+    history.draw_batch()
+    model = MLP()
+    history.step = TrainStep(model, torch.optim.SGD(model.parameters(), 0.1))
+    history.attempt(history.draw_batch)
+    assert len([*tmp_path.glob("train_batch_?.png")]) == 3 and not capsys.readouterr().err
 
 
 def test_a_picture_that_fails_is_one_warning_and_the_rest_is_written(history, tmp_path, monkeypatch, capsys):

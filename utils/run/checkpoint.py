@@ -17,6 +17,7 @@ from utils.notices import command, counted, forget, note, once, warn
 from utils.train.processes import ALONE, World
 
 from . import record
+from .checkpoint_file import NotFinite
 from .guard import Diverged
 from .run import State, monitored
 
@@ -61,7 +62,8 @@ class Checkpoint(Control):
         self.keep_optimizer = keep_optimizer
         self.last, self.previous = self.run.folder / "last.pth", self.run.folder / "previous.pth"
         self.saved: tuple[int, int, int] | None = None  # the position that last.pth has
-        self.lost = ""
+        self.begun: tuple[int, int, int] | None = None  # the position of the run when this program came to it
+        self.lost, self.diverged = "", False
         known = [*(f"val_{name}" for name in measures), *(["val_loss"] if module.val_loss else []), "loss"]
         self.monitor = monitored(known, monitor)
         if self.monitor not in known:
@@ -86,7 +88,7 @@ class Checkpoint(Control):
             self._load()
             self.state.meters.scores.reset()  # the first process counts for all; losses are everybody's
         self._compare(self.run.step)
-        self.saved = self.run.position()
+        self.begun = self.saved = self.run.position()
 
     def on_train_summary(self, **_: Any) -> None:
         self.state.guard.check(self.restore_before)  # it may take the weights back to an earlier checkpoint
@@ -135,7 +137,7 @@ class Checkpoint(Control):
             else:  # a process was killed, and what it had counted since the last merge is gone
                 self.lost = behind
         except Exception as failure:  # what ended the training, a broken GPU say, may also keep it from being saved
-            self.lost = f"{_reason(failure)}; {behind}"
+            self.lost, self.diverged = f"{_reason(failure)}; {behind}", isinstance(failure, NotFinite)
 
     def close(self, finished: bool, stopped: bool, error: BaseException | None = None, **_: Any) -> None:
         """Record whether the run is finished, release it, and print how it ended. Raises UserError when the end of a
@@ -150,7 +152,7 @@ class Checkpoint(Control):
                     self.last.unlink(missing_ok=True)
             elif self.saved and not self.run.step and not stopped:
                 self.run.mark("failed")  # of no use to --resume: it would fail again
-            elif isinstance(error, Diverged):
+            elif self.diverged or isinstance(error, Diverged):
                 self.run.mark("diverged")
         self.run.close()
         several = [
@@ -158,12 +160,15 @@ class Checkpoint(Control):
         ]  # else one process resumes
         resume = command("train", f"--resume={self.run.folder}", *several)
         if finished and self.lost:
-            raise UserError(f"{self.lost}; fix that, then resume from there: {resume}")
+            anew = "the run has diverged, begin a new one with a smaller --lr"
+            raise UserError(f"{self.lost}; {anew if self.diverged else f'fix that, then resume from there: {resume}'}")
         if self.lost:
             warn(self.lost)
         if finished:
             best = "" if self.run.best is None else f", best {self.monitor} {self.run.best:.4g}"
-            tqdm.write(f"finished: {self.run.folder}{best}")
+            before = self.begun == self.run.position()
+            more = "; it was finished before, a larger --max-epoch trains on" if before else ""
+            tqdm.write(f"finished: {self.run.folder}{best}{more}")
         elif self.saved and self.run.step:
             how = "diverged; to resume it all the same" if isinstance(error, Diverged) else "stopped; to resume"
             tqdm.write(f"{how}: {resume}")

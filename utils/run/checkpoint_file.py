@@ -42,18 +42,22 @@ class Checksummed:
         self.file.flush()
 
 
+class NotFinite(UserError):
+    """A weight is nan or infinite."""
+
+
 def write_checkpoint(content: dict[str, Any], path: str | Path, previous: Path | None = None) -> None:
     """Write a dict of tensors and plain values, with `weights` among its keys, to the file `path`, together with the
     format's number and hearth's version.
 
     The file appears whole or not at all: it is written beside its place, flushed, read again and renamed. With
     `previous`, the file that was at `path` gets that name.
-    Raises UserError when a weight is not finite, OSError when the disk does not take the file; the old one stays then.
+    Raises NotFinite when a weight is not finite, OSError when the disk does not take the file; the old one stays then.
     """
     for name, value in content["weights"].items():
         # The sum, which may overflow, takes a tenth of the time.
         if not value.sum().isfinite() and not value.isfinite().all():
-            raise UserError(f"{path} is not written, its weight {name} is not finite")
+            raise NotFinite(f"{path} is not written, its weight {name} is not finite")
 
     def write(file: IO[bytes]) -> None:
         summed = Checksummed(file)

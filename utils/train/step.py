@@ -73,7 +73,8 @@ class TrainStep:
         self.compute = compiled(module.objective) if compile else module.objective
         self.waiting, self.row = DeviceNumbers(self._count), 0  # row: how many steps in a row had no effect
         self.skipped: list[tuple[int, dict[str, float]]] = []
-        self.unfinished, self.share, self.batch = False, 1.0, ((), ())
+        self.unfinished, self.share = False, 1.0
+        self.batch: tuple[Any, Any] | None = None  # the last one
         self.losses: dict[str, torch.Tensor] = {}
         self.outputs: list[tuple[Any, Any]] = []
 

@@ -96,6 +96,8 @@ class History(Callback):
     def draw_batch(self) -> None:
         """Write the last training batch's pictures, as the model saw them, to train_batch_0.png, train_batch_1.png, ...
         and remove those of an earlier one."""
+        if self.step.batch is None:  # stopped after the epoch's last step, and resumed
+            return
         pictures = self.dataset.draw(*self.step.batch, None)
         names = [f"train_batch_{number}" for number in range(len(pictures))]
         for name, picture in zip(names, pictures, strict=True):
