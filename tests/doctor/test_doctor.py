@@ -4,6 +4,7 @@ import os
 
 import pytest
 from conftest import main
+from drawn import draw_shapes
 from patients import Log, Pictures, case
 
 from utils import UserError
@@ -37,6 +38,9 @@ def test_the_command_prints_a_line_per_check_and_ends_with_1_where_something_is_
     assert (tmp_path / "report" / "doctor.txt").read_text().endswith(f"{last}\n")
     done = main("doctor", "--train-data-root=nowhere", cwd=tmp_path, check=2)
     assert done.stderr.startswith("main.py: --train-data-root: ") and len(done.stderr.splitlines()) == 1
+    broken = draw_shapes(tmp_path / "set", 4, ["ground", "disc"])  # and a bar
+    done = main("doctor", "--config=Segmentation", f"--train-data-root={broken}", cwd=tmp_path, check=2)
+    assert done.stderr.startswith("main.py: 4 of 4 samples cannot be used") and "a pixel is 2" in done.stderr
 
 
 def test_the_folder_of_a_run_that_is_being_trained_gets_no_report(tmp_path, monkeypatch):

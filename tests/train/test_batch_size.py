@@ -75,6 +75,13 @@ def test_it_is_printed_with_its_figures_and_the_rate_that_was_asked_for_stays(de
     assert line.startswith(begin) and line.endswith(f"{end}0.01 as given") and " (measured in " in line
 
 
+def test_where_the_samples_allow_one_size_alone_that_is_said(device, capsys, monkeypatch):
+    monkeypatch.setattr(batch_size, "SHARE", 16)
+    assert chosen(lr=0.01)[0] == 8
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("batch of 8 samples: 7407 a second, and 24 samples are too few to try more (measured in ")
+
+
 @pytest.mark.parametrize(
     ("written", "lr"),
     [

@@ -51,9 +51,8 @@ def prepared(program: Any, opt: Any) -> Case:
         opt, start = resume.resolve(opt, processes.ALONE)
     device = program.set_up(opt, opt.callbacks)
     train_data, val_data = program.make_data(opt, "train", device), program.make_data(opt, "val", device)
-    for part, made in {"train": train_data, "validate": val_data}.items():
-        if not len(made):
-            raise UserError(f"{type(made).__name__} found no sample to {part} on: check --train-data-root")
+    if not len(train_data) or not len(val_data):  # nothing to examine
+        program.refuse_broken(train_data, val_data)
     opt.assign(unfreeze_epoch=None)  # as in the first epochs, in which the head alone learns
     built = program.new_model(opt, train_data, dict(start) if start else None).to(device)
     return Case(opt, built, train_data, val_data, start)

@@ -36,6 +36,7 @@ THEIRS = {
     "finetune": "freeze_backbone freeze_body freeze_encoder",
     "random_erasing": "reprob",
 }
+CLASSES = "num_classes", "num_class", "n_classes", "nclasses", "nc", "classes", "class_names", "names"
 SYNONYMS = {name: ours for ours, names in THEIRS.items() for name in names.split()}
 
 
@@ -43,4 +44,6 @@ def meant(name: str, options: Iterable[str]) -> str:
     """Which option is probably meant by a name that none has, as the end of a line; "" where none is like it."""
     if ours := SYNONYMS.get(name):
         return f"; it is {dashed(ours)} here, see `help {ours.replace('_', '-')}`"
+    if name in CLASSES:
+        return ": the data have their classes, by folders, labels or class_name.txt"
     return nearest(name, options).replace("_", "-")

@@ -49,7 +49,8 @@ def find_lr(program: ModuleType, opt: Any) -> None:
     losses = rise(step, rates, endless(loader, device))
     seconds, rates = time.perf_counter() - begin, rates[: len(losses)]
     end = f", where the loss exploded (at most {HIGHEST:g})" if len(losses) < STEPS else ""
-    spent = f"{counted(len(losses), 'step')} of {opt.batch_size} samples in {seconds:.1f} s"
+    size = counted(min(opt.batch_size, len(train_data)), "sample")
+    spent = f"{counted(len(losses), 'step')} of {size} in {seconds:.1f} s"
     print(f"{spent}: the rate rose from {LOWEST:g} to {rates[-1]:.2g}{end}")
     smooth = smoothed(losses)
     found = suggestion(rates, losses, smooth)
