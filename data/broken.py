@@ -52,8 +52,13 @@ def refuse_broken(*data_sets: BaseData) -> None:
 
 def note_shared(train: BaseData, val: BaseData) -> None:
     """A note, when files of the validation's samples, one each, are trained on."""
-    names = {str(path) for path in getattr(val, "paths", ())}
-    shared = names & {str(path) for path in getattr(train, "paths", ())} if len(names) == len(val) else set()
+    names = files(val)
+    shared = names & files(train) if len(names) == len(val) else set()
     if shared and os.path.exists(min(shared)):
         count = f"{counted(len(shared), 'sample')} of {len(val)} to validate on"
         note(f"{count} are trained on, too, the first is {min(shared)}: measures are better than on new ones")
+
+
+def files(data: BaseData) -> set[str]:
+    """The files of a data set's samples, if each has one."""
+    return {str(path) for path in getattr(data, "paths", ()) or [one.path for one in getattr(data, "samples", ())]}

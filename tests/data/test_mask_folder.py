@@ -170,3 +170,12 @@ def test_folders_that_cannot_be_used_are_one_line(tmp_path):
     replace_mask(root, 0, np.zeros((60, 72), np.uint8))
     replace_mask(root, 1, np.zeros((60, 72), np.uint8))
     refused("has 1 class: 2 to 255 are needed", root)
+
+
+def test_pictures_that_are_trained_on_and_validate_are_noted(shapes, capsys):
+    train, val = MaskFolder(shapes, "train", image_size=32), MaskFolder(shapes, "val", image_size=32)
+    capsys.readouterr()
+    refuse_broken(train, val)
+    assert capsys.readouterr().out == ""
+    refuse_broken(train, MaskFolder(shapes, "val", image_size=32, val_data_root=[shapes]))
+    assert f"note: {len(train)} samples of 40 to validate on are trained on, too" in capsys.readouterr().out
