@@ -332,7 +332,7 @@ def test_a_resumed_run_with_nothing_left_to_do_says_so(tmp_path, capsys):
     assert capsys.readouterr().out == f"finished: {tmp_path}\n"
     end(keeper(tmp_path), finished=True)
     said = capsys.readouterr().out
-    assert said.endswith(f"finished: {tmp_path}; it was finished before, a larger --max-epoch trains on\n")
+    assert said.endswith(f"finished: {tmp_path}; nothing was left to do, a larger --max-epoch trains on\n")
 
 
 # --- the whole program

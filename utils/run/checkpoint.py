@@ -167,7 +167,7 @@ class Checkpoint(Control):
         if finished:
             best = "" if self.run.best is None else f", best {self.monitor} {self.run.best:.4g}"
             before = self.begun == self.run.position()
-            more = "; it was finished before, a larger --max-epoch trains on" if before else ""
+            more = "; nothing was left to do, a larger --max-epoch trains on" if before else ""
             tqdm.write(f"finished: {self.run.folder}{best}{more}")
         elif self.saved and self.run.step:
             how = "diverged; to resume it all the same" if isinstance(error, Diverged) else "stopped; to resume"
