@@ -1,16 +1,19 @@
 """What the presets reach: on samples that the training has not seen, --n times, each with another seed.
 
-usage: python -m benchmarks.recipes DogCatScratch|Finetune|CIFAR10Fast [--n=3] [--data=FOLDER] [--held=FOLDER]
+usage: python -m benchmarks.recipes DogCatScratch|Finetune|CIFAR10Fast|SegmentationFast [--n=3]
+                                    [--data=FOLDER] [--held=FOLDER]
 
     preset              --data                                            trained on, measured on
     DogCatScratch,      photographs named cat.<num>.jpg, dog.<num>.jpg    four fifths of them, and another fifth in
     Finetune            (../shared/data/dogcat/train)                     every turn; or all, and those of --held
     CIFAR10Fast         a folder with cifar-10-batches-py; none: these    data_batch_*, test_batch; the same fifths
                         photographs, of 32 x 32 pixels
+    SegmentationFast    pictures with masks, CamVid's train, say; none:   all of it, --held: CamVid's test, say, or
+                        drawn ones                                        other drawn ones
 
 No epoch is picked by what is measured: the last one counts, but Finetune's are picked by folds of what it trains on.
-CIFAR10Fast runs against the recipe that people start from, for as many epochs as take as long on 2 cores. Minutes are
-those of whole programs.
+CIFAR10Fast and SegmentationFast run against the recipe that people start from, for as many epochs as take as long on
+2 cores. Minutes are those of whole programs.
 """
 
 import hashlib
@@ -23,9 +26,11 @@ import time
 from pathlib import Path
 
 from benchmarks.common import PHOTOGRAPHS, ROOT, Report, arguments, hardware
+from benchmarks.small_data import draw_shapes
 
 LITE = "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2"
 SIZES = 224, 240, 260  # pixels that these were trained with
+CAMVID, DRAWN = 367, 40  # pictures to train on
 
 
 def whole_path(text):
@@ -57,6 +62,15 @@ def small_pictures(given, seed, folder):
         return [f"--train-data-root={given.data}"], given.data, 1
     train, held = divide(PHOTOGRAPHS, seed, folder)
     return ["--dataset=DogCat", f"--train-data-root={train}"], held, len(list(train.iterdir())) / 50_000
+
+
+def scenes(given, seed, folder):
+    """small_pictures, of CamVid and masks."""
+    if given.data:
+        return [f"--train-data-root={given.data}"], given.held, 1
+    drawn = draw_shapes(folder / "train", range(DRAWN))
+    draw_shapes(folder / "held", range(DRAWN, 2 * DRAWN))
+    return drawn, folder / "held", DRAWN / CAMVID
 
 
 def command(name, folder, *options):
@@ -119,7 +133,7 @@ def raced(sides):
         scores = {}
         for side, epochs in sides.items():
             options = [*side.split(), *data, f"--max-epoch={round(epochs / share)}", f"--seed={seed}"]
-            last, minutes = trained(folder, *options, f"--val-data-root={held}", "--val-size=200")
+            last, minutes = trained(folder, *options, f"--val-data-root={held}", "--val-size=30")
             scores[side] = {**measured(folder, held, f"--load-model-path={last}"), "minutes": minutes}
         return scores
 
@@ -130,6 +144,7 @@ RECIPES = {
     "DogCatScratch": (photographs, scratch),
     "Finetune": (photographs, finetuned),
     "CIFAR10Fast": (small_pictures, raced({"--config=CIFAR10Fast": 6, "--config=CIFAR10 --model=resnet18": 3})),
+    "SegmentationFast": (scenes, raced({"--config=SegmentationFast": 24, "--config=Segmentation": 11})),
 }
 
 
@@ -138,10 +153,12 @@ def main():
     parser = arguments(__doc__, 3)
     parser.add_argument("preset", choices=RECIPES)
     parser.add_argument("--data", type=whole_path, help="what to train on, see above")
-    parser.add_argument("--held", type=whole_path, help="other photographs to measure on")
+    parser.add_argument("--held", type=whole_path, help="what to measure on, where it is not a part of --data")
     given, report = parser.parse_args(), Report(__file__)
     if given.held and given.preset == "CIFAR10Fast":
         parser.error("--held is for photographs: CIFAR-10 has its own pictures to measure on")
+    if given.preset == "SegmentationFast" and bool(given.data) != bool(given.held):
+        parser.error("SegmentationFast needs both --data and --held, or neither")
     report(f"{given.preset}, {hardware('torch', 'timm')}")
     prepare, recipe = RECIPES[given.preset]
     found = {}

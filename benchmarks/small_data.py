@@ -41,11 +41,11 @@ def draw_cifar(folder):
     return [f"--train-data-root={folder}"]
 
 
-def draw_shapes(folder):
-    """Draw 16 pictures of two blocks, with their masks."""
+def draw_shapes(folder, numbers=range(16)):
+    """Draw a picture of two blocks for each number, with its mask."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
-    for number in range(16):
+    for number in numbers:
         pixels, mask = noise(number, 60, 72), np.zeros((60, 72), np.uint8)
         for kind, (x, y) in enumerate(np.random.default_rng(number).integers(0, 36, (2, 2)), start=1):
             mask[y : y + 24, x : x + 24] = kind

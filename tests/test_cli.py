@@ -27,6 +27,7 @@ MISTAKES = {
     ("train", "--device=cuda:0"): "it is --use-gpu here",
     ("train", "--wd=0"): "it is --weight-decay here",
     ("train", "--gpu=0"): "it is --gpus here",
+    ("train", "--num-classes=3"): "unknown option --num-classes: the data have their classes, by folders, labels or",
     ("help", "epochs"): "help epochs: no such option; it is --max-epoch here, see `help max-epoch`",
     ("fit",): "unknown command 'fit'; did you mean train?",
     ("inference", "--x=1"): "did you mean predict?",
@@ -205,7 +206,8 @@ def test_help_on_one_option_says_all_about_it(tmp_path):
         "--lr=0.001  (learning rate)",
         "initial learning rate",
         "takes: a number above 0",
-        "presets: Finetune 0.01, DogCatScratch 0.004, Coco 0.0003, Heart 0.1, CIFAR10 0.1, CIFAR10Fast 0.02",
+        "presets: Finetune 0.01, DogCatScratch 0.004, SegmentationFast 0.01, Coco 0.0003, Heart 0.1, CIFAR10 0.1, "
+        "CIFAR10Fast 0.02",
         "read by: train, control, doctor, find-lr, prune",
         "on --resume: is fixed",
     ]
