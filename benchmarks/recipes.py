@@ -65,7 +65,7 @@ def small_pictures(given, seed, folder):
 
 
 def scenes(given, seed, folder):
-    """small_pictures, of CamVid and masks."""
+    """(options that name pictures with masks, what to measure on, the share of CamVid's number that they are)."""
     if given.data:
         return [f"--train-data-root={given.data}"], given.held, 1
     drawn = draw_shapes(folder / "train", range(DRAWN))
@@ -156,7 +156,7 @@ def main():
     parser.add_argument("--held", type=whole_path, help="what to measure on, where it is not a part of --data")
     given, report = parser.parse_args(), Report(__file__)
     if given.held and given.preset == "CIFAR10Fast":
-        parser.error("--held is for photographs: CIFAR-10 has its own pictures to measure on")
+        parser.error("CIFAR10Fast takes no --held: CIFAR-10 has its own pictures to measure on")
     if given.preset == "SegmentationFast" and bool(given.data) != bool(given.held):
         parser.error("SegmentationFast needs both --data and --held, or neither")
     report(f"{given.preset}, {hardware('torch', 'timm')}")

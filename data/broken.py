@@ -60,5 +60,8 @@ def note_shared(train: BaseData, val: BaseData) -> None:
 
 
 def files(data: BaseData) -> set[str]:
-    """The files of a data set's samples, if each has one."""
-    return {str(path) for path in getattr(data, "paths", ()) or [one.path for one in getattr(data, "samples", ())]}
+    """The files of a data set's samples, where it tells."""
+    paths, samples = getattr(data, "paths", None), getattr(data, "samples", None)
+    if paths is None and isinstance(samples, list):
+        paths = [one.path for one in samples if hasattr(one, "path")]
+    return {str(path) for path in ([] if paths is None else paths)}

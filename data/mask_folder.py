@@ -16,7 +16,7 @@ from utils.notices import counted, note_once
 from .pictures.augment import Augment, denormalise, normalise
 from .pictures.folds import grouped, part_of_folds
 from .pictures.mask_pairs import WHERE, images_folders, pairs
-from .pictures.mask_reading import choose_reader, class_counts, read_names
+from .pictures.mask_reading import choose_reader, class_counts, read_names, too_large
 from .pictures.mask_tables import PALETTE
 from .pictures.masks import most_probable, strip
 from .pictures.picture_set import PictureSet, open_images, stored_size
@@ -108,8 +108,8 @@ class MaskFolder(PictureSet):
         else:
             everything = labelled(root)
             own, opened = divide(everything, root, mode, val_data_root, val_size, (folds, fold, group))
-            names, mine = read_names(as_list(root), as_list(val_data_root)), set(opened)
-            masks, names = choose_reader(as_list(root)[0], names, [sample.target for sample in everything])
+            (home, names), mine = read_names(as_list(root), as_list(val_data_root)), set(opened)
+            masks, names = choose_reader(home, names, [sample.target for sample in everything])
             # Masks that are not its own show how many classes there are, if no file names them.
             others = [] if names else [sample for sample in everything if sample not in mine]
             files, more = ([(sample.path, *sample.target) for sample in some] for some in (opened, others))
@@ -123,10 +123,10 @@ class MaskFolder(PictureSet):
             self.classes = names or [f"class {index}" for index in range(largest + 1)]
             if pixels and not 2 <= len(self.classes) <= UNLABELLED:
                 raise UserError(f"{shown(root)} has {counted(len(self.classes), 'class', 'classes')}: {WANTED}")
-            known = f"the classes are 0 to {len(self.classes) - 1}, and 255 is ignored"
-            known += f"; another line in class_name.txt, void, ignores {len(self.classes)}" if names else ""
             beyond = {one: max(counts) for one, counts in pixels.items() if max(counts) >= len(self.classes)}
-            problems |= {one: f"{one.target[0]} (a pixel is {label}; {known})" for one, label in beyond.items()}
+            problems |= {
+                one: f"{one.target[0]} ({too_large(label, self.classes, names)})" for one, label in beyond.items()
+            }
         self.broken = [problems[sample] for sample in own if sample in problems]
         self.ids = [sample.target for sample in own]  # in test mode, broken ones too
         self.samples = [sample for sample in own if sample not in problems]

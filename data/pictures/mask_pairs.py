@@ -1,5 +1,6 @@
 """Which mask belongs to which picture, by the names of their folders and files."""
 
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -89,8 +90,10 @@ def folders(root: str | Path) -> tuple[Path, Path]:
     part, others = ("masks", MASKS[1:]) if pictures or files else ("images", IMAGES[1:])
     inside = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and subfolder(path, IMAGES)]
     hint = f" ({' or '.join(inside)} has one: give that)" if 0 < len(inside) < 5 else ""
-    paired = [str(path) for path in sorted(folder.iterdir()) if path.is_dir() and in_folder(path) and named_after(path)]
-    hint = hint or (f" ({' or '.join(paired)} has its masks beside it: give that)" if paired else "")
+    with contextlib.suppress(RootError):
+        some = [path for path in sorted(folder.iterdir()) if path.is_dir() and not hint and in_folder(path)]
+        paired = [str(path) for path in some if named_after(path)]
+        hint = f" ({' or '.join(paired)} has its masks beside it: give that)" if 0 < len(paired) < 5 else hint
     raise RootError(root, f"{root} has no folder {part}{hint}: {WHERE}; other names are {', '.join(others)}")
 
 

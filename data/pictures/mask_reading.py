@@ -112,26 +112,33 @@ def conflict_of(facts: Iterable[tuple[Path, Sequence[Sequence[int]]]]) -> str:
     return ""
 
 
-def read_names(roots: Sequence[str], others: Sequence[str]) -> list[str] | None:
-    """The lines of class_name.txt in the first of a data set's roots that has one, or None. A note names such files
-    that do not count: other ones in the roots and in `others`, and where there is none those beside pictures or masks.
-    Raises UserError for an empty line before the last name: the lines number the classes."""
-    first = next((Path(root) for root in roots if class_names(root)), None)
-    if first is None:
-        near = [Path(roots[0]).absolute().parent, *filter(Path.is_dir, Path(roots[0]).glob("*"))]
-        unread, why = [path for path in near if class_names(path)], f"it would have to be in {roots[0]}"
-    else:
-        file, names = first / "class_name.txt", class_names(first)
-        empty = next((number for number, line in enumerate(read_lines(file)) if not line.strip()), len(names or ()))
-        if empty < len(names or ()):
-            raise UserError(
-                f"{file} has nothing in line {empty + 1}, but a name after it: the lines number the classes"
-            )
-        unread = [Path(root) for root in [*roots, *others] if class_names(root) not in (None, names)]
-        why = f"{file} names the classes"
+def read_names(roots: Sequence[str], others: Sequence[str]) -> tuple[str, list[str] | None]:
+    """(the first of a data set's roots that has a class_name.txt, its lines), or (the first root, None). A note names
+    other ones: in the roots and in `others`, and where no root has one those beside and in the first, too.
+    Raises UserError for one without a class, or with an empty line before the last name: the lines number the
+    classes."""
+    root = next((root for root in roots if class_names(root)), roots[0])
+    names, near = class_names(root), [*map(Path, [*roots, *others])]
+    if names is None:
+        near += [Path(root).absolute().parent, *filter(Path.is_dir, Path(root).glob("*"))]
+    elif not without_void(names):
+        raise UserError(f"{Path(root, 'class_name.txt')} lists no class, {', '.join(names)} alone")
+    elif "" in (lines := [line.strip() for line in read_lines(Path(root, "class_name.txt"))])[: len(names)]:
+        empty = f"has nothing in line {lines.index('') + 1}, but a name after it"
+        raise UserError(f"{Path(root, 'class_name.txt')} {empty}: the lines number the classes")
+    unread = ", ".join(str(path / "class_name.txt") for path in near if has_other_names(path, names))
     if unread:
-        note_once(f"not read: {', '.join(str(path / 'class_name.txt') for path in unread)}; {why}")
-    return first and class_names(first)
+        why = f"{Path(root, 'class_name.txt')} names the classes" if names else f"it would have to be in {root}"
+        note_once(f"not read: {unread}; {why}")
+    return root, names
+
+
+def has_other_names(folder: Path, names: list[str] | None) -> bool:
+    """Whether a folder has a class_name.txt without these names; also one that cannot be read."""
+    try:
+        return class_names(folder) not in (None, names)
+    except UserError:
+        return True
 
 
 def choose_reader(
@@ -148,12 +155,6 @@ def choose_reader(
     Raises UserError where the masks have soft edges, or palettes that differ, and no file says how to read them.
     """
     listed, names = names, without_void(names)
-    inner = [name for name in names or () if name.lower() in IGNORED]
-    if inner:
-        note_once(
-            f"{root}: {', '.join(inner)} is a class, because class_name.txt has others after it: to ignore its pixels, "
-            "write 255 in the masks"
-        )
     if any(len(files) > 1 for files in masks):
         return of_objects(root, listed, masks)
     look, table = Look(files[0] for files in masks[:LOOKED_AT]), own_table(root)
@@ -173,7 +174,7 @@ def choose_reader(
     jpeg = any(files[0].suffix.lower() in (".jpg", ".jpeg") for files in masks[:LOOKED_AT])
     if look.soft or (jpeg and not look.present <= {0, UNLABELLED}):
         return of_soft(root, names, look)
-    if look.present == {0, UNLABELLED} and len(listed or TWO) == 2:
+    if look.present == {0, UNLABELLED} and len(listed or TWO) == 2 == len(names or TWO):
         note_once(f"the masks of {root} hold 0 and 255 alone: 255 is read as class 1")
         values = np.arange(256, dtype=np.uint8)
         values[UNLABELLED] = 1
@@ -208,7 +209,7 @@ def of_objects(
         seen = (
             f"{counted(number, 'picture')} have a mask {word}"
             if word
-            else f"class_name.txt has {len(names or ())} lines"
+            else f"class_name.txt lists {counted(len(classes or ()), 'class', 'classes')}"
         )
         raise UserError(
             f"{root} has several masks of one picture, and {seen}: for a file per class, class_name.txt lists their "
@@ -253,6 +254,12 @@ def of_ids(
             return MaskReader(np.array([known.get(value, UNLABELLED) for value in range(256)], dtype=np.uint8)), classes
         usual = ", ".join(name for _, _, name, evaluated in labels if evaluated)
         note_once(f"{root} has Cityscapes' label ids, each a class; for those evaluated, class_name.txt lists {usual}")
+    for number, name in enumerate(classes or ()):
+        if name.lower() in IGNORED:
+            note_once(
+                f"{root}: {name} is class {number}, because class_name.txt has others after it: pixels that are to be "
+                "ignored are 255 in the masks"
+            )
     if not names or not classes or classes == names:
         return MaskReader(), names
     values = np.arange(256, dtype=np.uint8)
@@ -282,3 +289,10 @@ def class_counts(reader: MaskReader, facts: Mapping[Any, Sequence[Sequence[int]]
         found.pop(UNLABELLED, None)
         counts[files] = dict(found)
     return counts
+
+
+def too_large(label: int, classes: Sequence[str], names: Sequence[str] | None) -> str:
+    """Why a mask with a pixel of `label` is of no use. names: the classes, where class_name.txt has them."""
+    known = f"a pixel is {label}; the classes are 0 to {len(classes) - 1}, and 255 is ignored"
+    next_line = names and label == len(names)
+    return f"{known}; another line in class_name.txt, void, ignores it" if next_line else known

@@ -109,7 +109,7 @@ def to_classes(rows: list[Row], names: Sequence[str] | None, where: str) -> tupl
     ignored = [name for name in listed if name not in classes]
     if ignored:
         some = ", ".join(ignored[:5]) + (f" and {len(ignored) - 5} more" if len(ignored) > 5 else "")
-        note_once(f"{where}: pixels of {some} are ignored; class_name.txt lists the classes")
+        note_once(f"{where}: pixels of {some} are ignored; class_name.txt can list other classes")
     return classes, {key: index_of(name, classes) for key, name in rows}
 
 

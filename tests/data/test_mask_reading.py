@@ -189,7 +189,7 @@ def test_pixels_of_the_last_names_called_void_are_ignored_and_another_name_makes
         data, found = read(root)
         assert len(data.classes) == 4 and (found[0] == mask).all(), name
         said = capsys.readouterr().out
-        assert "void is a class, because class_name.txt has others after it" in said and "ignored" not in said, name
+        assert ("void is class 0, because class_name.txt has others after it" in said) is (name != "colors"), name
     save(tmp_path / "values", [mask, np.where(mask < 2, 2, mask)], class_name="ground\nthing\nignore\nvoid\n")
     refused(tmp_path / "values", "1.png (all 2 or 3, which is ignored)")
 
@@ -208,6 +208,15 @@ def test_names_that_do_not_count_are_named(tmp_path, capsys, monkeypatch):
     wanted = f"not read: {another}; {file} names the classes"
     assert wanted in said(named, other) and wanted in said(named, equal, val_data_root=[str(other)])
     assert f"not read: {lost}; it would have to be in {plain}" in said(plain)
+    wanted = f"not read: {another}, {lost}; it would have to be in {plain}"
+    assert wanted in said(plain, val_data_root=[str(other)])
+    lost.write_text("")  # it need not be sound
+    assert wanted in said(plain, val_data_root=[str(other)])
+    (other / "colors.txt").write_text("0 0 0 ground\n200 10 30 thing\n")
+    Image.fromarray(rgb(TOP, BLACK, RED)).save(plain / "masks" / "1.png")
+    assert MaskFolder([plain, other], "val", image_size=32, val_data_root=[plain]).classes == ["thing", "ground"]
+    (plain / "class_name.txt").write_text("void\n")
+    refused(plain, "class_name.txt lists no class, void alone")
     file.write_text("ground\n\nthing\n")
     refused(named, f"{file} has nothing in line 2, but a name after it")
     file.write_text("ground\nthing\n\n\n")
@@ -218,7 +227,7 @@ def test_a_value_behind_the_last_name_is_refused_with_what_ignores_it(tmp_path):
     data = MaskFolder(save(tmp_path, [LEFT, LEFT + TOP], **TWO), "val", image_size=32, val_data_root=[tmp_path])
     (broken,) = data.broken
     assert broken.endswith(
-        "(a pixel is 2; the classes are 0 to 1, and 255 is ignored; another line in class_name.txt, void, ignores 2)"
+        "(a pixel is 2; the classes are 0 to 1, and 255 is ignored; another line in class_name.txt, void, ignores it)"
     )
 
 

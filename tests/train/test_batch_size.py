@@ -79,7 +79,7 @@ def test_where_the_samples_allow_one_size_alone_that_is_said(device, capsys, mon
     monkeypatch.setattr(batch_size, "SHARE", 16)
     assert chosen(lr=0.01)[0] == 8
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("batch of 8 samples: 7407 a second, and 24 samples are too few to try more (measured in ")
+    assert said.startswith("batch of 8 samples: 7407 a second, more are not tried with 24 samples (measured in ")
 
 
 @pytest.mark.parametrize(

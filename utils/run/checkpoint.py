@@ -166,11 +166,12 @@ class Checkpoint(Control):
             warn(self.lost)
         if finished:
             best = "" if self.run.best is None else f", best {self.monitor} {self.run.best:.4g}"
-            before = self.begun == self.run.position()
-            more = "; nothing was left to do, a larger --max-epoch trains on" if before else ""
-            tqdm.write(f"finished: {self.run.folder}{best}{more}")
+            more = ", a larger --max-epoch trains on" if self.keep_optimizer else ""
+            idle = f"; nothing was left to do{more}" if self.begun == self.run.position() else ""
+            tqdm.write(f"finished: {self.run.folder}{best}{idle}")
         elif self.saved and self.run.step:
-            how = "diverged; to resume it all the same" if isinstance(error, Diverged) else "stopped; to resume"
+            diverged = self.diverged or isinstance(error, Diverged)
+            how = "diverged; to resume it all the same" if diverged else "stopped; to resume"
             tqdm.write(f"{how}: {resume}")
 
     def restore_before(self, step: int) -> int:

@@ -64,7 +64,7 @@ def choose(opt: Any, model: Any, train_data: Any) -> tuple[int, float]:
     lr = opt.lr if given else scaled(opt.lr, size / before, opt.optimizer)
     shown = {one: f"{pace:.0f}" if pace >= 10 else f"{pace:.2g}" for one, pace in paces.items()}
     others = "".join(f", {pace} with {one}" for one, pace in shown.items() if one != size)
-    others = others if len(shares) > 1 else f", and {counted(len(train_data), 'sample')} are too few to try more"
+    others = others if len(shares) > 1 else f", more are not tried with {counted(len(train_data), 'sample')}"
     why = f"{shown[size]} a second{others}" if paces else "no step could be measured"
     rate = f"{opt.lr:.3g}" + (" as given" if given else f" -> {lr:.3g}" if lr != opt.lr else "")
     print(f"batch of {counted(size, 'sample')}: {why} ({how}; --batch-size=auto); lr {rate}")
