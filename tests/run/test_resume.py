@@ -341,6 +341,7 @@ def test_a_run_whose_pictures_grow_is_killed_within_an_epoch_and_ends_in_the_sam
     draw_folder(tmp_path / "train", per_class=6)
     options = f"{NO_SERVER} --train-data-root=../train --model=ResNet9 --width=0.125 --image-size=64 --batch-size=4"
     options += " --train-image-size=32,48,64 --optimizer=Muon --lr=0.01 --max-epoch=3 --save-freq=1 --num-workers=0"
+    options += " --precision=fp32"  # each of the two would measure for itself
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     sizes = """
 from data.pictures.augment import Augment

@@ -123,7 +123,8 @@ def test_only_as_much_is_kept_as_is_of_use(device, tmp_path, monkeypatch):
 
 def test_what_is_asked_for_and_what_has_no_choice_is_not_measured(device, monkeypatch):
     assert chosen(precision="fp32") == "fp32" and chosen(precision="fp16") == "fp16"
-    monkeypatch.setattr(precision, "native_precision", lambda device: "fp32")
+    for module in ("precision", "device"):
+        monkeypatch.setattr(f"utils.train.{module}.native_precision", lambda device: "fp32")
     assert chosen() == "fp32" and device[1] == []
 
 
