@@ -160,8 +160,8 @@ class Checkpoint(Control):
         ]  # else one process resumes
         resume = command("train", f"--resume={self.run.folder}", *several)
         if finished and self.lost:
-            anew = "the run has diverged, begin a new one with a smaller --lr"
-            raise UserError(f"{self.lost}; {anew if self.diverged else f'fix that, then resume from there: {resume}'}")
+            hint = "the run has diverged, begin a new one with a smaller --lr"
+            raise UserError(f"{self.lost}; {hint if self.diverged else f'fix that, then resume from there: {resume}'}")
         if self.lost:
             warn(self.lost)
         if finished:
