@@ -144,6 +144,7 @@ class Checkpoint(Control):
         finished run could not be saved."""
         if not self.writes:
             return
+        diverged = self.diverged or isinstance(error, Diverged)
         with contextlib.suppress(OSError):  # without the mark --resume finds a run with nothing left to do
             if finished and not self.lost:
                 self.run.mark("finished")
@@ -152,7 +153,7 @@ class Checkpoint(Control):
                     self.last.unlink(missing_ok=True)
             elif self.saved and not self.run.step and not stopped:
                 self.run.mark("failed")  # of no use to --resume: it would fail again
-            elif self.diverged or isinstance(error, Diverged):
+            elif diverged:
                 self.run.mark("diverged")
         self.run.close()
         several = [
@@ -161,7 +162,7 @@ class Checkpoint(Control):
         resume = command("train", f"--resume={self.run.folder}", *several)
         if finished and self.lost:
             hint = "the run has diverged, begin a new one with a smaller --lr"
-            raise UserError(f"{self.lost}; {hint if self.diverged else f'fix that, then resume from there: {resume}'}")
+            raise UserError(f"{self.lost}; {hint if diverged else f'fix that, then resume from there: {resume}'}")
         if self.lost:
             warn(self.lost)
         if finished:
@@ -170,7 +171,6 @@ class Checkpoint(Control):
             idle = f"; nothing was left to do{more}" if self.begun == self.run.position() else ""
             tqdm.write(f"finished: {self.run.folder}{best}{idle}")
         elif self.saved and self.run.step:
-            diverged = self.diverged or isinstance(error, Diverged)
             how = "diverged; to resume it all the same" if diverged else "stopped; to resume"
             tqdm.write(f"{how}: {resume}")
 
